@@ -1,0 +1,65 @@
+"""The command line: it alone knows the three packages, and imports each only when its command is called."""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+
+from stabdeq import __version__
+from stabdeq.errors import ImportShadowedError, StabdeqError
+
+# (name, where it lives, one line of help): the help stands here so that listing it imports nothing.
+COMMANDS = (
+    ("train", "train.command:train", "Train a model from a recipe."),
+    ("audit", "analysis.audit_command:audit", "Judge the claims of a checkpoint, with evidence."),
+    ("check", "analysis.check_command:check", "Test a Lyapunov function of your own."),
+    ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within an l-infinity ball of pixels."),
+)
+
+
+def build_app() -> App:
+    """Return the command-line application; no command's module is imported yet."""
+    app = App(
+        name="stabdeq",
+        help="Train deep equilibrium models stabilised by Lyapunov functions, and tell with evidence which claims are true.",
+        version=__version__,
+        help_format="plaintext",  # the Markdown renderer would double the time of --help
+    )
+    for name, location, summary in COMMANDS:
+        app.command(location, name=name, help=summary)
+    return app
+
+
+def require_own_packages() -> None:
+    """Raise ImportShadowedError where another ``train`` or ``analysis`` stands on the import path before ours.
+
+    Both are common names: a train.py in a folder on PYTHONPATH, or beside ``python -m stabdeq``, would be imported instead.
+    """
+    home = Path(__file__).resolve().parents[1]
+    for package in ("analysis", "train"):
+        loaded = sys.modules.get(package)
+        origin = getattr(loaded, "__file__", None) if loaded else getattr(find_spec(package), "origin", None)
+        if origin is None or Path(origin).resolve().parent != home / package:
+            raise ImportShadowedError(
+                f"'import {package}' finds {origin or 'nothing'}, not stabdeq's own {home / package}: "
+                "rename that file, run from another folder, or take its folder off PYTHONPATH"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a claim refuted, 2 a usage error, 3 inconclusive, 130 interrupted."""
+    try:
+        require_own_packages()
+        build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (StabdeqError, CycloptsError) as error:
+        print(f"stabdeq: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
+    except KeyboardInterrupt:
+        print("stabdeq: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The cell of the paper (Eq. 11): y = W2 BN(relu(W1 z + b1)) + b2, f(z, h) = BN(relu(h + y))."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MOMENTUM = 0.1  # PyTorch's BatchNorm default
+
+# The gain at which the inner BatchNorm starts. The outer one scales whatever reaches it to unit variance, so at gain 1, with
+# the state's share of its input as large as the image's, the batch's map expands and has no equilibrium to find (on digits,
+# 5 epochs: no batch converged in 50 evaluations, accuracy 90 %; at 0.1 all did, and 97 %).
+INNER_GAIN = 0.1
+
+
+class BatchStatistics(NamedTuple):
+    """Mean and biased variance of a batch before a BatchNorm, both (n,), and the batch's size."""
+
+    mean: Tensor
+    variance: Tensor
+    size: int
+
+
+class EquilibriumBatchNorm(nn.Module):
+    """BatchNorm that never touches its running statistics unless told to.
+
+    A solver evaluates the cell many times for one forward pass, and each evaluation is at a state on the way. So the
+    running statistics are updated by ``update`` alone, once per forward pass, at the equilibrium.
+    """
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, features: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((features,), gain))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_variance", torch.ones(features))
+
+    def forward(self, x: Tensor, statistics: BatchStatistics | None = None) -> Tensor:
+        """Normalise ``x`` (B, n): by ``statistics`` where given, else by its own batch in training, else by the running ones."""
+        if statistics is not None:
+            mean, variance = statistics.mean, statistics.variance
+        elif self.training:
+            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True)
+        else:
+            mean, variance = self.running_mean, self.running_variance
+        return functional.batch_norm(x, mean, variance, self.weight, self.bias)
+
+    @torch.no_grad()
+    def update(self, statistics: BatchStatistics) -> None:
+        """Move the running statistics towards ``statistics`` by the usual momentum."""
+        unbiased = statistics.variance * (statistics.size / (statistics.size - 1))
+        self.running_mean.lerp_(statistics.mean, MOMENTUM)
+        self.running_variance.lerp_(unbiased, MOMENTUM)
+
+
+class Cell(nn.Module):
+    """f(z, h) of Eq. 11, states and injected features (B, n)."""
+
+    def __init__(self, state_dim: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(state_dim, state_dim)
+        self.inner_norm = EquilibriumBatchNorm(state_dim, gain=INNER_GAIN)
+        self.outer = nn.Linear(state_dim, state_dim)
+        self.outer_norm = EquilibriumBatchNorm(state_dim)
+
+    def forward(
+        self, z: Tensor, h: Tensor, statistics: tuple[BatchStatistics, BatchStatistics] | None = None
+    ) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n), with fixed batch ``statistics`` where they are given."""
+        inner, outer = statistics or (None, None)
+        hidden = self.inner_norm(functional.relu(self.inner(z)), inner)
+        return self.outer_norm(functional.relu(h + self.outer(hidden)), outer)
+
+    @torch.no_grad()
+    def statistics(self, z: Tensor, h: Tensor) -> tuple[BatchStatistics, BatchStatistics]:
+        """Return the batch statistics before the two BatchNorms at states ``z``: with them fixed, f has the same equilibrium."""
+        active = functional.relu(self.inner(z))
+        inner = _statistics(active)
+        return inner, _statistics(functional.relu(h + self.outer(self.inner_norm(active, inner))))
+
+    def update_running_statistics(self, statistics: tuple[BatchStatistics, BatchStatistics]) -> None:
+        """Update both BatchNorms' running statistics."""
+        inner, outer = statistics
+        self.inner_norm.update(inner)
+        self.outer_norm.update(outer)
+
+
+def _statistics(x: Tensor) -> BatchStatistics:
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    return BatchStatistics(mean, variance, len(x))

@@ -1,0 +1,123 @@
+"""Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from stabdeq.errors import ConfigError, closest
+
+STRICT = ConfigDict(extra="forbid")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+BackboneName = Literal["fcn", "resnet20"]
+SolverName = Literal["anderson", "broyden", "picard"]
+StabilityName = Literal["none", "anchored", "state", "residual"]
+HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
+DataName = Literal["digits", "mnist", "svhn", "cifar10", "cifar100", "folder"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SolverConfig:
+    """How equilibria are found: the paper's Anderson settings (Algorithm 1), with a tolerance it does not state.
+
+    ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``; ``max_evaluations`` counts calls of the cell.
+    """
+
+    name: SolverName = "anderson"
+    tolerance: Positive = 1e-3
+    max_evaluations: Count = 50
+    window: Count = 5
+    mixing: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LyapunovConfig:
+    """The learned Lyapunov function: V(z) = s(g(z - c) - g(0)) + eta ||z - c||^2 (paper, Eqs. 9, 10 and 12).
+
+    ``alpha`` is the decay rate of V-dot <= -alpha V, ``smoothing`` the width d of the smooth ReLU s, ``hidden`` the
+    width of the input-convex network g. The paper states none but alpha's role.
+    """
+
+    alpha: Positive = 1.0
+    eta: Positive = 0.1
+    smoothing: Positive = 1.0
+    hidden: Width = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ArchitectureConfig:
+    """What a recipe says of a model before its kind and data are known; None leaves the choice to the kind."""
+
+    backbone: BackboneName = "fcn"
+    state_dim: Width = 64
+    stability: StabilityName | None = None
+    head: HeadName | None = None
+    solver: SolverConfig = Field(default_factory=SolverConfig)
+    lyapunov: LyapunovConfig = Field(default_factory=LyapunovConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """All that is needed to build a model; ``mean`` and ``std`` are the training images' own, by channel, in [0, 1]."""
+
+    image_shape: tuple[Width, Width, Width]
+    classes: Annotated[int, Field(ge=2, le=65536)]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    backbone: BackboneName = "fcn"
+    state_dim: Width = 64
+    stability: StabilityName = "none"
+    head: HeadName = "linear"
+    solver: SolverConfig = Field(default_factory=SolverConfig)
+    lyapunov: LyapunovConfig = Field(default_factory=LyapunovConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Which images to read; ``augment`` adds random crops (4 pixels) and horizontal flips in training."""
+
+    name: DataName = "digits"
+    augment: bool = False
+    validation_fraction: Fraction = 0.05
+
+
+Config = TypeVar("Config")
+
+
+def parse_config(cls: type[Config], values: Mapping[str, Any], what: str) -> Config:
+    """Build the configuration ``cls`` from plain values, as read from TOML or JSON.
+
+    Raises ConfigError, naming the key and the closest valid one, where a key is unknown or a value does not fit.
+    ``what`` names the source in that message.
+
+    >>> parse_config(SolverConfig, {"tolerence": 1e-3}, "solver settings")
+    Traceback (most recent call last):
+    stabdeq.errors.ConfigError: solver settings: unknown key 'tolerence': did you mean 'tolerance'? ...
+    """
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{what}: {_explain(cls, first)}") from None
+
+
+def _explain(cls: type, error: Any) -> str:
+    location = [part for part in error["loc"] if isinstance(part, str)]
+    dotted = ".".join(location)
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner: Any = cls
+        for part in location[:-1]:
+            owner = next(field.type for field in fields(owner) if field.name == part)
+        return f"unknown key {dotted!r}: {closest(location[-1], [field.name for field in fields(owner)])}"
+    if error["type"] == "literal_error":
+        valid = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return f"{dotted} = {error['input']!r} is unknown: {closest(str(error['input']), valid)}"
+    return f"{dotted} = {error['input']!r}: {error['msg'].lower()}"

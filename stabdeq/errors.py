@@ -1,0 +1,50 @@
+"""The exceptions of this project: each says what was expected, what came, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StabdeqError(Exception):
+    """Base of every error that a user can mend; the command line prints it as one line and exits."""
+
+    exit_code = 2
+
+
+class ConfigError(StabdeqError):
+    """A setting, name or argument is unknown or out of range."""
+
+
+class DataError(StabdeqError):
+    """A data set is missing, malformed, or does not fit the model."""
+
+
+class CheckpointError(StabdeqError):
+    """A checkpoint file is missing, truncated, foreign, or holds what it must not."""
+
+
+class ImportShadowedError(StabdeqError):
+    """Another module stands on the import path under the name of one of our packages."""
+
+
+class SolverError(StabdeqError):
+    """A fixed-point solve was asked to succeed (``throw=True``) and did not."""
+
+    exit_code = 3
+
+
+class TrainingDivergedError(StabdeqError):
+    """The training loss stopped being finite; the last good checkpoint stands."""
+
+    exit_code = 1
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+    """Return a phrase that lists the valid names, the nearest to ``name`` first where one is near.
+
+    >>> closest("digit", ["mnist", "digits"])
+    "did you mean 'digits'? Valid: digits, mnist"
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Valid: {', '.join(names)}"

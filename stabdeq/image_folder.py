@@ -1,0 +1,91 @@
+"""Reading folders of images, one sub-folder a class, into one uint8 tensor."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stabdeq.errors import DataError
+
+# Pillow can also open formats that run an interpreter (PostScript): a folder of images is data, never code.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+GREY_MODES = ("1", "L", "LA")
+COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
+
+
+def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
+    """Return the files of ``folder/<class>/**``, their labels ``(N,)`` int64 and the classes, sorted by name.
+
+    Every file counts as an image, whatever its extension; only names that start with a dot are passed over.
+    Raises DataError where the folder is missing, holds fewer than two classes, or a class is empty.
+    """
+    from torchvision.datasets.folder import make_dataset
+
+    try:
+        classes = sorted(
+            entry.name for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name)
+        )
+        if len(classes) < 2:
+            raise DataError(
+                f"{folder} holds {len(classes)} class folders where at least 2 were expected: lay it out as "
+                "<class>/<image files>, or as train/<class>/<image files> beside test/<class>/<image files>"
+            )
+        samples = make_dataset(folder, {name: i for i, name in enumerate(classes)}, is_valid_file=_is_visible)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder of images: {str(error).strip()}") from error
+    return [Path(path) for path, _ in samples], torch.tensor([label for _, label in samples]), tuple(classes)
+
+
+def read_images(paths: Sequence[Path]) -> Tensor:
+    """Return the images as uint8 ``(N, C, H, W)``: C is 1 where every image is greyscale, otherwise 3.
+
+    An alpha channel is dropped; of several frames the first is read. Raises DataError, naming the file, for
+    one that is no readable image of 8 bits a channel, and for the first that differs in size from the first.
+    """
+    arrays = []
+    for (
+        path
+    ) in paths:  # threads only slow this down: small images spend their time in Python, not in decoders
+        arrays.append(_read_image(path))
+        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
+            raise DataError(
+                f"{path} has {_size(arrays[-1])} pixels where {paths[0]} has {_size(arrays[0])}: "
+                "resize all images to one size"
+            )
+    if all(array.ndim == 2 for array in arrays):
+        return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
+    colour = np.stack([array if array.ndim == 3 else np.stack([array] * 3, axis=2) for array in arrays])
+    return torch.from_numpy(colour).permute(0, 3, 1, 2).contiguous()
+
+
+def _is_visible(path: str) -> bool:
+    return not Path(path).name.startswith(".")
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """Return one image as uint8: (H, W) where it is greyscale, otherwise (H, W, 3)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode in GREY_MODES:
+                return np.array(image.convert("L"))
+            if image.mode in COLOUR_MODES:
+                # Through RGBA, because Pillow warns where a palette with transparency loses it in one step.
+                return np.array((image.convert("RGBA") if "P" in image.mode else image).convert("RGB"))
+            mode = image.mode
+    except Exception as error:  # a decoder may raise nearly anything on a malformed file
+        raise DataError(
+            f"{path} cannot be read as an image ({error}): mend it, or take it out of the folder; "
+            f"formats read: {', '.join(FORMATS)}"
+        ) from error
+    raise DataError(
+        f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it"
+    )
+
+
+def _size(array: np.ndarray) -> str:
+    height, width = array.shape[:2]
+    return f"{width}x{height}"

@@ -1,0 +1,82 @@
+"""Implicit differentiation: the gradient of an equilibrium, by the adjoint equation instead of the solver's steps."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from stabdeq.solvers import Solution, Solver, norm, solve
+from stabdeq.solvers.solution import Map
+
+SolveAdjoint = Callable[[Map, Tensor], Tensor]  # (vector-Jacobian product, right-hand side) -> adjoint
+
+
+def attach_gradient(
+    f: Map,
+    inputs: Iterable[Tensor],
+    solution: Solution,
+    solver: Solver,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    coupled: bool = False,
+) -> Tensor:
+    """Return ``solution.z`` (B, *) with the gradient of the equilibrium z* = f(z*) (Bai et al. 2019, Theorem 1).
+
+    ``inputs`` are the tensors that f depends on beside z: injected features and parameters. A backward pass with
+    g = dL/dz* solves the adjoint equation u = J' u + g, J = df/dz at z*, with ``solver``, and hands u' df/d(input) to
+    each input. The adjoint's Solution, status included, is appended to ``solution.adjoint``. The result can be
+    differentiated once; PyTorch says so where a second derivative is asked for.
+    """
+
+    def solve_adjoint(vjp: Map, right: Tensor) -> Tensor:
+        size = norm(right)
+        if coupled and len(size):
+            size = size.amax().expand_as(size)
+        # The adjoint is linear: at unit size, the tolerance means the same however small the loss's gradient is.
+        scale = torch.where(size > 0, size, 1).view(-1, *[1] * (right.dim() - 1))
+        scaled = right / scale
+        adjoint = solve(
+            lambda u: vjp(u) + scaled,
+            torch.zeros_like(scaled),
+            solver,
+            tolerance=tolerance,
+            max_evaluations=max_evaluations,
+            coupled=coupled,
+        )
+        solution.adjoint.append(adjoint)
+        return adjoint.z * scale
+
+    return _Equilibrium.apply(f, solve_adjoint, solution.z.detach(), *inputs)
+
+
+class _Equilibrium(torch.autograd.Function):
+    """z* in the forward pass; the adjoint equation in the backward pass."""
+
+    @staticmethod
+    def forward(f: Map, solve_adjoint: SolveAdjoint, z: Tensor, *inputs: Tensor) -> Tensor:
+        return z.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.f, ctx.solve_adjoint, _, *tensors = inputs
+        ctx.save_for_backward(output, *tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        z, *inputs = ctx.saved_tensors
+        needs = ctx.needs_input_grad[3:]
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            image = ctx.f(leaf)
+
+        def vjp(u: Tensor) -> Tensor:
+            return torch.autograd.grad(image, leaf, u, retain_graph=True)[0]
+
+        adjoint = ctx.solve_adjoint(vjp, gradient)
+        needed = [tensor for tensor, wanted in zip(inputs, needs, strict=True) if wanted]
+        found = iter(torch.autograd.grad(image, needed, adjoint, allow_unused=True))
+        return None, None, None, *(next(found) if wanted else None for wanted in needs)

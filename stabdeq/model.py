@@ -1,0 +1,130 @@
+"""Deep equilibrium models: the protocol that every audit speaks, and the models that this library trains."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stabdeq.backbones import build_backbone
+from stabdeq.cell import Cell
+from stabdeq.config import ModelConfig
+from stabdeq.errors import ConfigError, DataError
+from stabdeq.heads import Head
+from stabdeq.implicit import attach_gradient
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from stabdeq.solvers import Solution, build_solver, solve
+from stabdeq.stability import stabilise
+
+
+class EquilibriumModel(Protocol):
+    """What an audit asks of a model, ours or anyone's; states may have any shape (B, *)."""
+
+    lyapunov: LyapunovFunction | None
+
+    def inject(self, x: Tensor) -> Tensor:
+        """Return the injected features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
+        ...
+
+    def cell(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return the next state, of the shape of ``z``."""
+        ...
+
+    def readout(self, z: Tensor) -> Tensor:
+        """Return the logits (B, classes) of equilibria ``z``."""
+        ...
+
+    def solve(self, h: Tensor) -> Solution:
+        """Return the equilibria for features ``h`` by the model's own solver."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One forward pass: logits (B, classes), the features h (B, n), and the equilibria with their status."""
+
+    logits: Tensor
+    h: Tensor
+    solution: Solution
+
+
+class StabilisedDEQ(nn.Module):
+    """Backbone, equilibrium of the cell, stability module, head. Images are in [0, 1]: normalisation is inside.
+
+    In training mode BatchNorm uses each evaluation's own batch, which couples the samples, and a forward pass updates the
+    running statistics once, at the equilibrium. Gradients are implicit and flow in evaluation mode too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels = config.image_shape[0]
+        if not len(config.mean) == len(config.std) == channels:
+            raise ConfigError(f"mean and std need one number for each of {channels} channels: {config.mean}, {config.std}")
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
+        self.backbone = build_backbone(config.backbone, config.image_shape, config.state_dim)
+        self.cell = Cell(config.state_dim)
+        self.lyapunov: InputConvexLyapunov | None = None
+        if config.stability != "none":
+            centre = "equilibrium" if config.stability == "anchored" else "origin"
+            self.lyapunov = InputConvexLyapunov(config.state_dim, config.lyapunov, centre)
+        self.head = Head(config.head, config.state_dim, config.classes)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """Return the injected features h (B, n) of images ``x`` (B, C, H, W) in [0, 1].
+
+        The backbone alone runs in bfloat16 under autocast. Raises DataError where the images have another shape.
+        """
+        if x.dim() != 4 or x.shape[1:] != self.config.image_shape:
+            raise DataError(f"this model reads images (B, {', '.join(map(str, self.config.image_shape))}), not {tuple(x.shape)}")
+        return self.backbone((x - self.mean) / self.std).to(self.mean.dtype)
+
+    def solve(self, h: Tensor) -> Solution:
+        """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on."""
+        settings = self.config.solver
+        solver = build_solver(settings)
+
+        def f(z: Tensor) -> Tensor:
+            return self.cell(z, h)
+
+        with torch.no_grad():
+            solution = solve(
+                f,
+                torch.zeros_like(h),
+                solver,
+                tolerance=settings.tolerance,
+                max_evaluations=settings.max_evaluations,
+                coupled=self.training,
+            )
+        if not torch.is_grad_enabled():
+            return solution
+        attached = attach_gradient(
+            f,
+            (h, *self.cell.parameters()),
+            solution,
+            solver,
+            tolerance=settings.tolerance,
+            max_evaluations=settings.max_evaluations,
+            coupled=self.training,
+        )
+        return replace(solution, z=attached)
+
+    def readout(self, z: Tensor) -> Tensor:
+        """Return the logits (B, classes) of equilibria ``z`` (B, n), through the stability module and the head."""
+        return self.head(stabilise(z, self.config.stability, self.lyapunov))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Run one forward pass and return all of it; in training mode, update the running statistics."""
+        h = self.inject(x)
+        solution = self.solve(h)
+        if self.training:
+            self.cell.update_running_statistics(self.cell.statistics(solution.z, h))
+        return Prediction(self.readout(solution.z), h, solution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
+        return self.predict(x).logits

@@ -1,0 +1,193 @@
+"""The loop that every fixed-point solver shares: it owns counting, stopping, safeguarding and the best state.
+
+A solver only proposes the next state (``Solver.step``). The loop evaluates the map once per step, so every solver's
+evaluations are counted alike, and it returns a state that it evaluated, so the residual it reports is that state's own.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stabdeq.errors import ConfigError, SolverError
+from stabdeq.solvers.solution import Map, Solution, Status, Trace, norm, relative_residual
+
+DIVERGENCE = 1e6  # a state this many times larger than the first two has diverged
+PATIENCE = 30  # evaluations without any progress after which a sample has stagnated
+PROGRESS = 0.999  # a residual below this fraction of the best is progress
+SETBACK = 10.0  # a residual this many times the best makes the safeguard step in
+
+
+class Solver(Protocol):
+    """A rule that proposes the next state of z = f(z) from the states seen so far."""
+
+    safeguarded: bool
+
+    def init(self, z: Tensor) -> Any:
+        """Return the solver's memory for states ``z`` (B, n)."""
+
+    def step(self, z: Tensor, fz: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """Return the next state (B, n) and memory from the state ``z`` (B, n) and ``fz`` = f(z)."""
+
+    def forget(self, memory: Any, samples: Tensor) -> Any:
+        """Return the memory with the history of the ``samples`` (B,) bool removed."""
+
+
+@dataclass
+class _Progress:
+    """Per-sample bookkeeping, all (B,) but the states (B, n)."""
+
+    z: Tensor  # best state
+    fz: Tensor  # the map there
+    residual: Tensor  # residual there
+    judged: Tensor  # residual there, or the largest of the batch where samples are coupled
+    largest_allowed: Tensor  # norm beyond which a sample has diverged
+    status: Tensor
+    evaluations: Tensor
+    since_progress: Tensor
+    restarts: Tensor
+    picard_left: Tensor  # plain steps that the safeguard still prescribes
+
+
+def solve(
+    f: Map,
+    z0: Tensor,
+    solver: Solver,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    coupled: bool = False,
+    trace: bool = False,
+    throw: bool = False,
+) -> Solution:
+    """Find z = f(z) for each sample of ``z0`` (B, *) and say what happened.
+
+    A sample stops once its residual is at most ``tolerance``. Where f couples the samples (``coupled``; BatchNorm on its
+    own batch), all stop together, judged by the largest residual, since a sample held back would change its neighbours'
+    equations. With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is
+    below what the dtype resolves, or f changes shape or dtype.
+    """
+    _require_resolvable(tolerance, z0)
+    shape = z0.shape
+    z = z0.flatten(1)
+    memory = solver.init(z)
+    progress = _start(z)
+    residuals = []
+    for count in range(1, max_evaluations + 1 if len(z) else 0):
+        fz = _evaluate(f, z, shape)
+        residual = relative_residual(z, fz)
+        if trace:
+            residuals.append(residual)
+        if count == 1:
+            progress.largest_allowed = DIVERGENCE * (1 + norm(z) + norm(fz).nan_to_num(posinf=0))
+        judged = residual.amax().expand_as(residual) if coupled else residual
+        setback = _setback(progress, judged) & solver.safeguarded
+        _record(progress, z, fz, residual, judged, tolerance)
+        _stop_hopeless(progress, z, judged, solver.safeguarded)
+        active = progress.status == Status.max_steps
+        if not active.any():
+            break
+        z, memory = _advance(solver, progress, z, fz, memory, setback, active)
+    met = progress.residual <= tolerance
+    solution = Solution(
+        z=progress.z.view(shape),
+        residual=progress.residual,
+        status=torch.where(met, Status.converged, progress.status),
+        evaluations=progress.evaluations,
+        trace=Trace(torch.stack(residuals)) if residuals else None,
+    )
+    if throw and not bool(solution.converged.all()):
+        raise SolverError(f"no equilibrium within {max_evaluations} evaluations: {solution.describe_failures()}")
+    return solution
+
+
+def _require_resolvable(tolerance: float, z: Tensor) -> None:
+    resolvable = 4 * torch.finfo(z.dtype).eps
+    if tolerance < resolvable:
+        raise ConfigError(
+            f"tolerance {tolerance:g} is below what {z.dtype} resolves ({resolvable:.1e}): raise it, or use float64"
+        )
+
+
+def _evaluate(f: Map, z: Tensor, shape: torch.Size) -> Tensor:
+    fz = f(z.view(shape))
+    if fz.shape != shape or fz.dtype != z.dtype:
+        raise ConfigError(
+            f"the map must keep the state's shape and dtype {tuple(shape)} {z.dtype}: it returned {tuple(fz.shape)} {fz.dtype}"
+        )
+    return fz.flatten(1)
+
+
+def _start(z: Tensor) -> _Progress:
+    counter = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    infinite = torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)
+    return _Progress(
+        z=z,
+        fz=z,
+        residual=infinite,
+        judged=infinite,
+        largest_allowed=infinite,
+        status=torch.full_like(counter, Status.max_steps),
+        evaluations=counter,
+        since_progress=counter,
+        restarts=counter,
+        picard_left=counter,
+    )
+
+
+def _setback(progress: _Progress, judged: Tensor) -> Tensor:
+    """Return which active samples (B,) the solver's proposal has thrown far back, NaN included."""
+    active = progress.status == Status.max_steps
+    return active & (progress.picard_left == 0) & ~(judged <= SETBACK * progress.judged)
+
+
+def _record(
+    progress: _Progress, z: Tensor, fz: Tensor, residual: Tensor, judged: Tensor, tolerance: float
+) -> None:
+    """Count the evaluation, keep the better states, and mark the converged."""
+    active = progress.status == Status.max_steps
+    better = active & (judged < progress.judged)
+    moved = (judged < PROGRESS * progress.judged) | (progress.picard_left > 0)
+    progress.z = torch.where(better[:, None], z, progress.z)
+    progress.fz = torch.where(better[:, None], fz, progress.fz)
+    progress.residual = torch.where(better, residual, progress.residual)
+    progress.judged = torch.where(better, judged, progress.judged)
+    progress.since_progress = torch.where(moved, 0, progress.since_progress + 1)
+    progress.evaluations = progress.evaluations + active
+    progress.status = torch.where(active & (judged <= tolerance), Status.converged, progress.status)
+
+
+def _stop_hopeless(progress: _Progress, z: Tensor, judged: Tensor, safeguarded: bool) -> None:
+    """Mark samples that returned NaN, ran away, or make no more progress."""
+    active = progress.status == Status.max_steps
+    # A safeguarded solver is thrown back to its best state first: the map itself may be sound there.
+    alone = active & ((progress.picard_left > 0) | progress.residual.isinf() | (not safeguarded))
+    status = torch.where(active & (progress.since_progress >= PATIENCE), Status.stagnated, progress.status)
+    status = torch.where(alone & (norm(z) > progress.largest_allowed), Status.diverged, status)
+    progress.status = torch.where(alone & ~judged.isfinite(), Status.nan, status)
+
+
+def _advance(
+    solver: Solver,
+    progress: _Progress,
+    z: Tensor,
+    fz: Tensor,
+    memory: Any,
+    setback: Tensor,
+    active: Tensor,
+) -> tuple[Tensor, Any]:
+    """Return the next states: the solver's proposal, or a plain step where the safeguard prescribes one.
+
+    A sample that is thrown back restarts from its best state with an empty history and takes plain Picard steps, twice
+    as many after every restart. So it does in the end what Picard does, and converges wherever Picard does.
+    """
+    proposal, memory = solver.step(z, fz, memory)
+    plain = progress.picard_left > 0
+    following = torch.where(plain[:, None], fz, proposal)
+    following = torch.where(setback[:, None], progress.fz, following)
+    if solver.safeguarded:
+        memory = solver.forget(memory, plain | setback)
+        progress.restarts = progress.restarts + setback
+        progress.picard_left = torch.where(setback, 2**progress.restarts, (progress.picard_left - 1).clamp(min=0))
+    return torch.where(active[:, None], following, z), memory

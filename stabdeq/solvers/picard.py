@@ -1,0 +1,23 @@
+"""Damped Picard iteration: z <- z + mixing (f(z) - z)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Picard:
+    """The plain fixed-point iteration, damped where ``mixing`` < 1; converges where its map contracts."""
+
+    mixing: float = 1.0
+    safeguarded = False
+
+    def init(self, z: Tensor) -> None:
+        """Picard keeps no memory."""
+
+    def step(self, z: Tensor, fz: Tensor, memory: None) -> tuple[Tensor, None]:
+        """Return z + mixing (f(z) - z), (B, n)."""
+        return z + self.mixing * (fz - z), memory
+
+    def forget(self, memory: None, samples: Tensor) -> None:
+        """Nothing to forget."""

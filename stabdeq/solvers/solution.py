@@ -1,0 +1,82 @@
+"""What a solve returns, and the one definition of the residual."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
+
+
+class Status(IntEnum):
+    """How the solve of one sample ended, with what to do about it in ``remedy``."""
+
+    converged = 0
+    max_steps = 1
+    diverged = 2
+    nan = 3
+    stagnated = 4
+
+    @property
+    def remedy(self) -> str:
+        """One sentence of advice."""
+        return {
+            Status.converged: "nothing to mend",
+            Status.max_steps: "raise max_evaluations, or loosen the tolerance",
+            Status.diverged: "the map expands here: try Broyden, a smaller mixing, or another start",
+            Status.nan: "the map returned NaN or infinity: look at its weights and inputs",
+            Status.stagnated: "no further progress: try another solver or start, or float64",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The residual of every evaluated state, ``residual`` (T, B), one row per evaluation of the map."""
+
+    residual: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The outcome of a batched solve of z = f(z).
+
+    ``z`` (B, *) is each sample's best evaluated state; ``residual`` (B,) is the residual of that very state; ``status``
+    (B,) holds ``Status`` values; ``evaluations`` (B,) counts calls of f until the sample stopped, alike for all solvers.
+    ``adjoint`` fills, after a backward pass through ``z``, with the solutions of the adjoint equation.
+    """
+
+    z: Tensor
+    residual: Tensor
+    status: Tensor
+    evaluations: Tensor
+    trace: Trace | None = None
+    adjoint: list["Solution"] = field(default_factory=list)
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) bool: which samples met the tolerance."""
+        return self.status == Status.converged
+
+    def describe_failures(self) -> str:
+        """Say how many samples failed, in which way, and what to do; empty where none did."""
+        parts = []
+        for status in Status:
+            count = int((self.status == status).sum())
+            if status is not Status.converged and count:
+                parts.append(f"{count} of {len(self.status)} {status.name} ({status.remedy})")
+        return "; ".join(parts)
+
+
+def norm(z: Tensor) -> Tensor:
+    """Return the Euclidean norm of each sample, (B, *) -> (B,), without overflow or underflow on the way."""
+    flat = z.flatten(1)
+    largest = flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
+    return (flat / scale).norm(dim=1) * scale.squeeze(1)
+
+
+def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """Return ||f(z) - z|| / max(1, ||z||) of each sample, (B, *), (B, *) -> (B,): the only residual in this library."""
+    return norm(fz - z) / norm(z).clamp(min=1)

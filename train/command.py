@@ -1,0 +1,65 @@
+"""``stabdeq train``: its arguments, and what it prints."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def train(
+    recipe: str,
+    *,
+    kind: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    download: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    resume: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Train a model from a recipe; writes checkpoint.safetensors, best.safetensors and metrics.jsonl.
+
+    Parameters
+    ----------
+    recipe
+        digits, mnist, svhn, cifar10, cifar100, or the path of a TOML file.
+    kind
+        deq, deq-orth, lyadeq-noorth, lyadeq or lyadeq-anchored.
+    epochs
+        Passes over the training images.
+    seed
+        Decides weights, order, augmentation and decay states; the splits do not depend on it.
+    out
+        Where to write; runs/RECIPE-KIND-seedN by default. A run already there is never written over.
+    data_dir
+        Where the data set lies, or where to download it to.
+    download
+        Download the data set where it is missing.
+    settings
+        Replace a recipe value, such as --set model.lyapunov.alpha=0.2; may be given several times.
+    resume
+        Go on from the last checkpoint in --out; begins anew where there is none.
+    """
+    from stabdeq.data import load_data
+    from train.progress import Progress
+    from train.recipe import load_recipe
+    from train.trainer import CHECKPOINT_NAME, train as run_training
+
+    chosen = load_recipe(recipe, {"kind": kind, "epochs": epochs, "seed": seed}, settings)
+    if out is None:
+        out = Path("runs") / f"{Path(recipe).stem}-{chosen.kind}-seed{chosen.seed}"
+    data = load_data(chosen.data, data_dir=data_dir, download=download)
+    progress = Progress()
+    console = progress.console
+    counts = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+    console.print(f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {out}")
+    try:
+        scores = run_training(chosen, data, out, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        progress.finish()
+        console.print(f"stopped; {out / CHECKPOINT_NAME} holds the last whole epoch: add --resume to go on")
+        raise
+    failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
+    console.print(f"test accuracy {scores.accuracy:.2%}{failed}")
+    console.print(f"wrote {out / CHECKPOINT_NAME}", soft_wrap=True)

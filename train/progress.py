@@ -1,0 +1,50 @@
+"""What a person sees while a model trains: a bar with time left on a terminal, a line per epoch elsewhere."""
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Progress:
+    """Shows epochs, accuracy, the fraction of samples without an equilibrium, and the time left."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet)
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+
+    def begin(self, epochs: int, done: int, device: torch.device) -> None:
+        """Start showing a run of ``epochs`` of which ``done`` are behind it."""
+        self.epochs = epochs
+        if done:
+            self.console.print(f"resuming after epoch {done} of {epochs}")
+        self.bar.start()
+        self.task = self.bar.add_task(f"training on {device.type}", total=epochs, completed=done, state="")
+
+    def update(self, epoch: float, totals: dict[str, float]) -> None:
+        """Show the position in epochs and the running sums of this epoch."""
+        assert self.task is not None
+        state = f"epoch {int(epoch) + 1}/{self.epochs}  loss sum {totals['loss']:.3g}"
+        self.bar.update(self.task, completed=epoch, state=state)
+
+    def end_epoch(self, epoch: int, trained: dict[str, float], validation: float | None) -> None:
+        """Print the line of a finished epoch."""
+        held_out = "" if validation is None else f"  validation {validation:7.2%}"
+        self.console.print(
+            f"epoch {epoch:3d}/{self.epochs}  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:7.2%}{held_out}"
+            f"  unconverged {trained['unconverged']:6.2%}",
+            highlight=False,
+        )
+
+    def finish(self) -> None:
+        """Stop the bar."""
+        self.bar.stop()

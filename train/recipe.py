@@ -1,0 +1,106 @@
+"""Recipes: what to train, as TOML files apart from the trainer."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from stabdeq.config import (
+    STRICT,
+    ArchitectureConfig,
+    Count,
+    DataConfig,
+    NonNegative,
+    Positive,
+    parse_config,
+)
+from stabdeq.errors import ConfigError, closest
+from stabdeq.kinds import KINDS
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DecayConfig:
+    """The decay term of an anchored model's loss: ``weight`` times the mean of relu(V-dot + alpha V) / V.
+
+    It is taken at states in uniform directions from each equilibrium, at distances ``radii`` times sqrt(n).
+    """
+
+    weight: NonNegative = 1.0
+    radii: tuple[Positive, ...] = (0.01, 0.1, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Recipe:
+    """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps."""
+
+    kind: str = "lyadeq-anchored"
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Positive = 1e-3
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
+    decay: DecayConfig = Field(default_factory=DecayConfig)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"unknown kind {self.kind!r}: {closest(self.kind, KINDS)}")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in files("train").joinpath("recipes").iterdir())
+
+
+def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Sequence[str] = ()) -> Recipe:
+    """Return the recipe ``name`` (one that ships, or the path of a TOML file) with values replaced.
+
+    ``overrides`` holds top-level values, None meaning "as in the recipe"; ``settings`` are "dotted.key=value" texts whose
+    value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
+    """
+    values = tomllib.loads(_recipe_text(name))
+    for setting in settings:
+        _apply_setting(values, setting)
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    return parse_config(Recipe, values, f"recipe {name}")
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return ``recipe`` as the plain values that a checkpoint stores."""
+    return asdict(recipe)
+
+
+def _recipe_text(name: str) -> str:
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ConfigError(f"recipe file {path} does not exist")
+        return path.read_text()
+    if name not in recipe_names():
+        raise ConfigError(f"unknown recipe {name!r}: {closest(name, recipe_names())}, or the path of a .toml file")
+    return files("train").joinpath("recipes", f"{name}.toml").read_text()
+
+
+def _apply_setting(values: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {setting}: expected key=value, such as --set model.lyapunov.alpha=0.2")
+    *path, last = key.strip().split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {setting}: {part} is a value, not a group of settings")
+    values[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """Return ``text`` as TOML reads it, or as a string where it is not TOML (``resnet20`` for ``"resnet20"``)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
