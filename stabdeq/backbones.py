@@ -24,10 +24,10 @@ class ResNet20(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if min(height, width) < 8:
-            raise ConfigError(f"resnet20 needs images of at least 8 x 8 pixels, not {height} x {width}: use backbone fcn")
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
-        )
+            raise ConfigError(
+                f"resnet20 needs images of at least 8 x 8 pixels, not {height} x {width}: use backbone fcn"
+            )
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.stages = nn.Sequential(_stage(16, 16, 1), _stage(16, 32, 2), _stage(32, 64, 2))
         self.features = nn.Identity() if features == 64 else nn.Linear(64, features)
 

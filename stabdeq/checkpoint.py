@@ -3,19 +3,22 @@
 import json
 import os
 import platform
+import reprlib
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as validated
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stabdeq import __version__
-from stabdeq.config import DataConfig, ModelConfig, parse_config
+from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.kinds import kind_of
 from stabdeq.model import StabilisedDEQ
@@ -48,6 +51,20 @@ class Checkpoint:
     def kind(self) -> str:
         """The model kind's name, such as "lyadeq-anchored"."""
         return kind_of(self.model.config.stability, self.model.config.head)
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class _Metadata:
+    """The JSON of a file: all of a checkpoint but its tensors."""
+
+    model: ModelConfig
+    data: DataConfig
+    class_names: tuple[str, ...]
+    seed: Annotated[int, Field(ge=0)]
+    epoch: Annotated[int, Field(ge=0)]
+    recipe: dict[str, Any]
+    best_validation: Annotated[float, Field(ge=0, le=1)] | None
+    versions: dict[str, str]
 
 
 def library_versions() -> dict[str, str]:
@@ -90,33 +107,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
     path = Path(path)
     tensors, text = _read(path)
     metadata = _parse_metadata(path, text)
-    weights = _with_prefix(tensors, MODEL_PREFIX)
-    try:
-        model = StabilisedDEQ(parse_config(ModelConfig, metadata["model"], "its model settings"))
-        data = parse_config(DataConfig, metadata["data"], "its data settings")
-        checkpoint = Checkpoint(
-            model=model.eval(),
-            data=data,
-            class_names=tuple(str(name) for name in metadata["class_names"]),
-            seed=int(metadata["seed"]),
-            epoch=int(metadata["epoch"]),
-            recipe=dict(metadata["recipe"]),
-            best_validation=metadata["best_validation"],
-            optimiser=_with_prefix(tensors, OPTIMISER_PREFIX),
-            versions=dict(metadata["versions"]),
-        )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path}: its metadata is incomplete or damaged ({error}): train or fetch it again") from None
-    _require_fitting(path, model, weights)
-    model.load_state_dict(weights)
-    return checkpoint
+    model = _build_without_storage(path, metadata)
+    _require_fitting(path, model, tensors)
+    model.to_empty(device="cpu").load_state_dict(_with_prefix(tensors, MODEL_PREFIX))
+    return Checkpoint(
+        model=model.eval(),
+        data=metadata.data,
+        class_names=metadata.class_names,
+        seed=metadata.seed,
+        epoch=metadata.epoch,
+        recipe=metadata.recipe,
+        best_validation=metadata.best_validation,
+        optimiser=_with_prefix(tensors, OPTIMISER_PREFIX),
+        versions=metadata.versions,
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file: give the path of a checkpoint.safetensors that 'stabdeq train' wrote")
-    _refuse_foreign_bytes(path)
+        raise CheckpointError(
+            f"{path}: no such file: give the path of a checkpoint.safetensors that 'stabdeq train' wrote"
+        )
     try:
+        _refuse_foreign_bytes(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -127,52 +140,86 @@ def _refuse_foreign_bytes(path: Path) -> None:
     """Say what a file is that is not safetensors, by its first bytes; nothing else of it is read."""
     with path.open("rb") as file:
         head = file.read(9)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path}: a pickle or zip archive, as torch.save writes: refused, since loading one can run code. "
-            "Save the state dict with safetensors, or audit the model in Python through analysis.audit"
-        )
     size = path.stat().st_size
-    if len(head) < 9:
-        raise CheckpointError(f"{path}: {size} bytes, too short for a safetensors file: it is empty or truncated")
-    (header,) = struct.unpack("<Q", head[:8])
-    if head[8:9] != b"{":
+    # The ninth byte comes first: before it stands a length, which may begin with the same bytes as a pickle or a zip.
+    if head[8:] != b"{":
+        if head[:2] == b"PK" or head[:1] == b"\x80":
+            raise CheckpointError(
+                f"{path}: a pickle or zip archive, as torch.save writes: refused, since loading one can run code. "
+                "Save the state dict with safetensors, or audit the model in Python through analysis.audit"
+            )
+        if len(head) < 9:
+            raise CheckpointError(f"{path}: {size} bytes, too short for a safetensors file: it is empty or truncated")
         raise CheckpointError(f"{path}: not a safetensors file: this command reads what 'stabdeq train' wrote")
+    (header,) = struct.unpack("<Q", head[:8])
     if 8 + header > size:
-        raise CheckpointError(f"{path}: truncated: its header alone needs {8 + header} bytes and it has {size}: copy it again")
+        raise CheckpointError(
+            f"{path}: truncated: its header alone needs {8 + header} bytes and it has {size}: copy it again"
+        )
 
 
-def _parse_metadata(path: Path, text: Mapping[str, str]) -> dict[str, Any]:
+def _parse_metadata(path: Path, text: Mapping[str, str]) -> _Metadata:
     if METADATA_KEY not in text:
         raise CheckpointError(
             f"{path}: a safetensors file of another program (no {METADATA_KEY!r} metadata): "
             "audit such a model in Python through analysis.audit"
         )
     try:
-        metadata = json.loads(text[METADATA_KEY])
-        schema = metadata["schema"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        values = json.loads(text[METADATA_KEY])
+        schema = values.pop("schema")
+    # RecursionError: brackets nested by the thousand; ValueError: no JSON, or a number of thousands of digits.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: its {METADATA_KEY!r} metadata is damaged: train or fetch it again") from None
     if schema != SCHEMA:
-        raise CheckpointError(f"{path}: checkpoint schema {schema}, and this version reads {SCHEMA}: use a matching stabdeq")
+        raise CheckpointError(
+            f"{path}: checkpoint schema {reprlib.repr(schema)}, and this version reads {SCHEMA}: use a matching stabdeq"
+        )
+    try:
+        metadata = parse_config(_Metadata, values, "its metadata")
+    except ConfigError as error:
+        cause = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: damaged or foreign: {cause}: train or fetch it again") from None
+    if len(metadata.class_names) != metadata.model.classes:
+        raise CheckpointError(
+            f"{path}: damaged: {len(metadata.class_names)} class names for {metadata.model.classes} classes: "
+            "train or fetch it again"
+        )
     return metadata
+
+
+def _build_without_storage(path: Path, metadata: _Metadata) -> StabilisedDEQ:
+    """Return the model on the meta device: settings from outside may ask for more memory than there is."""
+    try:
+        with torch.device("meta"):
+            return StabilisedDEQ(metadata.model)
+    except (ConfigError, RuntimeError) as error:  # RuntimeError: sizes beyond what a tensor can have
+        cause = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: no model has its settings: {cause}: train or fetch it again") from None
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _require_fitting(path: Path, model: StabilisedDEQ, weights: Mapping[str, Tensor]) -> None:
-    expected = model.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys()):
-        what = "lacks" if name in expected else "has the unknown"
-        raise CheckpointError(f"{path}: {what} tensor {name!r}: it does not fit its own model settings")
-    for name, value in weights.items():
-        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
+def _require_fitting(path: Path, model: StabilisedDEQ, tensors: Mapping[str, Tensor]) -> None:
+    expected = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
+    parameters = {OPTIMISER_PREFIX + name: value for name, value in model.named_parameters()}
+    for name in sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"{path}: lacks tensor {name!r}: it does not fit its own model settings")
+    for name, value in tensors.items():
+        # An optimiser's state of a parameter is of its shape, or a number, such as a count of steps.
+        owner = parameters.get(name.rpartition("/")[0])
+        like = expected.get(name, owner)
+        if like is None:
+            raise CheckpointError(f"{path}: has the unknown tensor {name!r}: it does not fit its own model settings")
+        counts = like is owner and value.shape == ()
+        if value.dtype != like.dtype or not (counts or value.shape == like.shape):
             raise CheckpointError(
                 f"{path}: tensor {name!r} is {tuple(value.shape)} {value.dtype}, "
-                f"expected {tuple(expected[name].shape)} {expected[name].dtype}"
+                f"expected {tuple(like.shape)} {like.dtype}"
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())
-            raise CheckpointError(f"{path}: {count} of {value.numel()} weights in {name!r} are NaN or infinite: train it again")
+            raise CheckpointError(
+                f"{path}: {count} of {value.numel()} weights in {name!r} are NaN or infinite: train it again"
+            )

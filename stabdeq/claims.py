@@ -62,3 +62,9 @@ def decay(gradient: Tensor, velocity: Tensor, value: Tensor, alpha: float) -> Vi
 def decrease(gradient: Tensor, velocity: Tensor) -> Violation:
     """V-dot = grad V . F < 0. ``gradient``, ``velocity`` (B, n). Excess 0 (V-dot = 0) violates the strict claim."""
     return Violation((gradient * velocity).sum(1), gradient.norm(dim=1) * velocity.norm(dim=1))
+
+
+def equilibrium(velocity: Tensor, reference: Tensor) -> Violation:
+    """F(c) = 0. ``velocity`` (B, n) is F at the centre, ``reference`` (B,) the magnitude of the terms it is summed from."""
+    speed = velocity.norm(dim=1)
+    return Violation(speed, reference + speed)

@@ -1,5 +1,6 @@
 """Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
@@ -113,11 +114,17 @@ def _explain(cls: type, error: Any) -> str:
     location = [part for part in error["loc"] if isinstance(part, str)]
     dotted = ".".join(location)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner: Any = cls
+        owner = cls
         for part in location[:-1]:
-            owner = next(field.type for field in fields(owner) if field.name == part)
-        return f"unknown key {dotted!r}: {closest(location[-1], [field.name for field in fields(owner)])}"
+            owner = _field_types(owner)[part]
+        return f"unknown key {dotted!r}: {closest(location[-1], _field_types(owner))}"
+    if error["type"] == "missing":
+        return f"{dotted} is missing"
     if error["type"] == "literal_error":
         valid = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"{dotted} = {error['input']!r} is unknown: {closest(str(error['input']), valid)}"
-    return f"{dotted} = {error['input']!r}: {error['msg'].lower()}"
+        return f"{dotted} = {reprlib.repr(error['input'])} is unknown: {closest(str(error['input']), valid)}"
+    return f"{dotted} = {reprlib.repr(error['input'])}: {error['msg'].lower()}"
+
+
+def _field_types(cls: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in fields(cls)}

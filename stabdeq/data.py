@@ -75,9 +75,7 @@ class DataSet:
         return channels, height, width
 
 
-Parts = tuple[
-    Split, Split, tuple[str, ...]
-]  # train (validation not yet taken out), test, names of the classes
+Parts = tuple[Split, Split, tuple[str, ...]]  # train (validation not yet taken out), test, names of the classes
 
 
 def load_data(config: DataConfig, *, data_dir: Path | None = None, download: bool = False) -> DataSet:
@@ -212,9 +210,7 @@ READERS: dict[str, Callable[[Path, bool], Parts]] = {
 # One file of each set, as torchvision stores it: says whether the set is missing, or there and unreadable.
 EXPECTED_FILES = {
     "mnist": [
-        f"MNIST/raw/{part}-{kind}-ubyte"
-        for part in ("train", "t10k")
-        for kind in ("images-idx3", "labels-idx1")
+        f"MNIST/raw/{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
     ],
     "svhn": ["train_32x32.mat", "test_32x32.mat"],
     "cifar10": [
@@ -238,8 +234,7 @@ def _read_failure(name: str, root: Path, error: Exception, download: bool) -> Da
     if missing:
         return DataError(f"no {name} data: looked for {missing[0]}; download them with {command}")
     return DataError(
-        f"{name} in {root} is truncated or corrupt: {cause}; "
-        f"delete its files and download them again with {command}"
+        f"{name} in {root} is truncated or corrupt: {cause}; delete its files and download them again with {command}"
     )
 
 
@@ -251,13 +246,9 @@ def _read_folder(root: Path) -> Parts:
     test_paths, test_labels, test_classes = list_images(root / "test")
     if test_classes != classes:
         odd = sorted(set(classes) ^ set(test_classes))
-        raise DataError(
-            f"{root}: train and test must hold the same classes; only one of them has {', '.join(odd)}"
-        )
+        raise DataError(f"{root}: train and test must hold the same classes; only one of them has {', '.join(odd)}")
     # Read together, so that sizes and channels agree between the two.
-    train_images, test_images = read_images(train_paths + test_paths).split(
-        [len(train_paths), len(test_paths)]
-    )
+    train_images, test_images = read_images(train_paths + test_paths).split([len(train_paths), len(test_paths)])
     return Split(train_images, train_labels), Split(test_images, test_labels), classes
 
 

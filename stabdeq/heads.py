@@ -23,10 +23,10 @@ class Head(nn.Module):
             )
         self.rotation = None
         if name == "orthogonal":
-            self.rotation = parametrizations.orthogonal(nn.Linear(features, features, bias=False))
+            self.rotation = _orthogonal(nn.Linear(features, features, bias=False))
         self.classifier = nn.Linear(features, classes)
         if name == "orthogonal-direct":
-            self.classifier = parametrizations.orthogonal(self.classifier)
+            self.classifier = _orthogonal(self.classifier)
 
     def rotate(self, features: Tensor) -> Tensor:
         """Return the features (B, n) after the square orthogonal layer; unchanged where there is none."""
@@ -35,3 +35,12 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, classes)."""
         return self.classifier(self.rotate(features))
+
+
+def _orthogonal(layer: nn.Linear) -> nn.Linear:
+    """Return ``layer`` with an orthogonal weight: the matrix exponential of a skew-symmetric one, and no base matrix.
+
+    A base matrix stored in float32 would be orthogonal to float32 only, also when the model is audited in float64.
+    """
+    parametrizations.orthogonal(layer, orthogonal_map="matrix_exp", use_trivialization=False)
+    return layer

@@ -24,9 +24,7 @@ def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
     from torchvision.datasets.folder import make_dataset
 
     try:
-        classes = sorted(
-            entry.name for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name)
-        )
+        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name))
         if len(classes) < 2:
             raise DataError(
                 f"{folder} holds {len(classes)} class folders where at least 2 were expected: lay it out as "
@@ -45,9 +43,7 @@ def read_images(paths: Sequence[Path]) -> Tensor:
     one that is no readable image of 8 bits a channel, and for the first that differs in size from the first.
     """
     arrays = []
-    for (
-        path
-    ) in paths:  # threads only slow this down: small images spend their time in Python, not in decoders
+    for path in paths:  # threads only slow this down: small images spend their time in Python, not in decoders
         arrays.append(_read_image(path))
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             raise DataError(
@@ -81,9 +77,7 @@ def _read_image(path: Path) -> np.ndarray:
             f"{path} cannot be read as an image ({error}): mend it, or take it out of the folder; "
             f"formats read: {', '.join(FORMATS)}"
         ) from error
-    raise DataError(
-        f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it"
-    )
+    raise DataError(f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it")
 
 
 def _size(array: np.ndarray) -> str:

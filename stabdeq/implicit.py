@@ -66,7 +66,8 @@ class _Equilibrium(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:  # pyrefly: ignore [bad-override]
+        (gradient,) = grad_outputs
         z, *inputs = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
         with torch.enable_grad():

@@ -22,12 +22,23 @@ def smooth_relu_slope(t: Tensor, width: float) -> Tensor:
     return (t / width).clamp(0, 1)
 
 
+def smooth_relu_rise(t: Tensor, step: Tensor, width: float) -> Tensor:
+    """Return smooth_relu(t + step) - smooth_relu(t), accurate however small ``step`` is beside ``t``.
+
+    >>> smooth_relu_rise(torch.tensor(0.5), torch.tensor(1e-12), 1.0)
+    tensor(5.0000e-13)
+    """
+    inside, beyond = t.clamp(0, width), (t - width).clamp(min=0)
+    inside_rise = torch.maximum(torch.minimum(step + (t - inside), width - inside), -inside)
+    beyond_rise = torch.maximum(step + (t - width - beyond), -beyond)
+    return inside_rise * ((2 * inside + inside_rise) / (2 * width)) + beyond_rise
+
+
 class InputConvexNetwork(nn.Module):
     """g(z) = s(u' s(W0 z + b0) + w1' z + b1) with u >= 0 and s the smooth ReLU: convex in z.
 
     u is the softplus of an unconstrained parameter, so that no step of an optimiser can make g non-convex. g is
-    differentiable with a Lipschitz gradient, and ``forward`` returns that gradient in closed form, so no autograd is
-    needed where only values are.
+    differentiable with a Lipschitz gradient.
     """
 
     def __init__(self, dim: int, hidden: int, smoothing: float) -> None:
@@ -44,12 +55,18 @@ class InputConvexNetwork(nn.Module):
         return functional.softplus(self.raw_mix)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return g (B,) and its gradient (B, n) at ``z`` (B, n)."""
+        """Return g(z) - g(0), (B,), and its gradient (B, n) in closed form, at ``z`` (B, n).
+
+        The difference is taken layer by layer, not of two values of g, which would lose the digits that V lives on near its
+        centre. g(0) follows from the weights of the moment, so the difference is 0 at 0 whatever they are.
+        """
         mix, width = self.mix, self.smoothing
-        inner = self.inner(z)
-        outer = smooth_relu(inner, width) @ mix + self.skip(z).squeeze(-1)
-        slope = (mix * smooth_relu_slope(inner, width)) @ self.inner.weight + self.skip.weight
-        return smooth_relu(outer, width), smooth_relu_slope(outer, width)[:, None] * slope
+        inner, inner_step = self.inner.bias, functional.linear(z, self.inner.weight)
+        outer = smooth_relu(inner, width) @ mix + self.skip.bias
+        outer_step = smooth_relu_rise(inner, inner_step, width) @ mix + z @ self.skip.weight.squeeze(0)
+        slope = (mix * smooth_relu_slope(inner + inner_step, width)) @ self.inner.weight + self.skip.weight
+        gradient = smooth_relu_slope(outer + outer_step, width)[:, None] * slope
+        return smooth_relu_rise(outer, outer_step, width), gradient
 
     def lipschitz_bound(self) -> float:
         """Return an upper bound of g's Lipschitz constant: the layer norms summed over paths, with room for rounding."""

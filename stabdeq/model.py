@@ -1,5 +1,6 @@
 """Deep equilibrium models: the protocol that every audit speaks, and the models that this library trains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,14 +21,18 @@ from stabdeq.stability import stabilise
 class EquilibriumModel(Protocol):
     """What an audit asks of a model, ours or anyone's; states may have any shape (B, *)."""
 
-    lyapunov: LyapunovFunction | None
+    @property
+    def lyapunov(self) -> LyapunovFunction | None:
+        """V with its centre and alpha, or None."""
+        ...
+
+    @property
+    def cell(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The map (z, h) -> next state, of the shape of z."""
+        ...
 
     def inject(self, x: Tensor) -> Tensor:
         """Return the injected features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
-        ...
-
-    def cell(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return the next state, of the shape of ``z``."""
         ...
 
     def readout(self, z: Tensor) -> Tensor:
@@ -62,7 +67,9 @@ class StabilisedDEQ(nn.Module):
         super().__init__()
         channels = config.image_shape[0]
         if not len(config.mean) == len(config.std) == channels:
-            raise ConfigError(f"mean and std need one number for each of {channels} channels: {config.mean}, {config.std}")
+            raise ConfigError(
+                f"mean and std need one number for each of {channels} channels: {config.mean}, {config.std}"
+            )
         self.config = config
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
@@ -80,7 +87,9 @@ class StabilisedDEQ(nn.Module):
         The backbone alone runs in bfloat16 under autocast. Raises DataError where the images have another shape.
         """
         if x.dim() != 4 or x.shape[1:] != self.config.image_shape:
-            raise DataError(f"this model reads images (B, {', '.join(map(str, self.config.image_shape))}), not {tuple(x.shape)}")
+            raise DataError(
+                f"this model reads images (B, {', '.join(map(str, self.config.image_shape))}), not {tuple(x.shape)}"
+            )
         return self.backbone((x - self.mean) / self.std).to(self.mean.dtype)
 
     def solve(self, h: Tensor) -> Solution:

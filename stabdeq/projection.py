@@ -19,10 +19,14 @@ def project(field: Tensor, gradient: Tensor, value: Tensor, alpha: float) -> Ten
     scaled = gradient / torch.where(centred, 1, largest)
     length = scaled.norm(dim=1, keepdim=True)
     direction = scaled / torch.where(centred, 1, length)
-    # V / ||grad V|| by two divisions, since the product largest * length can leave the dtype's range.
-    rate = alpha * (value[:, None] / torch.where(centred, 1, length) / torch.where(centred, 1, largest))
+    # V / ||grad V|| by two divisions, since the product largest * length can leave the dtype's range; by the length last,
+    # since it is at least 1: a quotient on the way is then denormal only where the result is.
+    rate = alpha * (value[:, None] / torch.where(centred, 1, largest) / torch.where(centred, 1, length))
     projected = field
     for _ in range(2):
         excess = (direction * projected).sum(1, keepdim=True) + rate
         projected = projected - direction * excess.clamp(min=0)
+    # Of a field along grad V only rounding is left, which can point anywhere; the half-space's foot is as near.
+    rounding = field.shape[1] * torch.finfo(field.dtype).eps * field.abs().amax(1, keepdim=True)
+    projected = torch.where(projected.abs().amax(1, keepdim=True) < rounding, -rate * direction, projected)
     return torch.where(centred, field, projected)

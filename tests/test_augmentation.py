@@ -36,8 +36,7 @@ def test_augmentation_equals_the_loop_over_samples() -> None:
     offsets = torch.randint(2 * CROP_PADDING + 1, (2, 32, 1), generator=draws).flatten(1)
     flips = torch.randint(2, (32, 1), generator=draws).flatten()
     expected = [
-        crops(image)[int(81 * flip + 9 * y + x)]
-        for image, y, x, flip in zip(images, *offsets, flips, strict=True)
+        crops(image)[int(81 * flip + 9 * y + x)] for image, y, x, flip in zip(images, *offsets, flips, strict=True)
     ]
     assert torch.equal(augment(images, generator(5)), torch.stack(expected))
 
@@ -46,9 +45,7 @@ def test_every_crop_and_flip_is_equally_likely() -> None:
     image = torch.arange(1, 17, dtype=torch.uint8).reshape(1, 4, 4)
     number = 162 * 100
     augmented = augment(image.expand(number, 1, 4, 4), generator(0)).flatten(1)
-    seen = torch.tensor(
-        [(augmented == crop.flatten()).all(dim=1).sum().item() for crop in crops(image)[9:72]]
-    )
+    seen = torch.tensor([(augmented == crop.flatten()).all(dim=1).sum().item() for crop in crops(image)[9:72]])
     # Offsets away from the frame leave at least one pixel, so that no two of these crops are the same image.
     inner = [9 * y + x - 9 for y in range(1, 8) for x in range(1, 8)]
     assert len(set(map(tuple, (crops(image)[9 + i].flatten().tolist() for i in inner)))) == 49

@@ -115,9 +115,7 @@ FIRST_FILES = {
 }
 
 
-def write_folder(
-    root: Path, counts: dict[str, int], *, size: tuple[int, int] = (6, 5), mode: str = "RGB"
-) -> None:
+def write_folder(root: Path, counts: dict[str, int], *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> None:
     """Write random PNG images of ``size`` (width, height): as many of each class as ``counts`` says."""
     rng = np.random.default_rng(0)
     for name, count in counts.items():
@@ -245,9 +243,7 @@ def test_cifar_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("name", NAMED_SETS)
-def test_validation_of_a_named_set_is_stratified(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_of_a_named_set_is_stratified(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WRITERS[name](tmp_path, monkeypatch)
     data = load(name, tmp_path, validation=0.5)
     counts = data.validation.labels.bincount(minlength=len(data.classes))
@@ -256,9 +252,7 @@ def test_validation_of_a_named_set_is_stratified(
     assert len(data.test) == len(load(name, tmp_path).test)
 
 
-def test_compressed_mnist_files_are_unpacked_by_a_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compressed_mnist_files_are_unpacked_by_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import MNIST
 
     write_mnist(tmp_path, monkeypatch)
@@ -287,9 +281,7 @@ def test_missing_data_name_the_path_and_the_command(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", NAMED_SETS)
-def test_truncated_data_name_the_set_and_the_folder(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_data_name_the_set_and_the_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WRITERS[name](tmp_path, monkeypatch)
     path = tmp_path / FIRST_FILES[name]
     path.write_bytes(path.read_bytes()[:-10])
@@ -298,12 +290,8 @@ def test_truncated_data_name_the_set_and_the_folder(
     assert "--download" in message
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0", b"\0\0\x08\x03", b"not an image file", b"\0\0\x0d\x01\0\0\0\0"]
-)
-def test_foreign_mnist_files_are_refused(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("content", [b"", b"\0", b"\0\0\x08\x03", b"not an image file", b"\0\0\x0d\x01\0\0\0\0"])
+def test_foreign_mnist_files_are_refused(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path, monkeypatch)
     (tmp_path / FIRST_FILES["mnist"]).write_bytes(content)
     assert "truncated or corrupt" in refusal("mnist", tmp_path)
@@ -332,9 +320,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
-def test_an_unverified_pickle_is_never_loaded(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unverified_pickle_is_never_loaded(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar("cifar10", tmp_path, monkeypatch)
     witness = tmp_path / "witness"
     content = pickle.dumps(Trap(witness))
@@ -511,9 +497,7 @@ def test_the_first_image_of_another_size_is_named(part: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "picture.png"])
-@pytest.mark.parametrize(
-    "content", [b"", b"plain text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 5\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"plain text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 5\n"])
 def test_a_file_that_is_no_image(name: str, content: bytes, tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 5, "dog": 5})
     (tmp_path / "dog" / name).write_bytes(content)

@@ -44,7 +44,8 @@ def train(
     from stabdeq.data import load_data
     from train.progress import Progress
     from train.recipe import load_recipe
-    from train.trainer import CHECKPOINT_NAME, train as run_training
+    from train.trainer import CHECKPOINT_NAME
+    from train.trainer import train as run_training
 
     chosen = load_recipe(recipe, {"kind": kind, "epochs": epochs, "seed": seed}, settings)
     if out is None:
@@ -53,7 +54,10 @@ def train(
     progress = Progress()
     console = progress.console
     counts = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
-    console.print(f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {out}")
+    console.print(
+        f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {out}",
+        soft_wrap=True,
+    )
     try:
         scores = run_training(chosen, data, out, resume=resume, progress=progress)
     except KeyboardInterrupt:

@@ -2,7 +2,16 @@
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
 
 
 class Progress:
@@ -43,6 +52,7 @@ class Progress:
             f"epoch {epoch:3d}/{self.epochs}  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:7.2%}{held_out}"
             f"  unconverged {trained['unconverged']:6.2%}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def finish(self) -> None:

@@ -31,7 +31,7 @@ class DecayConfig:
     """
 
     weight: NonNegative = 1.0
-    radii: tuple[Positive, ...] = (0.01, 0.1, 0.5, 1.0, 2.0)
+    radii: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.01, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -42,7 +42,7 @@ class Recipe:
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
     decay: DecayConfig = Field(default_factory=DecayConfig)
@@ -63,7 +63,10 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     ``overrides`` holds top-level values, None meaning "as in the recipe"; ``settings`` are "dotted.key=value" texts whose
     value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
     """
-    values = tomllib.loads(_recipe_text(name))
+    try:
+        values = tomllib.loads(_recipe_text(name))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"recipe {name} is not TOML: {error}: mend the file") from None
     for setting in settings:
         _apply_setting(values, setting)
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -80,10 +83,10 @@ def _recipe_text(name: str) -> str:
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"recipe file {path} does not exist")
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     if name not in recipe_names():
         raise ConfigError(f"unknown recipe {name!r}: {closest(name, recipe_names())}, or the path of a .toml file")
-    return files("train").joinpath("recipes", f"{name}.toml").read_text()
+    return files("train").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _apply_setting(values: dict[str, Any], setting: str) -> None:
@@ -102,5 +105,5 @@ def _toml_value(text: str) -> Any:
     """Return ``text`` as TOML reads it, or as a string where it is not TOML (``resnet20`` for ``"resnet20"``)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from stabdeq.augmentation import augment
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stabdeq.config import ModelConfig
 from stabdeq.data import DataSet, Split, batches, resident, to_unit
-from stabdeq.errors import ConfigError, TrainingDivergedError
+from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from train.objective import training_loss
@@ -25,6 +25,7 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 METRICS_NAME = "metrics.jsonl"
 EVALUATION_BATCH = 1000
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,24 @@ def train(
     given, or holds one with other settings; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite.
     """
     progress = progress or Progress(quiet=True)
-    run = _Run.resume(recipe, data, out) if resume and (out / CHECKPOINT_NAME).is_file() else _Run.start(recipe, data, out)
+    run = (
+        _Run.resume(recipe, data, out)
+        if resume and (out / CHECKPOINT_NAME).is_file()
+        else _Run.start(recipe, data, out)
+    )
     progress.begin(recipe.epochs, run.epoch, run.device)
-    while run.epoch < recipe.epochs:
-        started = time.perf_counter()
-        trained = run.train_epoch(progress)
-        validation = run.score(run.data.validation)
-        run.finish_epoch(trained, validation, time.perf_counter() - started)
-        progress.end_epoch(run.epoch, trained, validation.accuracy if validation else None)
-    test = run.score(run.data.test)
+    try:
+        while run.epoch < recipe.epochs:
+            started = time.perf_counter()
+            trained = run.train_epoch(progress)
+            validation = run.score(run.data.validation)
+            run.finish_epoch(trained, validation, time.perf_counter() - started)
+            progress.end_epoch(run.epoch, trained, validation.accuracy if validation else None)
+        test = run.score(run.data.test)
+    finally:
+        progress.finish()  # a bar left running would keep the terminal's cursor hidden
     assert test is not None
     run.write_metrics({"epoch": run.epoch, "test_accuracy": test.accuracy, "test_unconverged": test.unconverged})
-    progress.finish()
     return test
 
 
@@ -82,31 +89,33 @@ class _Run:
     @classmethod
     def start(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
         """Begin a run in ``out``, which must hold none."""
-        config = model_config(
-            recipe.kind,
-            recipe.model,
-            image_shape=data.image_shape,
-            classes=len(data.classes),
-            mean=data.mean,
-            std=data.std,
-        )
+        config = _model_config(recipe, data)
         for name in (CHECKPOINT_NAME, BEST_NAME, METRICS_NAME):
             if (out / name).exists():
-                raise ConfigError(f"{out} already holds {name}: add --resume to go on with that run, or choose another --out")
+                raise ConfigError(
+                    f"{out} already holds {name}: add --resume to go on with that run, or choose another --out"
+                )
         # The weights alone are drawn from the global generator, under the run's seed.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = StabilisedDEQ(config)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from None
         run = cls(recipe, data, out, model)
         run.save(CHECKPOINT_NAME)
         return run
 
     @classmethod
     def resume(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
-        """Go on from the checkpoint in ``out``, whose recipe must be this one."""
+        """Go on from the checkpoint in ``out``, whose recipe and data must be these."""
         checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
         _require_same_recipe(plain_recipe(recipe), checkpoint.recipe, out)
+        if checkpoint.model.config != _model_config(recipe, data) or checkpoint.class_names != data.classes:
+            raise ConfigError(
+                f"{out} was trained on other images or classes: give the same --data-dir, or another --out"
+            )
         run = cls(recipe, data, out, checkpoint.model)
         run.epoch = checkpoint.epoch
         run.best_validation = checkpoint.best_validation
@@ -164,8 +173,9 @@ class _Run:
 
     def finish_epoch(self, trained: dict[str, float], validation: Scores | None, seconds: float) -> None:
         """Write the epoch's metrics and checkpoints."""
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+        # Running statistics and Adam's squares can overflow while the loss and the weights are finite.
+        for name, value in (self.model.state_dict() | self.optimiser_tensors()).items():
+            if not bool(torch.isfinite(value).all()):
                 raise TrainingDivergedError(
                     f"{name} became NaN or infinite in epoch {self.epoch + 1}: {self.out / CHECKPOINT_NAME} keeps "
                     f"epoch {self.epoch}; lower learning_rate (now {self.recipe.learning_rate:g})"
@@ -173,7 +183,10 @@ class _Run:
         self.epoch += 1
         metrics: dict[str, Any] = {"epoch": self.epoch, **trained, "seconds": seconds}
         if validation:
-            metrics |= {"validation_accuracy": validation.accuracy, "validation_unconverged": validation.unconverged}
+            metrics |= {
+                "validation_accuracy": validation.accuracy,
+                "validation_unconverged": validation.unconverged,
+            }
         self.write_metrics(metrics)
         best = validation is None or self.best_validation is None or validation.accuracy >= self.best_validation
         if best and validation:
@@ -232,13 +245,21 @@ class _Run:
         }
 
     def load_optimiser(self, tensors: dict[str, Tensor]) -> None:
-        """Put Adam's state back."""
-        parameters = dict(self.model.named_parameters())
-        for name, value in tensors.items():
-            parameter_name, _, key = name.rpartition("/")
+        """Put Adam's state back; raises CheckpointError where it is not whole."""
+        path = self.out / CHECKPOINT_NAME
+        if self.epoch and not tensors:
+            raise CheckpointError(f"{path} holds a model alone, which cannot be resumed: train into another --out")
+        for name, parameter in self.model.named_parameters():
             # Adam keeps its step counter on the CPU.
-            device = "cpu" if key == "step" else self.device
-            self.optimiser.state[parameters[parameter_name]][key] = value.to(device)
+            state = {
+                key: tensors[f"{name}/{key}"].to("cpu" if key == "step" else self.device)
+                for key in ADAM_STATE
+                if f"{name}/{key}" in tensors
+            }
+            if len(state) not in (0, len(ADAM_STATE)):  # 0: a parameter that the loss does not reach
+                raise CheckpointError(f"{path} lacks some of Adam's state of {name}: train into another --out")
+            if state:
+                self.optimiser.state[parameter] = state
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one line of JSON."""
@@ -263,12 +284,26 @@ def _is_epoch_up_to(line: str, epoch: int) -> bool:
     return metrics["epoch"] <= epoch and "test_accuracy" not in metrics
 
 
-def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Path) -> None:
+def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:
+    return model_config(
+        recipe.kind,
+        recipe.model,
+        image_shape=data.image_shape,
+        classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Path, group: str = "") -> None:
     wanted = json.loads(json.dumps(wanted))
     for key in sorted(wanted.keys() | found.keys()):
-        if wanted.get(key) != found.get(key):
+        ours, theirs = wanted.get(key), found.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            _require_same_recipe(ours, theirs, out, f"{group}{key}.")
+        elif ours != theirs:
             raise ConfigError(
-                f"{out} was trained with {key} = {found.get(key)}, not {wanted.get(key)}: "
+                f"{out} was trained with {group}{key} = {theirs}, not {ours}: "
                 "resume with the same settings, or choose another --out"
             )
 

@@ -37,7 +37,8 @@ class Broyden:
     def step(self, z: Tensor, fz: Tensor, memory: BroydenMemory) -> tuple[Tensor, BroydenMemory]:
         """Return z - H F (B, n), H updated by the last step."""
         field = fz - z
-        memory = self.forget(memory, memory.used == self.memory)
+        full = memory.used == self.memory
+        memory = self.forget(memory, full) if bool(full.any()) else memory
         memory = _update(memory, z - memory.previous_z, field - memory.previous_field)
         step = -_apply(memory.left, memory.right, field)
         following = BroydenMemory(

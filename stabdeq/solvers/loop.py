@@ -15,7 +15,7 @@ from stabdeq.solvers.solution import Map, Solution, Status, Trace, norm, relativ
 
 DIVERGENCE = 1e6  # a state this many times larger than the first two has diverged
 PATIENCE = 30  # evaluations without any progress after which a sample has stagnated
-PROGRESS = 0.999  # a residual below this fraction of the best is progress
+PROGRESS = 0.999  # a residual below this fraction of that at the last progress is progress
 SETBACK = 10.0  # a residual this many times the best makes the safeguard step in
 
 
@@ -45,9 +45,11 @@ class _Progress:
     largest_allowed: Tensor  # norm beyond which a sample has diverged
     status: Tensor
     evaluations: Tensor
+    milestone: Tensor  # judged residual at the last progress
     since_progress: Tensor
     restarts: Tensor
     picard_left: Tensor  # plain steps that the safeguard still prescribes
+    resigned: Tensor  # whether the solver has given way to Picard, from the start, for good
 
 
 def solve(
@@ -70,7 +72,7 @@ def solve(
     """
     _require_resolvable(tolerance, z0)
     shape = z0.shape
-    z = z0.flatten(1)
+    z = start = z0.flatten(1)
     memory = solver.init(z)
     progress = _start(z)
     residuals = []
@@ -81,14 +83,17 @@ def solve(
             residuals.append(residual)
         if count == 1:
             progress.largest_allowed = DIVERGENCE * (1 + norm(z) + norm(fz).nan_to_num(posinf=0))
-        judged = residual.amax().expand_as(residual) if coupled else residual
+        # Far enough out any map looks solved: the residual is relative to a state that has run away.
+        runaway = norm(z) > progress.largest_allowed
+        judged = torch.where(runaway, torch.inf, residual)
+        judged = judged.amax().expand_as(judged) if coupled else judged
         setback = _setback(progress, judged) & solver.safeguarded
         _record(progress, z, fz, residual, judged, tolerance)
-        _stop_hopeless(progress, z, judged, solver.safeguarded)
+        _stop_hopeless(progress, judged, runaway, solver.safeguarded)
         active = progress.status == Status.max_steps
         if not active.any():
             break
-        z, memory = _advance(solver, progress, z, fz, memory, setback, active)
+        z, memory = _advance(solver, progress, start, z, fz, memory, setback, active)
     met = progress.residual <= tolerance
     solution = Solution(
         z=progress.z.view(shape),
@@ -127,50 +132,55 @@ def _start(z: Tensor) -> _Progress:
         fz=z,
         residual=infinite,
         judged=infinite,
+        milestone=infinite,
         largest_allowed=infinite,
         status=torch.full_like(counter, Status.max_steps),
         evaluations=counter,
         since_progress=counter,
         restarts=counter,
         picard_left=counter,
+        resigned=counter.bool(),
     )
 
 
 def _setback(progress: _Progress, judged: Tensor) -> Tensor:
     """Return which active samples (B,) the solver's proposal has thrown far back, NaN included."""
-    active = progress.status == Status.max_steps
-    return active & (progress.picard_left == 0) & ~(judged <= SETBACK * progress.judged)
+    proposed = (progress.status == Status.max_steps) & (progress.picard_left == 0) & ~progress.resigned
+    return proposed & ~(judged <= SETBACK * progress.judged)
 
 
-def _record(
-    progress: _Progress, z: Tensor, fz: Tensor, residual: Tensor, judged: Tensor, tolerance: float
-) -> None:
+def _record(progress: _Progress, z: Tensor, fz: Tensor, residual: Tensor, judged: Tensor, tolerance: float) -> None:
     """Count the evaluation, keep the better states, and mark the converged."""
     active = progress.status == Status.max_steps
     better = active & (judged < progress.judged)
-    moved = (judged < PROGRESS * progress.judged) | (progress.picard_left > 0)
+    moved = (judged < PROGRESS * progress.milestone) | (progress.picard_left > 0)
     progress.z = torch.where(better[:, None], z, progress.z)
     progress.fz = torch.where(better[:, None], fz, progress.fz)
     progress.residual = torch.where(better, residual, progress.residual)
     progress.judged = torch.where(better, judged, progress.judged)
+    progress.milestone = torch.where(moved, judged.minimum(progress.milestone), progress.milestone)
     progress.since_progress = torch.where(moved, 0, progress.since_progress + 1)
     progress.evaluations = progress.evaluations + active
     progress.status = torch.where(active & (judged <= tolerance), Status.converged, progress.status)
 
 
-def _stop_hopeless(progress: _Progress, z: Tensor, judged: Tensor, safeguarded: bool) -> None:
+def _stop_hopeless(progress: _Progress, judged: Tensor, runaway: Tensor, safeguarded: bool) -> None:
     """Mark samples that returned NaN, ran away, or make no more progress."""
     active = progress.status == Status.max_steps
     # A safeguarded solver is thrown back to its best state first: the map itself may be sound there.
     alone = active & ((progress.picard_left > 0) | progress.residual.isinf() | (not safeguarded))
-    status = torch.where(active & (progress.since_progress >= PATIENCE), Status.stagnated, progress.status)
-    status = torch.where(alone & (norm(z) > progress.largest_allowed), Status.diverged, status)
-    progress.status = torch.where(alone & ~judged.isfinite(), Status.nan, status)
+    final = active & (progress.resigned | (not safeguarded))
+    status = torch.where(final & (progress.since_progress >= PATIENCE), Status.stagnated, progress.status)
+    status = torch.where(alone & ~judged.isfinite(), Status.nan, status)
+    status = torch.where(alone & runaway, Status.diverged, status)
+    # Where the solver made no progress before, that is what the user is told of.
+    progress.status = torch.where(final & progress.resigned & ~judged.isfinite(), Status.stagnated, status)
 
 
 def _advance(
     solver: Solver,
     progress: _Progress,
+    start: Tensor,
     z: Tensor,
     fz: Tensor,
     memory: Any,
@@ -180,14 +190,22 @@ def _advance(
     """Return the next states: the solver's proposal, or a plain step where the safeguard prescribes one.
 
     A sample that is thrown back restarts from its best state with an empty history and takes plain Picard steps, twice
-    as many after every restart. So it does in the end what Picard does, and converges wherever Picard does.
+    as many after every restart. One without progress starts again from the very start, by plain steps for good. So
+    both do in the end what Picard does, and converge wherever Picard does.
     """
     proposal, memory = solver.step(z, fz, memory)
-    plain = progress.picard_left > 0
+    plain = (progress.picard_left > 0) | progress.resigned
     following = torch.where(plain[:, None], fz, proposal)
     following = torch.where(setback[:, None], progress.fz, following)
     if solver.safeguarded:
-        memory = solver.forget(memory, plain | setback)
+        stale = plain | setback
+        memory = solver.forget(memory, stale) if bool(stale.any()) else memory
         progress.restarts = progress.restarts + setback
         progress.picard_left = torch.where(setback, 2**progress.restarts, (progress.picard_left - 1).clamp(min=0))
+        resigning = ~progress.resigned & (progress.since_progress >= PATIENCE)
+        following = torch.where(resigning[:, None], start, following)
+        progress.resigned = progress.resigned | resigning
+        progress.milestone = torch.where(resigning, torch.inf, progress.milestone)
+        progress.since_progress = torch.where(resigning, 0, progress.since_progress)
+        progress.picard_left = torch.where(resigning, 0, progress.picard_left)
     return torch.where(active[:, None], following, z), memory

@@ -1,0 +1,40 @@
+# Two commands: `make demo` trains and audits a model, `make test` runs the whole suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+# Stamps, so that a second call installs nothing.
+$(VENV)/.uv:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.uv pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group test
+	touch $@
+
+demo: $(VENV)/.installed
+	rm -rf runs/demo
+	$(BIN)/stabdeq train digits --kind lyadeq-anchored --out runs/demo
+	$(BIN)/stabdeq audit runs/demo/checkpoint.safetensors
+	@echo "metrics of every epoch: runs/demo/metrics.jsonl"
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules stabdeq analysis train
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,144 @@
+"""The audit: runs the checks on a model and gathers what they found into one report."""
+
+import platform
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from analysis.findings import CheckResult, exit_code
+from analysis.structure import is_structured
+from analysis.subject import Subject, solve_accurately
+from stabdeq.checkpoint import library_versions
+from stabdeq.errors import ConfigError, DataError, closest
+from stabdeq.model import EquilibriumModel
+
+SCHEMA = 1
+# In the order in which a reader wants them; each is a module analysis.checks.NAME with a function ``check``.
+CHECKS = ("equilibrium", "positivity", "convexity", "decay", "separation", "spectrum", "convergence")
+NEED_LYAPUNOV = frozenset({"positivity", "convexity", "decay"})
+
+
+def claims_of(model: EquilibriumModel) -> frozenset[str]:
+    """Return the names of what a model of its kind claims beyond what every model is judged on.
+
+    A model with a V claims that the stabilised field keeps its equilibrium and that the equilibrium is stable. The paper claims
+    that its orthogonal layer separates fixed points; ours claims that it is an isometry.
+    """
+    claims = set()
+    lyapunov = model.lyapunov
+    if lyapunov is not None:
+        claims |= {"equilibrium.preserved", "spectrum.stable"}
+    rotation = getattr(getattr(model, "head", None), "rotation", None)
+    if rotation is not None:
+        anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
+        claims.add("separation.isometry" if anchored else "separation.increases")
+    return frozenset(claims)
+
+
+def audit_model(
+    model: EquilibriumModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    indices: Tensor | None = None,
+    checks: Collection[str] = CHECKS,
+    seed: int = 0,
+    on_check: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Audit ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64; return the report as plain data.
+
+    ``model`` may be anyone's that meets ``EquilibriumModel``; one that is an ``nn.Module`` is converted to float64 and put into
+    evaluation mode, in place. ``indices`` (N,) name the images in witnesses; ``on_check`` is told the name of each check as it
+    begins. Raises ConfigError for an unknown check, DataError for images or labels that do not fit.
+    """
+    for name in checks:
+        if name not in CHECKS:
+            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS)}")
+    subject = prepare(model, images, labels, indices=indices, seed=seed)
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "checkpoint": {},
+        "environment": environment(),
+        "findings": [],
+        "measurements": [],
+        "skipped": [],
+        "series": {},
+    }
+    findings = []
+    for name in (check for check in CHECKS if check in checks):
+        on_check(name)
+        reason = _reason_to_skip(subject, name)
+        if reason:
+            report["skipped"].append({"check": name, "reason": reason})
+            continue
+        result = _run(subject, name)
+        findings += result.findings
+        report["measurements"] += [asdict(measurement) for measurement in result.measurements]
+        report["series"][name] = result.series
+    report["findings"] = [asdict(finding) for finding in findings]
+    report["exit_code"] = exit_code(findings)
+    return report
+
+
+def prepare(
+    model: EquilibriumModel, images: Tensor, labels: Tensor, *, indices: Tensor | None = None, seed: int = 0
+) -> Subject:
+    """Return the subject of an audit: features and accurate equilibria of ``images``, in float64."""
+    if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"expected images (N, C, H, W) and labels (N,), N >= 1: got {tuple(images.shape)}, {tuple(labels.shape)}"
+        )
+    images = images.double()
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise DataError("expected images with all pixels in [0, 1]; normalisation belongs inside the model's inject")
+    if isinstance(model, nn.Module):
+        model.double().eval().requires_grad_(False)
+    with torch.no_grad():
+        h = model.inject(images)
+        # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
+        start = torch.zeros_like(model.solve(h).z)
+        solution = solve_accurately(lambda z: model.cell(z, h), start)
+    return Subject(
+        model=model,
+        images=images,
+        labels=labels,
+        indices=torch.arange(len(images)) if indices is None else indices,
+        h=h,
+        solution=solution,
+        claims=claims_of(model),
+        structured=is_structured(model.lyapunov),
+        seed=seed,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return the versions and the machine type that an audit ran on, with the time in UTC."""
+    return library_versions() | {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _reason_to_skip(subject: Subject, name: str) -> str | None:
+    if name in NEED_LYAPUNOV and subject.lyapunov is None:
+        return "the model has no Lyapunov function, so it claims nothing here"
+    if name not in ("equilibrium", "convergence", "positivity", "convexity") and not len(subject.found):
+        return "no equilibrium was found, so there is nothing to look at"
+    return None
+
+
+def _run(subject: Subject, name: str) -> CheckResult:
+    check = cast(Callable[[Subject], CheckResult], import_module(f"analysis.checks.{name}").check)
+    began = time.perf_counter()
+    result = check(subject)
+    seconds = time.perf_counter() - began
+    # A check's findings share its work, so those that did not time themselves share its time.
+    share = seconds / max(1, len(result.findings))
+    timed = [replace(finding, seconds=finding.seconds or share) for finding in result.findings]
+    return replace(result, findings=timed)

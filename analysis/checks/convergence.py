@@ -1,0 +1,99 @@
+"""Do the solvers converge? The model's own with its own settings, and three solvers at equal evaluations of the cell."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.sampling import clopper_pearson_upper
+from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.subject import Subject
+from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, solve
+
+TOLERANCE = 1e-9
+EVALUATIONS = 60
+SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
+
+
+@torch.no_grad()
+def check(subject: Subject) -> CheckResult:
+    """Judge the model's own solver; compare Anderson, Broyden and Picard from z = 0 at equal evaluations."""
+    result = CheckResult(findings=[_own_solver(subject)], series={"tolerance": TOLERANCE, "solvers": {}})
+    for name, solver in SOLVERS.items():
+        solution = solve(
+            lambda z: subject.model.cell(z, subject.h),
+            torch.zeros_like(subject.solution.z),
+            solver,
+            tolerance=TOLERANCE,
+            max_evaluations=EVALUATIONS,
+            trace=True,
+        )
+        result.series["solvers"][name] = _curve(solution)
+        result.measurements.append(_measurement(name, solution))
+    return result
+
+
+def _own_solver(subject: Subject) -> Finding:
+    solution = subject.model.solve(subject.h)
+    failed = (~solution.converged).nonzero().squeeze(1)
+    count = len(solution.converged)
+    witness = None
+    if len(failed):
+        position = int(failed[solution.residual[failed].argmax()])
+        residual = float(solution.residual[position])
+        image = int(subject.indices[position])
+        evidence = f"{solution.describe_failures()}. Test image {image} stops at residual {residual:.1e}."
+        witness = {
+            "image": image,
+            "residual": residual,
+            "status": Status(int(solution.status[position])).name,
+        }
+    else:
+        bound = clopper_pearson_upper(0, count)
+        evidence = (
+            f"All {count} images converge, after {int(solution.evaluations.max())} evaluations of the cell at most and a residual of "
+            f"{float(solution.residual.max()):.1e} at most; fewer than {100 * bound:.2g} % of images fail, with 95 % confidence."
+        )
+    return Finding(
+        check="convergence",
+        name="own solver",
+        claim="The model's own solver, with its own settings, reaches its tolerance on every audited image.",
+        verdict=Verdict.REFUTED if len(failed) else Verdict.SUPPORTED,
+        margin=None,
+        evidence=evidence,
+        samples=count,
+        tolerance=float(solution.residual.max()),
+        dtype="float64",
+        seed=subject.seed,
+        witness=witness,
+    )
+
+
+def _curve(solution: Solution) -> dict[str, Any]:
+    """Return the best residual so far against evaluations: its median and 10 % and 90 % quantiles over the images."""
+    best = _best_so_far(solution)
+    low, median, high = torch.quantile(best, torch.tensor([0.1, 0.5, 0.9], dtype=best.dtype), dim=1)
+    return {
+        "evaluations": list(range(1, len(best) + 1)),
+        "median": median.tolist(),
+        "lower": low.tolist(),
+        "upper": high.tolist(),
+        "converged": float(solution.converged.double().mean()),
+    }
+
+
+def _best_so_far(solution: Solution) -> Tensor:
+    assert solution.trace is not None
+    # A state that is not finite is no progress; quantiles of NaN would hide the other images.
+    return solution.trace.residual.nan_to_num(nan=torch.inf).cummin(0).values
+
+
+def _measurement(name: str, solution: Solution) -> Measurement:
+    converged = float(solution.converged.double().mean())
+    evaluations = solution.evaluations[solution.converged].double()
+    typical = f", in {float(evaluations.median()):.0f} evaluations (median)" if len(evaluations) else ""
+    failures = solution.describe_failures()
+    text = f"{name} reaches {TOLERANCE:g} within {EVALUATIONS} evaluations on {converged:.1%} of images{typical}"
+    return Measurement(
+        check="convergence", name=name, value=converged, text=f"{text}; {failures}" if failures else text
+    )

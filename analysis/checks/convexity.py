@@ -1,0 +1,42 @@
+"""Is V convex?"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.judge import Claim, judge
+from analysis.evidence.regions import Ball, Pairs
+from analysis.findings import CheckResult, Verdict
+from analysis.subject import Subject
+from stabdeq import claims
+from stabdeq.lyapunov import InputConvexLyapunov
+
+
+def check(subject: Subject) -> CheckResult:
+    """Judge V((a + b) / 2) <= (V(a) + V(b)) / 2."""
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+
+    def violation(pairs: Tensor) -> claims.Violation:
+        a, b = pairs.chunk(2, dim=1)
+        return claims.convex(lyapunov((a + b) / 2)[0], lyapunov(a)[0], lyapunov(b)[0])
+
+    claim = Claim(
+        check="convexity",
+        name="convex",
+        sentence="V is convex.",
+        violation=violation,
+        tolerance=claims.tolerance(torch.float64, subject.dim),
+    )
+    region = Pairs(Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius))
+    finding = judge(claim, region, seed=subject.seed)
+    if subject.structured and finding.verdict is Verdict.SUPPORTED:
+        assert isinstance(lyapunov, InputConvexLyapunov)
+        least = float(lyapunov.network.mix.min())
+        proof = (
+            f"By construction: the hidden-to-output weights are a softplus (least {least:.3g} >= 0) and the activations convex and "
+            f"non-decreasing, so V is {2 * lyapunov.eta:g}-strongly convex. Tried besides: "
+        )
+        finding = replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
+    return CheckResult(findings=[finding])

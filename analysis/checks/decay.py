@@ -1,0 +1,201 @@
+"""Does V fall at its promised rate: along the stabilised field, along its trajectories, along the unprojected field?"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.evidence.judge import Claim, Effort, judge
+from analysis.evidence.regions import Ball
+from analysis.evidence.sampling import clopper_pearson_upper, directions
+from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.subject import Subject
+from stabdeq import claims
+
+IMAGES = 16  # images whose fields are searched jointly
+RADII = 12
+DIRECTIONS = 256
+TRAJECTORIES = 8
+HORIZON = 5.0  # trajectories run until alpha t reaches this
+FLOW_TOLERANCE = 1e-5  # relative, against the integrator's 1e-8
+STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
+
+
+def check(subject: Subject) -> CheckResult:
+    """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step."""
+    flow, flow_series = _flow(subject)
+    raw, raw_series = _raw(subject)
+    return CheckResult(
+        findings=[_stabilised(subject), flow],
+        measurements=[raw, _largest_euler_step(subject)],
+        series={"flow": flow_series, "raw": raw_series},
+    )
+
+
+def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automatic: bool = False) -> claims.Violation:
+    """Return the decay violation at each offset (B, n) from V's centre, of the image for which it is worst."""
+    count = min(IMAGES, len(subject.equilibria))
+    which = torch.arange(count).repeat_interleave(len(offsets))
+    violation = _violation(subject, offsets.repeat(count, 1), which, stabilised, automatic)
+    relative = violation.relative.view(count, len(offsets))
+    worst = relative.detach().nan_to_num(nan=torch.inf).argmax(0, keepdim=True)
+    return claims.Violation(
+        violation.excess.view(count, -1).gather(0, worst).squeeze(0),
+        violation.scale.view(count, -1).gather(0, worst).squeeze(0),
+    )
+
+
+def _violation(
+    subject: Subject, offsets: Tensor, which: Tensor, stabilised: bool, automatic: bool = False
+) -> claims.Violation:
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    centres = subject.centres()[which]
+    z = centres + offsets
+    offsets = z - centres  # what rounding left of them, so that V and the field are taken at one state
+    velocity = subject.stabilised(z, which) if stabilised else subject.field(z, which)
+    if automatic:
+        leaf = offsets.detach().requires_grad_()
+        with torch.enable_grad():
+            value = lyapunov(leaf)[0]
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    else:
+        value, gradient = lyapunov(offsets)
+    return claims.decay(gradient, velocity, value, lyapunov.alpha)
+
+
+def _stabilised(subject: Subject) -> Finding:
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+
+    def describe(offset: Tensor) -> dict[str, Any]:
+        count = min(IMAGES, len(subject.equilibria))
+        which = torch.arange(count)
+        relative = _violation(subject, offset.expand(count, -1), which, stabilised=True).relative
+        position = int(relative.argmax())
+        return {"image": int(subject.indices[subject.found[position]]), "offset_from": lyapunov.centre}
+
+    claim = Claim(
+        check="decay",
+        name="stabilised",
+        sentence=f"Along the stabilised field V falls at rate {lyapunov.alpha:g} or faster: V-dot <= -{lyapunov.alpha:g} V.",
+        violation=lambda offsets: _across_images(subject, offsets, stabilised=True),
+        replay=lambda offset: _across_images(subject, offset, stabilised=True, automatic=True),
+        replayed_by="the gradient of V by automatic differentiation",
+        tolerance=claims.tolerance(torch.float64, subject.dim),
+        describe=describe,
+        note=f"Each state was tried with {min(IMAGES, len(subject.equilibria))} images at once.",
+    )
+    region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
+    finding = judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))
+    if subject.structured and finding.verdict is Verdict.SUPPORTED:
+        proof = (
+            "By construction: the projection leaves no field that decreases V more slowly, wherever grad V is not 0, and that is "
+            "everywhere but at the centre. Tried besides, to rounding: "
+        )
+        return replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
+    return finding
+
+
+def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
+    """Integrate the stabilised field from random states and compare V(z(t)) with exp(-alpha t) V(z(0))."""
+    from scipy.integrate import solve_ivp
+
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    count = min(TRAJECTORIES, len(subject.equilibria))
+    which, centres = torch.arange(count), subject.centres()[:count]
+    start = centres + subject.radius / 2 * directions(count, subject.dim, subject.generator())
+    times = np.linspace(0, HORIZON / lyapunov.alpha, 60)
+
+    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+        z = torch.from_numpy(flat).view(count, subject.dim)
+        return subject.stabilised(z, which).flatten().numpy()
+
+    with torch.no_grad():
+        path = solve_ivp(velocity, (0, times[-1]), start.flatten().numpy(), t_eval=times, rtol=1e-8, atol=1e-10)
+        claim = f"Trajectories of the stabilised field obey V(z(t)) <= exp(-{lyapunov.alpha:g} t) V(z(0))."
+        common = {
+            "check": "decay",
+            "name": "flow",
+            "claim": claim,
+            "samples": count,
+            "tolerance": FLOW_TOLERANCE,
+        }
+        common |= {"dtype": "float64", "seed": subject.seed}
+        if not path.success:
+            evidence = f"The integrator stopped: {path.message}"
+            return Finding(verdict=Verdict.INCONCLUSIVE, margin=None, evidence=evidence, **common), {}  # pyrefly: ignore
+        states = torch.from_numpy(path.y).T.reshape(len(times), count, subject.dim)
+        values = torch.stack([lyapunov(state - centres)[0] for state in states])
+    ratio = values / values[0]
+    bound = torch.exp(-lyapunov.alpha * torch.from_numpy(times))[:, None]
+    excess = ratio / bound - 1
+    worst = float(excess.max())
+    series = {
+        "times": times.tolist(),
+        "median": ratio.median(1).values.tolist(),
+        "maximum": ratio.amax(1).tolist(),
+        "bound": bound.squeeze(1).tolist(),
+    }
+    holds = worst <= FLOW_TOLERANCE
+    evidence = (
+        f"{count} trajectories, one image each, from distance {subject.radius / 2:.3g}, until V may have fallen by e^-{HORIZON:g} "
+        f"(Runge-Kutta 4(5), relative tolerance 1e-8): the largest V(z(t)) / (exp(-alpha t) V(z(0))) is 1 {worst:+.1e}."
+    )
+    witness = None
+    if not holds:
+        position = int(excess.amax(0).argmax())
+        witness = {"image": int(subject.indices[subject.found[position]]), "start": start[position].tolist()}
+    verdict = Verdict.SUPPORTED if holds else Verdict.REFUTED
+    finding = Finding(verdict=verdict, margin=FLOW_TOLERANCE - worst, evidence=evidence, witness=witness, **common)  # pyrefly: ignore
+    return finding, series
+
+
+@torch.no_grad()
+def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any]]:
+    """Measure how often the unprojected field violates the decay, by distance from V's centre."""
+    count = min(IMAGES, len(subject.equilibria))
+    which = torch.arange(count).repeat_interleave(DIRECTIONS)
+    radii = torch.logspace(-4, 0, RADII, dtype=torch.float64) * subject.radius
+    generator = subject.generator()
+    tolerance = claims.tolerance(torch.float64, subject.dim)
+    rates, uppers, violating = [], [], 0
+    for radius in radii:
+        offsets = radius * directions(len(which), subject.dim, generator)
+        # The equilibria are known to a residual: within it, the field's direction is noise.
+        violated = int((_violation(subject, offsets, which, stabilised=False).relative > tolerance).sum())
+        rates.append(violated / len(which))
+        uppers.append(clopper_pearson_upper(violated, len(which)))
+        violating += violated
+    total = RADII * len(which)
+    text = (
+        f"the unprojected field violates the decay at {violating / total:.2%} of {total} states around {count} images' centres, at "
+        f"distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {clopper_pearson_upper(violating, total):.2%} with 95 % confidence)"
+    )
+    measurement = Measurement(check="decay", name="unprojected field", value=violating / total, text=text)
+    return measurement, {"radii": radii.tolist(), "violation_rate": rates, "upper": uppers}
+
+
+@torch.no_grad()
+def _largest_euler_step(subject: Subject) -> Measurement:
+    """Measure the largest explicit Euler step of the stabilised field that decreases V at every sampled state."""
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    count = min(IMAGES, len(subject.equilibria))
+    which = torch.arange(count).repeat_interleave(DIRECTIONS)
+    lengths = torch.logspace(-3, 0, DIRECTIONS, dtype=torch.float64).repeat(count)[:, None] * subject.radius
+    offsets = lengths * directions(len(which), subject.dim, subject.generator())
+    centres = subject.centres()[which]
+    velocity = subject.stabilised(centres + offsets, which)
+    value, _ = lyapunov(offsets)
+    largest = 0.0
+    for step in STEPS.tolist():
+        if not bool((lyapunov(offsets + step * velocity)[0] <= value).all()):
+            break
+        largest = step
+    found = f"every Euler step up to {largest:.3g}" if largest else f"not even an Euler step of {float(STEPS[0]):.3g}"
+    text = f"{found} decreases V at all {len(which)} sampled states of the stabilised field"
+    return Measurement(check="decay", name="largest Euler step", value=largest, text=text)

@@ -1,0 +1,78 @@
+"""Is V zero at its centre and positive elsewhere?"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.judge import Claim, judge
+from analysis.evidence.regions import Ball
+from analysis.findings import CheckResult, Finding, Verdict
+from analysis.structure import growth
+from analysis.subject import Subject
+from stabdeq import claims
+from stabdeq.lyapunov import InputConvexLyapunov
+
+
+def check(subject: Subject) -> CheckResult:
+    """Judge V(c) = 0 and V > 0 off the centre; V is a function of z - c alone, whatever the image."""
+    return CheckResult(findings=[_zero(subject), _positive(subject)])
+
+
+@torch.no_grad()
+def _zero(subject: Subject) -> Finding:
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    centre = torch.zeros(1, subject.dim, dtype=torch.float64)
+    value, gradient = lyapunov(centre)
+    around, _ = lyapunov(centre + 1 / subject.dim**0.5)
+    violation = float(claims.zero(value, around.abs()).relative)
+    tolerance = claims.tolerance(torch.float64, subject.dim)
+    holds = violation <= tolerance
+    proof = (
+        "By construction: g(0) is recomputed at every call and subtracted, so V(c) = s(0) + 0 for all weights. "
+        if subject.structured
+        else ""
+    )
+    if holds:
+        verdict = Verdict.PROVED if subject.structured else Verdict.SUPPORTED
+    else:
+        verdict = Verdict.REFUTED if value.isfinite() else Verdict.INCONCLUSIVE
+    return Finding(
+        check="positivity",
+        name="zero",
+        claim="V vanishes at its centre.",
+        verdict=verdict,
+        margin=tolerance - violation,
+        evidence=f"{proof if holds else ''}V(c) = {float(value):.3g}, ||grad V(c)|| = {float(gradient.norm()):.3g}, "
+        f"against V = {float(around):.3g} at distance 1.",
+        samples=1,
+        tolerance=tolerance,
+        dtype="float64",
+        seed=subject.seed,
+        witness=None if holds else {"state": centre.squeeze(0).tolist(), "value": float(value)},
+    )
+
+
+def _positive(subject: Subject) -> Finding:
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    eta = lyapunov.eta if isinstance(lyapunov, InputConvexLyapunov) else 0.0
+
+    def violation(offset: Tensor) -> claims.Violation:
+        return claims.positive(lyapunov(offset)[0], eta * offset.square().sum(1))
+
+    claim = Claim(
+        check="positivity",
+        name="positive",
+        sentence=f"V >= {eta:g} ||z - c||^2 for all states." if eta else "V > 0 at every state but its centre.",
+        violation=violation,
+        tolerance=claims.tolerance(torch.float64, subject.dim),
+        strict=not eta,
+    )
+    region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
+    finding = judge(claim, region, seed=subject.seed)
+    if subject.structured and finding.verdict is Verdict.SUPPORTED:
+        proof = f"By construction: s >= 0, so {growth(lyapunov)}, for all states. Tried besides: "
+        return replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
+    return finding

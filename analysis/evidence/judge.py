@@ -1,0 +1,305 @@
+"""From a claim to a finding: samples, the falsifier, shrinking, and a replay by an independent path."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.falsifier import falsify
+from analysis.evidence.regions import Outside, Region
+from analysis.evidence.sampling import clopper_pearson_upper, directions
+from analysis.evidence.shrink import rounded, shrink
+from analysis.findings import Finding, Verdict
+from stabdeq.claims import Violation
+from stabdeq.errors import StabdeqError
+
+# Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
+CLEAR_OF_CENTRE = 1e-3
+CHUNK = 65536
+CANDIDATES = 8
+NEIGHBOURS = 16
+
+
+class EvaluationError(StabdeqError):
+    """A function under judgement could not be evaluated at ``state`` (n,)."""
+
+    def __init__(self, message: str, state: list[float]) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim about states, and how to judge it.
+
+    ``violation`` maps states (B, n), float64, to by how much they violate the claim; ``replay`` is the same by an
+    independent path, called with one state (1, n); None where the claim has no second path, and then ``violation`` is
+    evaluated anew on the witness alone. ``replayed_by`` names that path in words. A relative violation beyond ``tolerance``
+    refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre.
+    ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence.
+    """
+
+    check: str
+    name: str
+    sentence: str
+    violation: Callable[[Tensor], Violation]
+    tolerance: float
+    replay: Callable[[Tensor], Violation] | None = None
+    replayed_by: str = "a second evaluation of the witness alone"
+    strict: bool = False
+    describe: Callable[[Tensor], dict[str, Any]] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard to search: states drawn per round, falsifier starts and steps, and seconds after which no round begins.
+
+    Without ``seconds`` there is one round.
+    """
+
+    samples: int = 16384
+    starts: int = 64
+    steps: int = 80
+    seconds: float | None = None
+
+
+def judge(claim: Claim, region: Region, *, seed: int, effort: Effort = Effort()) -> Finding:
+    """Return the finding on ``claim`` over ``region``; never PROVED.
+
+    Two runs with one seed agree, unless ``effort.seconds`` cuts them at different rounds. The margin is minus the largest
+    relative violation seen clear of the centre; of a refuted claim, minus that of the witness.
+    """
+    search = _Search(claim, region, torch.Generator(device=region.centre.device).manual_seed(seed))
+    began = time.perf_counter()
+    try:
+        while True:
+            search.run_round(effort)
+            if search.witness is not None or time.perf_counter() - began >= (effort.seconds or 0):
+                break
+        finding = search.finding(seed)
+    except EvaluationError as error:
+        finding = _inconclusive(claim, str(error), {"state": error.state}, search.samples, seed)
+    return replace(finding, seconds=time.perf_counter() - began)
+
+
+class _Search:
+    """What one judgement has seen so far."""
+
+    def __init__(self, claim: Claim, region: Region, generator: torch.Generator) -> None:
+        self.claim, self.region, self.generator = claim, region, generator
+        self.inner = CLEAR_OF_CENTRE * region.radius
+        self.drawn = self.drawn_violating = self.evaluated = 0
+        self.worst = -math.inf
+        self.not_finite: Tensor | None = None
+        self.witness: dict[str, Any] | None = None
+        self.unconfirmed: dict[str, Any] | None = None
+
+    @property
+    def samples(self) -> int:
+        return self.drawn + self.evaluated
+
+    def run_round(self, effort: Effort) -> None:
+        uniform = self.region.sample(effort.samples, self.generator)
+        shells = self.region.shells(max(effort.samples // 4, 256), self.generator)
+        uniform_relative, shells_relative = self._relative(uniform), self._relative(shells)
+        self.drawn += len(uniform)
+        self.evaluated += len(shells)
+        self.drawn_violating += int(self._violates(uniform, uniform_relative).sum())
+        states, relative = torch.cat([uniform, shells]), torch.cat([uniform_relative, shells_relative])
+        hunted, hunted_relative = self._hunt(states, relative, effort)
+        states, relative = torch.cat([states, hunted]), torch.cat([relative, hunted_relative])
+        clear = self._distance(states) >= self.inner
+        self.worst = max(self.worst, _max(relative[clear]))
+        self._settle(states, relative)
+
+    def _hunt(self, states: Tensor, relative: Tensor, effort: Effort) -> tuple[Tensor, Tensor]:
+        """Climb from the most promising states, each at its own distance from the centre."""
+        starts = states[_best_by_distance(self._distance(states), relative, effort.starts)]
+        # A strict claim tends to equality at the centre, which would draw every climb there.
+        region = Outside(self.region, self.inner) if self.claim.strict else self.region
+        result = falsify(
+            self.claim.violation,
+            starts,
+            region.project,
+            first_step=0.25 * self._distance(starts).clamp(min=self.inner),
+            generator=self.generator,
+            steps=effort.steps,
+        )
+        self.evaluated += result.evaluations
+        self.not_finite = result.not_finite if self.not_finite is None else self.not_finite
+        # Equality often holds on a hyperplane, which a climb approaches and a rounded coordinate meets.
+        near = rounded(result.states, self.region.centre) if self.claim.strict else result.states[:0]
+        hunted = torch.cat([result.states, region.project(near)])
+        return hunted, self._relative(hunted)
+
+    def _settle(self, states: Tensor, relative: Tensor) -> None:
+        """Make the worst violating state that replays the witness."""
+        violating = self._violates(states, relative) & self.region.contains(states)
+        states, relative = states[violating], relative[violating]
+        # A witness next to the centre is harder to look at, so one further out is preferred to it.
+        preference = torch.where(self._distance(states) >= self.inner, relative, relative / 2)
+        for index in preference.argsort(descending=True)[:CANDIDATES].tolist():
+            if not self._stands(states[index]):
+                self.unconfirmed = self._replay(states[index])[0] | {"isolated": True}
+                continue
+            shrunk = self._shrink(states[index], float(relative[index]))
+            for state in (shrunk, states[index]):
+                described, confirmed = self._replay(state)
+                if confirmed:
+                    self.witness = described
+                    return
+                self.unconfirmed = described
+
+    def _stands(self, state: Tensor) -> bool:
+        """Whether the neighbours violate too: at a kink or within rounding, one state alone can seem to."""
+        size = (state - self.region.centre).norm() * 2.0**-30
+        around = directions(NEIGHBOURS, len(state), self.generator)
+        neighbours = self.region.project(state + size * around)
+        least = -1e-6 if self._is_equality(state) else self.claim.tolerance
+        return bool((self._relative(neighbours) >= least).all())
+
+    def _is_equality(self, state: Tensor) -> bool:
+        return bool(self._relative(state[None])[0] <= self.claim.tolerance)
+
+    def _shrink(self, state: Tensor, relative: float) -> Tensor:
+        least = max(relative / 2, 4 * self.claim.tolerance) if relative > self.claim.tolerance else None
+
+        def violates(states: Tensor) -> Tensor:
+            values = self._relative(states)
+            clear = self._violates(states, values) if least is None else values >= min(least, relative)
+            return clear & self.region.contains(states)
+
+        nearest = min(self.inner, float(self._distance(state[None])[0]))
+        shrunk = shrink(state, self.region.centre, violates, nearest=nearest)
+        return shrunk if self._stands(shrunk) else state
+
+    def _replay(self, state: Tensor) -> tuple[dict[str, Any], bool]:
+        claim = self.claim
+        with torch.no_grad():
+            seen = claim.violation(state[None])
+        again = (claim.replay or claim.violation)(state[None])
+        described: dict[str, Any] = {
+            "state": state.tolist(),
+            "distance": float(self._distance(state[None])[0]),
+            "excess": float(seen.excess[0]),
+            "relative": float(seen.relative[0]),
+            "replayed_excess": float(again.excess.detach()[0]),
+            "replayed_relative": float(again.relative.detach()[0]),
+            "replayed_by": claim.replayed_by,
+        }
+        described |= claim.describe(state) if claim.describe else {}
+        return described, bool(self._violates(state[None], again.relative.detach())[0])
+
+    def _relative(self, states: Tensor) -> Tensor:
+        """Return the relative violation (B,), -inf where it is not finite; remember the first such state."""
+        with torch.no_grad():
+            parts = [self.claim.violation(chunk).relative for chunk in states.split(CHUNK)]
+        relative = torch.cat(parts) if parts else states.new_zeros(0)
+        bad = (~relative.isfinite()).nonzero()
+        if len(bad) and self.not_finite is None:
+            self.not_finite = states[int(bad[0])]
+        return relative.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+    def _violates(self, states: Tensor, relative: Tensor) -> Tensor:
+        violates = relative > self.claim.tolerance
+        if self.claim.strict:
+            violates |= (relative >= -self.claim.tolerance) & (self._distance(states) >= self.inner * (1 - 1e-9))
+        return violates
+
+    def _distance(self, states: Tensor) -> Tensor:
+        return (states - self.region.centre).norm(dim=1)
+
+    def finding(self, seed: int) -> Finding:
+        claim = self.claim
+        if self.witness is not None:
+            return self._refuted(seed)
+        if self.not_finite is not None:
+            reason = f"the functions are not finite at a state of {self.region.words}, so nothing can be said there"
+            return _inconclusive(claim, reason, {"state": self.not_finite.tolist()}, self.samples, seed)
+        if self.unconfirmed is not None:
+            doubt = f"{claim.replayed_by} gives {self.unconfirmed['replayed_relative']:.3g}: the paths disagree"
+            if "isolated" in self.unconfirmed:
+                doubt = "states next to it do not: a kink, a jump or rounding"
+            reason = f"a state violates by {self.unconfirmed['relative']:.3g} of the terms' size, but {doubt}"
+            return _inconclusive(claim, reason, self.unconfirmed, self.samples, seed)
+        return self._supported(seed)
+
+    def _refuted(self, seed: int) -> Finding:
+        claim, witness = self.claim, self.witness
+        assert witness is not None
+        violated = f"Violated {witness['distance']:.3g} from the centre by {witness['excess']:.3g}"
+        if witness["relative"] <= claim.tolerance:
+            violated = f"Equality, to rounding, {witness['distance']:.3g} from the centre: {witness['excess']:.3g}"
+        evidence = (
+            f"{violated}, {witness['relative']:.3g} of its terms' size; {claim.replayed_by} gives "
+            f"{witness['replayed_excess']:.3g}. Of {self.drawn} states drawn {self.region.drawn} from {self.region.words}, "
+            f"{self.drawn_violating} violate."
+        )
+        return Finding(
+            check=claim.check,
+            name=claim.name,
+            claim=claim.sentence,
+            verdict=Verdict.REFUTED,
+            margin=0.0 - witness["relative"],
+            evidence=f"{evidence} {claim.note}".strip(),
+            samples=self.samples,
+            tolerance=claim.tolerance,
+            dtype="float64",
+            seed=seed,
+            witness=witness,
+        )
+
+    def _supported(self, seed: int) -> Finding:
+        claim = self.claim
+        bound = clopper_pearson_upper(0, self.drawn)
+        evidence = (
+            f"No violation found in {self.samples} states; this is not a proof. "
+            f"Of {self.drawn} drawn {self.region.drawn} from {self.region.words} none violates, so the "
+            f"rate of violations is below {100 * bound:.2g} % with 95 % confidence; {self.evaluated} more on shells towards "
+            f"the centre and by a gradient falsifier with restarts. Least margin, clear of the centre: {0.0 - self.worst:.3g} of "
+            "the terms' size."
+        )
+        return Finding(
+            check=claim.check,
+            name=claim.name,
+            claim=claim.sentence,
+            verdict=Verdict.SUPPORTED,
+            margin=0.0 - self.worst if math.isfinite(self.worst) else None,
+            evidence=f"{evidence} {claim.note}".strip(),
+            samples=self.samples,
+            tolerance=claim.tolerance,
+            dtype="float64",
+            seed=seed,
+        )
+
+
+def _best_by_distance(distance: Tensor, relative: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of the largest ``relative`` in each of ``count`` bins of equally many ``distance``."""
+    order = distance.argsort()
+    bins = order[: len(order) // count * count].reshape(count, -1) if len(order) >= count else order[:, None]
+    return bins.gather(1, relative[bins].argmax(1, keepdim=True)).squeeze(1)
+
+
+def _max(values: Tensor) -> float:
+    return float(values.max()) if len(values) else -math.inf
+
+
+def _inconclusive(claim: Claim, reason: str, witness: dict[str, Any], samples: int, seed: int) -> Finding:
+    return Finding(
+        check=claim.check,
+        name=claim.name,
+        claim=claim.sentence,
+        verdict=Verdict.INCONCLUSIVE,
+        margin=None,
+        evidence=f"{reason[0].upper()}{reason[1:]}. {claim.note}".strip(),
+        samples=samples,
+        tolerance=claim.tolerance,
+        dtype="float64",
+        seed=seed,
+        witness=witness,
+    )

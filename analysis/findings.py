@@ -1,0 +1,73 @@
+"""Findings: what an audit says of a claim, with one of four verdicts."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """How a claim ends."""
+
+    PROVED = "PROVED"
+    SUPPORTED = "SUPPORTED"
+    REFUTED = "REFUTED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The verdict on one named claim, and all that it rests on.
+
+    ``claim`` is a sentence; ``evidence`` says in words what was done and seen; ``margin`` is the signed distance to
+    violation in the units that ``evidence`` names (positive: the claim holds); ``samples`` counts the states or images
+    examined; ``tolerance`` is the bound beyond which a violation counts; ``witness`` is what refutes the claim.
+    """
+
+    check: str
+    name: str
+    claim: str
+    verdict: Verdict
+    margin: float | None
+    evidence: str
+    samples: int
+    tolerance: float
+    dtype: str
+    seed: int
+    seconds: float = 0.0
+    witness: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A number that the audit reports without a verdict, since the model does not claim anything about it."""
+
+    check: str
+    name: str
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What one check brings: findings, measurements, and the plain series that figures are drawn from."""
+
+    findings: list[Finding] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    series: dict[str, Any] = field(default_factory=dict)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Return 1 where a claim is refuted, else 3 where one is inconclusive, else 0.
+
+    >>> exit_code([])
+    0
+    """
+    verdicts = {finding.verdict for finding in findings}
+    if Verdict.REFUTED in verdicts:
+        return 1
+    return 3 if Verdict.INCONCLUSIVE in verdicts else 0
+
+
+def as_json(value: Finding | Measurement) -> dict[str, Any]:
+    """Return the plain dictionary that ``report.json`` holds."""
+    return asdict(value)

@@ -1,0 +1,213 @@
+"""A function that the user wrote: found by name, tried out, and called so that every fault names the state that caused it."""
+
+import copy
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from analysis.evidence.judge import EvaluationError
+from stabdeq.errors import ConfigError, closest
+
+Output = Literal["value", "velocity"]
+
+
+@dataclass(frozen=True)
+class ForeignFunction:
+    """V, (B, n) -> (B,), or a velocity, (B, n) -> (B, n), as somebody else wrote it; states and results are float64.
+
+    ``is_numpy``: it takes and returns NumPy arrays. ``is_differentiable``: autograd sees through it. ``dtype`` is what
+    it computes in, as far as its result tells.
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    dim: int
+    output: Output
+    is_numpy: bool = False
+    is_differentiable: bool = False
+    dtype: torch.dtype = torch.float64
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Return the result at ``states`` (B, n). Raises EvaluationError, with the state, where it fails."""
+        try:
+            result = self.raw(states)
+        except Exception as error:
+            raise self._blame(states, error) from error
+        expected = self._shape(len(states))
+        if not isinstance(result, Tensor) or tuple(result.shape) != expected:
+            raise self._error(f"must return shape {expected} for states {tuple(states.shape)}, got", result, states)
+        if result.is_complex():
+            raise self._error("must return real numbers, got", result, states)
+        return result.double()
+
+    def raw(self, states: Tensor) -> Any:
+        """Return what the function itself returns at a copy of ``states``, an array as a tensor."""
+        if not self.is_numpy:
+            return self.function(states.clone())
+        import numpy
+
+        result = self.function(states.detach().cpu().numpy().copy())
+        is_array = isinstance(result, numpy.ndarray | numpy.generic)
+        return torch.as_tensor(numpy.array(result), device=states.device) if is_array else result
+
+    def _shape(self, batch: int) -> tuple[int, ...]:
+        return (batch,) if self.output == "value" else (batch, self.dim)
+
+    def _error(self, fault: str, result: Any, states: Tensor) -> EvaluationError:
+        came = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+        state = states[0].tolist()
+        return EvaluationError(f"{self.name} {fault} {came} (first state: {_short(state)})", state)
+
+    def _blame(self, states: Tensor, error: Exception) -> EvaluationError:
+        """Return the error with the state that raises it, found by halving the batch."""
+        batch = states
+        while len(batch) > 1:
+            half = batch[: len(batch) // 2]
+            batch = half if self._raises(half) else batch[len(batch) // 2 :]
+        state = batch[0].tolist()
+        alone = "" if self._raises(batch) else f" in a batch of {len(states)}, though not alone"
+        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return EvaluationError(f"{self.name} raises {what}, at the state {_short(state)}{alone}", state)
+
+    def _raises(self, states: Tensor) -> bool:
+        try:
+            self.raw(states)
+        except Exception:
+            return True
+        return False
+
+
+def load_function(location: str, dim: int, output: Output) -> ForeignFunction:
+    """Return the function at ``location``, "module:name", after a try at a few states.
+
+    What stands there may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
+    that, called without arguments, returns the function. A module is copied, put in evaluation mode and widened to
+    float64.
+
+    Raises:
+        ConfigError: it is not found or not callable, or it is random or couples the states of a batch.
+        EvaluationError: at the first states it raises, or returns a wrong shape or complex numbers.
+    """
+    found = _made(_find(location), location)
+    trial = _trial_states(dim)
+    function = _adapted(found, location, dim, output, trial)
+    first = function(trial)
+    _require_repeatable(function, trial, first)
+    return function
+
+
+def _find(location: str) -> Any:
+    module_name, _, attribute = location.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"expected MODULE:NAME, such as energy:V, got {location!r}")
+    module = _import(module_name.removesuffix(".py"))
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            own = {name: item for name, item in vars(found).items() if callable(item) and not name.startswith("_")}
+            public = [name for name, item in own.items() if getattr(item, "__module__", None) == module_name]
+            raise ConfigError(f"{module_name} has no {part!r}: {closest(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        # At the end: a file here may not stand in for a library of the same name.
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = "" if error.name == name else f" (it imports {error.name!r}, which is missing)"
+        raise ConfigError(
+            f"no module {name!r} on the import path or in {os.getcwd()}{missing}; call stabdeq from the folder of {name}.py"
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"importing {name!r} raises {type(error).__name__}: {error}") from error
+
+
+def _made(found: Any, location: str) -> Callable[[Any], Any]:
+    """Return the function itself: a factory's product, a module ready for evaluation."""
+    if isinstance(found, type) or (callable(found) and _takes_nothing(found)):
+        try:
+            found = found()
+        except Exception as error:
+            raise ConfigError(
+                f"{location}, called without arguments, raises {type(error).__name__}: {error}"
+            ) from error
+    if not callable(found):
+        raise ConfigError(f"{location} is a {type(found).__name__}; expected a function, a module or a factory of one")
+    if isinstance(found, nn.Module):
+        return copy.deepcopy(found).double().eval().requires_grad_(False)
+    return found
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _adapted(found: Callable[[Any], Any], name: str, dim: int, output: Output, trial: Tensor) -> ForeignFunction:
+    """Return the function with what it speaks: tensors with autograd, tensors without, or arrays."""
+    plain = ForeignFunction(name, found, dim, output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = plain.raw(trial.clone().requires_grad_())
+            if isinstance(result, Tensor):
+                kind = result.dtype if result.is_floating_point() else torch.float64
+                return ForeignFunction(name, found, dim, output, False, result.requires_grad, kind)
+        except Exception:
+            # A NumPy function refuses a tensor that needs a gradient. A true fault is met again below.
+            pass
+        arrays = ForeignFunction(name, found, dim, output, is_numpy=True)
+        try:
+            result = arrays.raw(trial)
+        except Exception:
+            return plain
+    if isinstance(result, Tensor):
+        kind = result.dtype if result.is_floating_point() else torch.float64
+        return ForeignFunction(name, found, dim, output, is_numpy=True, dtype=kind)
+    if callable(result):
+        return _adapted(_made(result, name), name, dim, output, trial)
+    return plain
+
+
+def _trial_states(dim: int) -> Tensor:
+    """Return (dim + 3, dim): more states than coordinates, so that a sum over the wrong axis shows."""
+    generator = torch.Generator().manual_seed(0)
+    return 0.5 * torch.randn(dim + 3, dim, generator=generator, dtype=torch.float64)
+
+
+def _require_repeatable(function: ForeignFunction, trial: Tensor, first: Tensor) -> None:
+    again = function(trial)
+    differs = ~torch.isclose(first, again, rtol=0, atol=0, equal_nan=True).reshape(len(trial), -1).all(1)
+    if bool(differs.any()):
+        row = int(differs.nonzero()[0])
+        raise ConfigError(
+            f"{function.name} is random: at {_short(trial[row].tolist())} two calls gave {_short(first[row].tolist())} and "
+            f"{_short(again[row].tolist())}; fix its seed or switch the randomness off"
+        )
+    alone = torch.cat([function(state[None]) for state in trial])
+    if not torch.allclose(first, alone, rtol=1e-5, atol=1e-8, equal_nan=True):
+        raise ConfigError(
+            f"{function.name} couples the states of a batch: alone, a state gives another result than among others"
+        )
+
+
+def _short(value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    shown = ", ".join(f"{item:.6g}" for item in values[:8])
+    more = f", ... {len(values)} in all" if len(values) > 8 else ""
+    return f"[{shown}{more}]" if isinstance(value, list) else shown

@@ -1,0 +1,166 @@
+"""Reading a report that may be foreign, old or incomplete: a value of the asked type or its gap.
+
+What a checkpoint says of itself is untrusted text: it reaches a page or a terminal through :func:`printable`.
+"""
+
+import math
+import unicodedata
+from typing import Any
+
+SCHEMA = 1
+EXPECTED_KEYS = (
+    "schema",
+    "checkpoint",
+    "environment",
+    "exit_code",
+    "findings",
+    "measurements",
+    "skipped",
+    "series",
+)
+GAP = "—"
+
+# Worst first: what a reader must not miss stands at the top.
+VERDICT_ORDER = ("REFUTED", "INCONCLUSIVE", "UNKNOWN", "SUPPORTED", "PROVED")
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def mapping(value: Any) -> dict[Any, Any]:
+    """Return ``value`` where it is a dictionary, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """Return ``value`` as a list where it is a list or tuple, else an empty one."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def mappings(value: Any) -> list[dict[Any, Any]]:
+    """Return the dictionaries in the list ``value``, dropping all else."""
+    return [item for item in sequence(value) if isinstance(item, dict)]
+
+
+def number(value: Any) -> float:
+    """Return ``value`` as a float; the strings "nan", "inf", "-inf" of ``report.json`` count, else NaN.
+
+    >>> number("-inf"), number(3), number("three")
+    (-inf, 3.0, nan)
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def numbers(value: Any) -> list[float]:
+    """Return the list ``value`` as floats, NaN where an item is none; empty where it is no list."""
+    return [number(item) for item in sequence(value)]
+
+
+def printable(value: Any) -> str:
+    r"""Return ``value`` as text that can neither steer a terminal nor reorder a line: controls become "\ufffd".
+
+    >>> printable("a\x1b[31mb\u202ec\n") == "a\ufffd[31mb\ufffdc "
+    True
+    """
+    if value is None:
+        return ""
+    return "".join(_printable_character(character) for character in str(value))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    is_space = character in "\n\r\t" or unicodedata.category(character).startswith("Z")
+    return " " if is_space else "\ufffd"
+
+
+def quantity(value: Any) -> str:
+    """Return a number as a reader wants it: four digits, a true minus, a power of ten where it is long.
+
+    Whole numbers are written out. None is a gap, and what is not finite is named, never hidden.
+
+    >>> [quantity(value) for value in (None, 1797, 0.25, -1.5e-9, "nan", "inf")]
+    ['—', '1797', '0.25', '−1.5\u2009×\u200910⁻⁹', 'NaN', 'infinite']
+    """
+    if value is None:
+        return GAP
+    if isinstance(value, int):
+        return str(value).replace("-", "−")
+    real = number(value)
+    if math.isnan(real):
+        return "NaN"
+    if math.isinf(real):
+        return "infinite" if real > 0 else "−infinite"
+    if real == 0 or 1e-3 <= abs(real) < 1e5:
+        return f"{real:.{4 if abs(real) < 1e4 else 5}g}".replace("-", "−")
+    mantissa, exponent = f"{real:.3e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+    return f"{mantissa}\u2009×\u2009{superscript(int(exponent))}"
+
+
+def superscript(exponent: int) -> str:
+    """Return the power of ten with this exponent.
+
+    >>> superscript(-12)
+    '10⁻¹²'
+    """
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def verdict(finding: dict[Any, Any]) -> str:
+    """Return the finding's verdict, "UNKNOWN" where it is none of the four."""
+    word = str(finding.get("verdict"))
+    return word if word in VERDICT_ORDER else "UNKNOWN"
+
+
+def findings_worst_first(report: dict[str, Any]) -> list[dict[Any, Any]]:
+    """Return the findings, refuted ones first and proved ones last, in their own order within a verdict."""
+    return sorted(mappings(report.get("findings")), key=lambda finding: VERDICT_ORDER.index(verdict(finding)))
+
+
+def verdict_counts(report: dict[str, Any]) -> dict[str, int]:
+    """Return how many findings end in each of the four verdicts, and in an unknown one where some do."""
+    words = [verdict(finding) for finding in mappings(report.get("findings"))]
+    counts = {word: words.count(word) for word in reversed(VERDICT_ORDER)}
+    if not counts["UNKNOWN"]:
+        del counts["UNKNOWN"]
+    return counts
+
+
+def outcome(report: dict[str, Any]) -> tuple[str, str]:
+    """Return the verdict that decides the audit's exit code, and a sentence that says what the code means."""
+    counts = verdict_counts(report)
+    unsettled = counts["INCONCLUSIVE"] + counts.get("UNKNOWN", 0)
+    if counts["REFUTED"]:
+        held = "One claim is refuted" if counts["REFUTED"] == 1 else f"{counts['REFUTED']} claims are refuted"
+        return "REFUTED", f"{held}{f', and {unsettled} could not be settled' if unsettled else ''}."
+    if unsettled:
+        return "INCONCLUSIVE", f"No claim is refuted, but {unsettled} could not be settled."
+    if not any(counts.values()):
+        return "INCONCLUSIVE", "No claim was judged: the report holds no findings."
+    return "SUPPORTED" if counts["SUPPORTED"] else "PROVED", "No claim is refuted and none is left open."
+
+
+def gaps(report: dict[str, Any]) -> list[str]:
+    """Return, as sentences, what in the report is missing, unknown here, or at odds with itself."""
+    said = []
+    if report.get("schema") != SCHEMA:
+        came = f"schema {printable(report['schema'])[:20]}" if "schema" in report else "no schema number"
+        said.append(f"Expected a report of schema {SCHEMA}, found {came}: drawn as far as it is understood.")
+    if missing := [key for key in EXPECTED_KEYS[1:] if key not in report]:
+        said.append(f"The report holds no {', no '.join(missing)}.")
+    if unknown := verdict_counts(report).get("UNKNOWN"):
+        said.append(f"Findings with a verdict that this version does not know: {unknown}.")
+    code = report.get("exit_code")
+    if isinstance(code, int) and code != (expected := _expected_exit_code(report)):
+        said.append(f"The report's exit code is {code}, but its findings ask for {expected}.")
+    return said
+
+
+def _expected_exit_code(report: dict[str, Any]) -> int:
+    counts = verdict_counts(report)
+    if counts["REFUTED"]:
+        return 1
+    return 3 if counts["INCONCLUSIVE"] or counts.get("UNKNOWN") else 0

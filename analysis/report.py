@@ -1,0 +1,241 @@
+"""The report of an audit: ``report.json``, which holds everything, and ``report.html``, drawn from it alone."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis import figures
+from analysis.drawing import Drawing
+from analysis.reading import (
+    GAP,
+    findings_worst_first,
+    gaps,
+    mapping,
+    mappings,
+    number,
+    outcome,
+    printable,
+    quantity,
+    sequence,
+    verdict,
+    verdict_counts,
+)
+
+# What each check asks, for a reader who knows no Lyapunov theory.
+QUESTIONS = {
+    "equilibrium": "Does the model settle in a state, in one only, and does stabilising leave that state alone?",
+    "positivity": "Is V an energy: zero at the equilibrium and positive everywhere else?",
+    "convexity": "Is V a single bowl, with no second dip where a trajectory could be caught?",
+    "decay": "Does V fall along every trajectory, at the promised rate, until the equilibrium is reached?",
+    "separation": "Do the classes lie apart, and does the orthogonal map change how far?",
+    "spectrum": "Does a small push away from the equilibrium die out or grow?",
+    "convergence": "How much work does each solver need to reach the equilibrium?",
+}
+MEANINGS = {
+    "PROVED": "true by construction, or certified",
+    "SUPPORTED": "searched for a counterexample, found none; not a proof",
+    "REFUTED": "a counterexample was found",
+    "INCONCLUSIVE": "could not be settled either way",
+    "UNKNOWN": "a verdict this version does not know",
+}
+_FULL_VALUES = 4096
+_SHORT_VALUES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """All that the page says of one check."""
+
+    check: str
+    question: str
+    findings: list[dict[str, Any]]
+    measurements: list[dict[Any, Any]]
+    skipped: list[str]
+    drawings: list[Drawing]
+    missing: list[str]
+
+
+def write_report(report: dict[str, Any], out_dir: Path) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into ``out_dir``, made where missing; return their paths.
+
+    The JSON is strict: a float that is not finite is written as the string "nan", "inf" or "-inf", so that no
+    reader misses it. Each file appears whole or not at all: it is written under a temporary name and renamed.
+    The page is drawn from the JSON text, so that it can be drawn again from the file.
+
+    Raises:
+        OSError: where ``out_dir`` cannot be written.
+        TypeError: where ``report`` holds what JSON cannot (a tensor, a path).
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    json_path, html_path = out_dir / "report.json", out_dir / "report.html"
+    text = json.dumps(_strict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _replace(json_path, text)
+    _replace(html_path, render_html(json.loads(text)))
+    return json_path, html_path
+
+
+def render_html(report: dict[str, Any]) -> str:
+    """Return the report as one self-contained page: no script, no request, light and dark, fit for paper.
+
+    ``report`` may be foreign: every text in it is escaped, what is missing is said, and nothing in it raises.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+    )
+    environment.filters["quantity"] = quantity
+    environment.filters["cell"] = _cell
+    deciding, sentence = outcome(report)
+    page = environment.get_template("report.html.j2").render(
+        title=_title(report),
+        deciding=deciding,
+        sentence=sentence,
+        exit_code=printable(report.get("exit_code", GAP)),
+        counts=verdict_counts(report),
+        meanings=MEANINGS,
+        findings=[_finding(item) for item in findings_worst_first(report)],
+        sections=_sections(report),
+        facts=_facts(report),
+        config=_pairs(mapping(report.get("checkpoint")).get("model")),
+        gaps=gaps(report),
+    )
+    return page + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            # A lone surrogate has no UTF-8; its backslash form is what JSON writes for it.
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sections(report: dict[str, Any]) -> list[Section]:
+    findings, measurements, skipped = (mappings(report.get(key)) for key in ("findings", "measurements", "skipped"))
+    series = mapping(report.get("series"))
+    named = [printable(item.get("check")) for item in [*findings, *measurements, *skipped]] + list(
+        map(printable, series)
+    )
+    known = [check for check in QUESTIONS if check in named]
+    return [
+        _section(check, findings, measurements, skipped, series)
+        for check in dict.fromkeys([*known, *named])  # in our own order first, then as the report has them
+    ]
+
+
+def _section(check: str, findings: list, measurements: list, skipped: list, series: dict[Any, Any]) -> Section:
+    def own(items: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
+        return [item for item in items if printable(item.get("check")) == check]
+
+    drawings, missing = figures.draw(check, mapping(series.get(check)))
+    reasons = [printable(item.get("reason")) for item in own(skipped)]
+    return Section(
+        check=check or "unnamed",
+        question=QUESTIONS.get(check, ""),
+        findings=[_finding(item) for item in own(findings)],
+        measurements=own(measurements),
+        skipped=reasons,
+        drawings=drawings,
+        missing=[] if reasons else missing,
+    )
+
+
+def _finding(item: dict[Any, Any]) -> dict[str, Any]:
+    """Return a finding with every key that the template asks for."""
+    keys = (
+        "check",
+        "name",
+        "claim",
+        "evidence",
+        "margin",
+        "samples",
+        "tolerance",
+        "dtype",
+        "seed",
+        "seconds",
+    )
+    witness = [(printable(key), *_abbreviated(value)) for key, value in mapping(item.get("witness")).items()]
+    return {key: item.get(key) for key in keys} | {"verdict": verdict(item), "witness": witness}
+
+
+def _abbreviated(value: Any) -> tuple[str, str]:
+    """Return ``value`` in short, and in full where the short form leaves something out."""
+    if isinstance(value, dict):
+        return f"{len(value)} entries", _full(value)
+    if not isinstance(value, list | tuple):
+        return (quantity(value) if _is_number(value) else printable(value)), ""
+    shape, flat = _shape_and_values(value)
+    head = ", ".join(quantity(item) if _is_number(item) else printable(item) for item in flat[:_SHORT_VALUES])
+    if len(shape) == 1 and len(flat) <= _SHORT_VALUES:
+        return f"[{head}]", ""
+    length = math.hypot(*map(number, flat)) if all(map(_is_number, flat)) else math.nan
+    norm = "" if math.isnan(length) else f", Euclidean norm {quantity(length)}"
+    return f"[{head}, …] ({' × '.join(map(str, shape))} values{norm})", _full(value)
+
+
+def _shape_and_values(value: Any) -> tuple[list[int], list[Any]]:
+    shape, flat = [len(value)], list(value)
+    while flat and all(isinstance(item, list | tuple) and len(item) == len(flat[0]) for item in flat):
+        shape.append(len(flat[0]))
+        flat = [inner for item in flat for inner in item]
+    return shape, flat
+
+
+def _full(value: Any) -> str:
+    text = json.dumps(_strict(value), ensure_ascii=False)
+    limit = 16 * _FULL_VALUES
+    return printable(text if len(text) <= limit else f"{text[:limit]} … (cut here; report.json holds it all)")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) or value in ("nan", "inf", "-inf")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else printable(value)
+
+
+def _title(report: dict[str, Any]) -> str:
+    checkpoint = mapping(report.get("checkpoint"))
+    kind = printable(checkpoint.get("kind")) or "unnamed model"
+    data = printable(mapping(checkpoint.get("data")).get("name"))
+    return f"{kind} on {data}" if data else kind
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    checkpoint, environment = mapping(report.get("checkpoint")), mapping(report.get("environment"))
+    classes = sequence(mapping(checkpoint.get("data")).get("classes"))
+    listed = ", ".join(printable(name) for name in classes[:12]) + (", …" if len(classes) > 12 else "")
+    facts = [(key, printable(checkpoint.get(name))) for key, name in (("Checkpoint", "path"), ("SHA-256", "sha256"))]
+    facts += [("Classes", f"{len(classes)}: {listed}" if classes else "")]
+    facts += [("Epoch", printable(checkpoint.get("epoch"))), ("Seed", printable(checkpoint.get("seed")))]
+    facts += [(printable(key).capitalize(), printable(value)) for key, value in environment.items()]
+    return [(key, value or GAP) for key, value in facts]
+
+
+def _pairs(value: Any) -> list[tuple[str, str]]:
+    return [(printable(key), _cell(item)) for key, item in mapping(value).items()]

@@ -1,0 +1,257 @@
+"""The command ``stabdeq attack``: what a checkpoint gets right within an l-infinity ball of pixels."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from stabdeq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+    from stabdeq.attacks import IFGSM, PGD, Outcome
+    from stabdeq.checkpoint import Checkpoint
+    from stabdeq.data import Split
+
+SCHEMA = 1
+
+
+def attack(
+    checkpoint: Annotated[Path, Parameter(help="A checkpoint.safetensors that 'stabdeq train' wrote.")],
+    *,
+    attack: Annotated[
+        Literal["ifgsm", "pgd"],
+        Parameter(help="I-FGSM, from the image; or PGD, from random points of the ball."),
+    ] = "pgd",
+    eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
+    steps: Annotated[
+        int | None,
+        Parameter(help="Steps of 1/255 each; if not given, the paper's floor(min(255 eps + 4, 1.25 * 255 eps))."),
+    ] = None,
+    restarts: Annotated[int, Parameter(help="Random starts of PGD; the worst is kept, sample by sample.")] = 1,
+    limit: Annotated[
+        int | None,
+        Parameter(help="Attack only so many test images, drawn at random; if not given, all of them."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, Parameter(name="--json", help="Where to write all of it, with the per-sample outcomes.")
+    ] = None,
+    data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,
+    seed: Annotated[int, Parameter(help="Seed of the drawn images and of the random starts.")] = 0,
+    batch_size: Annotated[int, Parameter(help="Images attacked at a time.")] = 256,
+) -> None:
+    """Attack a checkpoint on its test images, and print what it gets right.
+
+    The table carries a control row: the same attack, in one step, at eps = 0, must give the clean accuracy.
+
+    Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
+    which is written whole or not at all, is then as it was.
+    """
+    radius = parse_eps(eps)
+    _check_arguments(checkpoint, limit=limit, seed=seed, json_file=json_file)
+
+    from stabdeq.attacks import build_attack
+    from stabdeq.checkpoint import load_checkpoint
+    from stabdeq.data import load_data
+
+    chosen = build_attack(attack, eps=radius, steps=steps, restarts=restarts)
+    loaded = load_checkpoint(checkpoint)
+    split, indices = _draw(load_data(loaded.data, data_dir=data_dir).test, limit, seed)
+    control, outcome = _run(chosen, loaded, split, seed=seed, batch_size=batch_size)
+    _print(attack, eps, loaded, control, outcome)
+    if json_file is not None:
+        settings = {"attack": attack, **_settings(chosen), "seed": seed, "batch_size": batch_size}
+        subject = {"checkpoint": str(checkpoint), "kind": loaded.kind, "data": loaded.data.name}
+        result = _result(control, outcome, indices)
+        _write_json(json_file, {"schema": SCHEMA, **subject, **settings, **result, "versions": _versions()})
+
+
+def parse_eps(text: str) -> float:
+    """Return the number that ``text`` writes, as a quotient or in decimals, or raise ConfigError.
+
+    >>> parse_eps("8/255") == 8 / 255
+    True
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"eps {text!r} is not a number: expected pixels of [0, 1], such as 8/255 or 0.03") from None
+
+
+def _check_arguments(checkpoint: Path, *, limit: int | None, seed: int, json_file: Path | None) -> None:
+    """Refuse before the work begins what would be refused after it."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit {limit}: expected 1 or more images, or no --limit for all of them")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed {seed}: expected a whole number from 0 to 2^63 - 1")
+    if json_file is None:
+        return
+    if json_file.resolve() == checkpoint.resolve():
+        raise ConfigError(f"--json {json_file} is the checkpoint itself: name another file")
+    if json_file.is_dir():
+        raise ConfigError(f"--json {json_file} is a directory: name a file in it")
+    if not json_file.parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no directory {json_file.parent}: make it first")
+    if not os.access(json_file.parent, os.W_OK):
+        raise ConfigError(f"--json {json_file}: {json_file.parent} cannot be written: name another place")
+
+
+def _draw(split: "Split", limit: int | None, seed: int) -> tuple["Split", "Tensor"]:
+    """Draw at most ``limit`` samples, as splits may be sorted by class, and return their indices (N,) too."""
+    import torch
+
+    from stabdeq.data import Split
+
+    generator = torch.Generator().manual_seed(seed)
+    indices = torch.randperm(len(split), generator=generator)[:limit].sort().values
+    return Split(split.images[indices], split.labels[indices]), indices
+
+
+def _run(
+    chosen: "IFGSM | PGD", loaded: "Checkpoint", split: "Split", *, seed: int, batch_size: int
+) -> tuple["Outcome", "Outcome"]:
+    """Run the control at eps = 0, then the attack, on a GPU where there is one, under a progress bar."""
+    from dataclasses import replace
+
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from stabdeq.attacks import evaluate
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = loaded.model.to(device)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    outcomes = []
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        for name, each in (("eps = 0", replace(chosen, eps=0.0, steps=1)), ("attack", chosen)):
+            task = bar.add_task(name, total=len(split))
+
+            def show(done: int, right: int, *, name: str = name, task: Any = task) -> None:
+                bar.update(task, completed=done, description=f"{name}: {right / done:.2%} right")
+
+            outcomes.append(
+                evaluate(each, model, split, seed=seed, batch_size=batch_size, device=device, progress=show)
+            )
+    return outcomes[0], outcomes[1]
+
+
+def _print(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(name, eps, loaded, control, outcome))
+    for warning in _warnings(control, outcome):
+        console.print(warning, markup=False, style="yellow")
+
+
+def _table(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome") -> "Table":
+    from rich.table import Table
+
+    from stabdeq.attacks.evaluate import fraction
+
+    count = len(outcome.clean_correct)
+    table = Table(title=f"{loaded.kind} on {loaded.data.name}, {name}, {count} test images", title_justify="left")
+    for heading in ("images", "accuracy", "right on clean too", "no equilibrium"):
+        table.add_column(heading, justify="left" if heading == "images" else "right")
+    table.add_row("clean", f"{fraction(outcome.clean_correct):.2%}", "", _percent(outcome.clean_unconverged))
+    for label, row in (("attacked, eps = 0", control), (f"attacked, eps = {eps}", outcome)):
+        table.add_row(
+            label,
+            f"{fraction(row.robust_correct):.2%}",
+            f"{fraction(row.worst_correct):.2%}",
+            _percent(row.robust_unconverged),
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _warnings(control: "Outcome", outcome: "Outcome") -> list[str]:
+    """What makes the figures doubtful, each with what it means and what to do."""
+    found = []
+    differing = int((control.robust_correct != control.clean_correct).sum())
+    if differing:
+        found.append(
+            f"{differing} predictions at eps = 0 differ from the clean ones: the attack changes images that "
+            "it must not change, or the model is not deterministic; do not trust the other rows"
+        )
+    count = len(outcome.clean_correct)
+    for flags, what in ((outcome.nonfinite, "NaN or infinite"), (outcome.zero, "zero in every pixel")):
+        blind = int(flags.sum())
+        if blind:
+            found.append(
+                f"the gradient of {blind} of {count} images was {what} at some step: the attack was "
+                "blind there, and the accuracy under attack may be too high; look for saturation, or use an "
+                "attack without gradients"
+            )
+    return found
+
+
+def _settings(chosen: "IFGSM | PGD") -> dict[str, Any]:
+    from stabdeq.attacks import paper_steps
+
+    return {
+        "eps": chosen.eps,
+        "steps": paper_steps(chosen.eps) if chosen.steps is None else chosen.steps,
+        "step_size": chosen.step_size,
+        "restarts": getattr(chosen, "restarts", 1),
+    }
+
+
+def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor") -> dict[str, Any]:
+    from stabdeq.attacks.evaluate import fraction
+
+    samples = {
+        "index": indices,
+        "clean_correct": outcome.clean_correct,
+        "eps_0_correct": control.robust_correct,
+        "robust_correct": outcome.robust_correct,
+        "nonfinite_gradient": outcome.nonfinite,
+        "zero_gradient": outcome.zero,
+    }
+    return {
+        "n": len(indices),
+        "accuracy": {
+            "clean": fraction(outcome.clean_correct),
+            "eps_0": fraction(control.robust_correct),
+            "robust": fraction(outcome.robust_correct),
+            "worst": fraction(outcome.worst_correct),
+        },
+        "unconverged": {
+            "clean": outcome.clean_unconverged,
+            "eps_0": control.robust_unconverged,
+            "robust": outcome.robust_unconverged,
+        },
+        "warnings": _warnings(control, outcome),
+        "samples": {name: values.tolist() for name, values in samples.items()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    from stabdeq.checkpoint import library_versions
+
+    return library_versions()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write at once or not at all: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--json {path} could not be written ({error}): make room or name another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""Signed gradient ascent on the cross-entropy in an l-infinity ball: the step of I-FGSM and PGD."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_eps, check_logits
+from stabdeq.errors import ConfigError
+
+STEP_SIZE = 1 / 255  # Chu et al., Sec. 5.2.2
+
+
+def paper_steps(eps: float) -> int:
+    """Return the paper's number of steps, floor(min(255 eps + 4, 1.25 * 255 eps)).
+
+    Source: Kurakin et al. 2017; Chu et al., arXiv 2304.12707, Sec. 5.2.2.
+
+    >>> [paper_steps(level / 255) for level in (0, 2, 4, 6, 8, 20)]
+    [0, 2, 5, 7, 10, 24]
+    """
+    levels = 255 * eps
+    margin = 1e-9  # for an eps that was itself rounded
+    return math.floor(min(levels + 4, 1.25 * levels) + margin)
+
+
+def check_ascent(eps: float, steps: int | None, step_size: float) -> None:
+    """Raise ConfigError where a setting is out of range, or where the paper's rule would take no step."""
+    check_eps(eps)
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ConfigError(f"steps = {steps!r}: expected a whole number from 1 up, or None for the paper's rule")
+    if not (math.isfinite(step_size) and step_size > 0):
+        raise ConfigError(f"step size {step_size!r}: expected a positive number of pixels of [0, 1], such as 1/255")
+    if steps is None and eps > 0 and paper_steps(eps) == 0:
+        raise ConfigError(f"the paper's rule takes no step at all at eps = {eps:g}, below 0.8/255: say how many steps")
+
+
+def ascend(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    *,
+    eps: float,
+    steps: int,
+    step_size: float,
+) -> Adversarial:
+    """Take signed gradient steps from ``start`` (B, C, H, W) up the cross-entropy for ``labels`` (B,).
+
+    After every step the images are clipped to the ball of radius ``eps`` around ``images`` and to [0, 1].
+    Gradients are taken for the images alone: no parameter's ``.grad`` is touched.
+    """
+    lower, upper = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
+    attacked = start.clamp(lower, upper)
+    nonfinite = torch.zeros_like(labels, dtype=torch.bool)
+    zero = torch.zeros_like(nonfinite)
+    for _ in range(steps):
+        gradient = _loss_gradient(model, attacked, labels)
+        nonfinite |= ~gradient.isfinite().flatten(1).all(1)
+        zero |= (gradient == 0).flatten(1).all(1)
+        direction = torch.where(gradient.isnan(), 0, gradient.sign())
+        attacked = (attacked + step_size * direction).clamp(lower, upper)
+    return Adversarial(attacked, nonfinite, zero)
+
+
+def _loss_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of each sample's cross-entropy for its image, (B, C, H, W), not divided by B."""
+    no_gradient = ConfigError(
+        "the model's logits do not depend on the images through differentiable operations: "
+        "take detach, no_grad and inference_mode out of it"
+    )
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.clone().requires_grad_()
+        logits = model(leaf)
+        check_logits(logits, labels)
+        if not logits.requires_grad:
+            raise no_gradient
+        loss = cross_entropy(logits, labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    if gradient is None:
+        raise no_gradient
+    return gradient

@@ -1,0 +1,108 @@
+"""What all attacks share: images in [0, 1], a classifier in evaluation mode, and eps in pixels."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stabdeq.errors import ConfigError, DataError
+
+Classifier = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Adversarial:
+    """Attacked images (B, C, H, W), and whose gradient misled the attack at one step or more.
+
+    ``nonfinite`` (B,) bool: it held NaN or infinity; pixels with NaN stayed where they were at that step.
+    ``zero`` (B,) bool: it was zero in every pixel, so that the image did not move at that step.
+    """
+
+    images: Tensor
+    nonfinite: Tensor
+    zero: Tensor
+
+
+class Attack(Protocol):
+    """An attack with its settings; calling it attacks one batch."""
+
+    @property
+    def eps(self) -> float:
+        """The radius of the ball, in pixels of [0, 1]."""
+        ...
+
+    def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
+        """Attack ``images`` (B, C, H, W) in [0, 1] with ``labels`` (B,); only ``generator`` is random."""
+        ...
+
+
+def check_eps(eps: float) -> None:
+    """Raise ConfigError unless ``eps`` is a number in [0, 1]."""
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise ConfigError(f"eps = {eps!r}: expected a number from 0 to 1, such as 8 / 255")
+    if 1 < eps <= 255:
+        raise ConfigError(
+            f"eps = {eps:g} is above 1, and eps is in pixels of [0, 1]: for {eps:g} of 255 levels give {eps:g}/255"
+        )
+    if math.isnan(eps) or not 0 <= eps <= 1:
+        raise ConfigError(f"eps = {eps:g}: expected a number from 0 to 1, in pixels of [0, 1], such as 8/255")
+
+
+def check_batch(model: Classifier, images: Tensor, labels: Tensor) -> None:
+    """Refuse what would make an attack measure something else than robustness.
+
+    Raises DataError where the images are not floats (B, C, H, W) in [0, 1] with one int64 label each;
+    ConfigError where a module of the model is in training mode.
+    """
+    _check_evaluation_mode(model)
+    if images.dim() != 4 or not images.is_floating_point() or not len(images):
+        raise DataError(
+            f"images of shape {tuple(images.shape)}, {images.dtype}: "
+            "expected floats (B, C, H, W) in [0, 1], B >= 1; divide uint8 images by 255"
+        )
+    outside = int((~((images >= 0) & (images <= 1))).sum())  # NaN counts: it fails both comparisons
+    if outside:
+        raise DataError(
+            f"{outside} of {images.numel()} pixels are NaN or outside [0, 1] "
+            f"(from {images.min():g} to {images.max():g}): "
+            "attack images before normalisation, and normalise inside the model"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise DataError(
+            f"labels of shape {tuple(labels.shape)}, {labels.dtype}: "
+            f"expected int64 ({len(images)},), one for each image"
+        )
+
+
+def _check_evaluation_mode(model: Classifier) -> None:
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        if module.training:
+            part = f"its module {name!r}" if name else "the model"
+            raise ConfigError(
+                f"{part} is in training mode, where a prediction depends on its batch or on chance: "
+                "call model.eval() first"
+            )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raise DataError unless ``logits`` are (B, classes) with classes for all ``labels`` (B,)."""
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise DataError(
+            f"the model returned {tuple(logits.shape)} for {len(labels)} images: expected logits (B, classes)"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= logits.shape[1]:
+        raise DataError(
+            f"labels from {lowest} to {highest} for a model of {logits.shape[1]} classes: expected 0 to "
+            f"{logits.shape[1] - 1}; are these the data it was trained on?"
+        )
+
+
+def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which ``logits`` (B, classes) are largest at ``labels`` (B,), (B,) bool; with a NaN, none is."""
+    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
