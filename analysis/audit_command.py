@@ -1,9 +1,12 @@
 """``stabdeq audit``: its arguments, and what it prints."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from stabdeq.arguments import Count, Seed
 
 if TYPE_CHECKING:
     from stabdeq.checkpoint import Checkpoint
@@ -14,9 +17,9 @@ def audit(
     *,
     out: Path | None = None,
     checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
-    samples: int = 128,
+    samples: Count = 128,
     data_dir: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Judge the claims of a checkpoint; writes report.json and report.html.
 
@@ -44,12 +47,15 @@ def audit(
     from analysis.report import write_report
     from analysis.terminal import print_verdicts
     from stabdeq.checkpoint import load_checkpoint
-    from stabdeq.errors import ConfigError
+    from stabdeq.errors import ConfigError, closest
 
-    if samples < 1:
-        raise ConfigError(f"--samples {samples}: expected at least 1 image")
-    wanted = [name for names in checks for name in names.split(",") if name] or list(CHECKS)
+    wanted = [name for names in checks for name in names.split(",")] or list(CHECKS)
+    for name in wanted:
+        if name not in CHECKS:
+            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS)}")
     loaded = load_checkpoint(checkpoint)
+    folder = out or checkpoint.parent
+    _require_writable(folder)
     images, labels, indices = _draw_images(loaded, data_dir, samples, seed)
     console = Console()
     with console.status("auditing") as status:
@@ -63,11 +69,23 @@ def audit(
             on_check=lambda name: status.update(f"auditing: {name} ({wanted.index(name) + 1} of {len(wanted)})"),
         )
     report["checkpoint"] = _describe(checkpoint, loaded)
-    paths = write_report(report, out or checkpoint.parent)
+    paths = write_report(report, folder)
     print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     raise SystemExit(report["exit_code"])
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuse before the audit, not after it, a folder that cannot be made or written to."""
+    from stabdeq.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be made ({error.strerror}): name another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--out {folder}: cannot be written to: name another folder")
 
 
 def _draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed: int) -> tuple[Any, Any, Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from stabdeq.arguments import Count, Seed
 from stabdeq.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Signed = Parameter(allow_leading_hyphen=True)
 def check(
     function: str,
     *,
-    dim: int,
+    dim: Count,
     dynamics: str | None = None,
     alpha: float | None = None,
     center: Annotated[str, Signed] = "0",
@@ -33,7 +34,7 @@ def check(
     sublevel: float | None = None,
     claims: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     json: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     budget: float | None = None,
 ) -> None:
     """Test a Lyapunov function of your own, by samples and by a falsifier that hunts for a counterexample.
@@ -106,7 +107,7 @@ def _require_options(
     budget: float | None,
     json: Path | None,
 ) -> None:
-    given = {"--dim": dim, "--alpha": alpha, "--radius": radius, "--sublevel": sublevel, "--budget": budget}
+    given = {"--alpha": alpha, "--radius": radius, "--sublevel": sublevel, "--budget": budget}
     for name, number in given.items():
         if number is not None and not 0 < number < float("inf"):
             raise ConfigError(f"{name} must be positive and finite, got {number}")

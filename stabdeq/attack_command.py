@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,20 +30,20 @@ def attack(
     ] = "pgd",
     eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
     steps: Annotated[
-        int | None,
+        OptionalWholeNumber,
         Parameter(help="Steps of 1/255 each; if not given, the paper's floor(min(255 eps + 4, 1.25 * 255 eps))."),
     ] = None,
-    restarts: Annotated[int, Parameter(help="Random starts of PGD; the worst is kept, sample by sample.")] = 1,
+    restarts: Annotated[Count, Parameter(help="Random starts of PGD; the worst is kept, sample by sample.")] = 1,
     limit: Annotated[
-        int | None,
+        OptionalWholeNumber,
         Parameter(help="Attack only so many test images, drawn at random; if not given, all of them."),
     ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Where to write all of it, with the per-sample outcomes.")
     ] = None,
     data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,
-    seed: Annotated[int, Parameter(help="Seed of the drawn images and of the random starts.")] = 0,
-    batch_size: Annotated[int, Parameter(help="Images attacked at a time.")] = 256,
+    seed: Annotated[Seed, Parameter(help="Seed of the drawn images and of the random starts.")] = 0,
+    batch_size: Annotated[Count, Parameter(help="Images attacked at a time.")] = 256,
 ) -> None:
     """Attack a checkpoint on its test images, and print what it gets right.
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stabdeq.solvers import Solution, Solver, norm, solve
 from stabdeq.solvers.solution import Map
@@ -28,7 +27,7 @@ def attach_gradient(
     ``inputs`` are the tensors that f depends on beside z: injected features and parameters. A backward pass with
     g = dL/dz* solves the adjoint equation u = J' u + g, J = df/dz at z*, with ``solver``, and hands u' df/d(input) to
     each input. The adjoint's Solution, status included, is appended to ``solution.adjoint``. The result can be
-    differentiated once; PyTorch says so where a second derivative is asked for.
+    differentiated once; a second derivative raises RuntimeError.
     """
 
     def solve_adjoint(vjp: Map, right: Tensor) -> Tensor:
@@ -65,11 +64,10 @@ class _Equilibrium(torch.autograd.Function):
         ctx.save_for_backward(output, *tensors)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:  # pyrefly: ignore [bad-override]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         (gradient,) = grad_outputs
         z, *inputs = ctx.saved_tensors
-        needs = ctx.needs_input_grad[3:]
+        needed = [tensor for tensor, wanted in zip(inputs, ctx.needs_input_grad[3:], strict=True) if wanted]
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             image = ctx.f(leaf)
@@ -77,7 +75,29 @@ class _Equilibrium(torch.autograd.Function):
         def vjp(u: Tensor) -> Tensor:
             return torch.autograd.grad(image, leaf, u, retain_graph=True)[0]
 
-        adjoint = ctx.solve_adjoint(vjp, gradient)
-        needed = [tensor for tensor, wanted in zip(inputs, needs, strict=True) if wanted]
-        found = iter(torch.autograd.grad(image, needed, adjoint, allow_unused=True))
-        return None, None, None, *(next(found) if wanted else None for wanted in needs)
+        with torch.no_grad():
+            adjoint = ctx.solve_adjoint(vjp, gradient)
+            products = torch.autograd.grad(image, needed, adjoint, allow_unused=True)
+        if torch.is_grad_enabled():
+            products = [None if p is None else _Final.apply(p, gradient, *needed) for p in products]
+        found = iter(products)
+        return None, None, None, *(next(found) if wanted else None for wanted in ctx.needs_input_grad[3:])
+
+
+class _Final(torch.autograd.Function):
+    """The first derivative, tied to all that it depends on, so that a second one meets an error and not a missing term."""
+
+    @staticmethod
+    def forward(derivative: Tensor, *origins: Tensor) -> Tensor:
+        return derivative.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        raise RuntimeError(
+            "an equilibrium can be differentiated once, and a second derivative was asked for: "
+            "take the first without create_graph=True, or unroll the cell"
+        )

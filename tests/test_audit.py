@@ -281,11 +281,24 @@ def test_the_command_writes_both_reports_and_exits_with_the_verdict(
         assert report["checkpoint"]["kind"] == kind
         assert report["exit_code"] == expected
         assert (tmp_path / kind / "report.html").read_text().startswith("<!")
-        keys = "check claim verdict margin evidence samples tolerance dtype seed seconds witness".split()
+        keys = [
+            "check",
+            "claim",
+            "verdict",
+            "margin",
+            "evidence",
+            "samples",
+            "tolerance",
+            "dtype",
+            "seed",
+            "seconds",
+            "witness",
+        ]
         assert all(set(keys) <= finding.keys() for finding in report["findings"])
     assert "no equilibrium at all" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ConfigError, match="at least 1"):
-        audit(path, samples=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="name another folder"):
+        audit(path, out=tmp_path / "file" / "below")
 
 
 def test_the_audit_is_reproducible() -> None:

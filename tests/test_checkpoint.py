@@ -28,7 +28,7 @@ from stabdeq.errors import CheckpointError
 from stabdeq.kinds import KINDS
 from stabdeq.model import StabilisedDEQ
 
-QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONE_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tiny_model(kind: str = "lyadeq-anchored", **changes: Any) -> StabilisedDEQ:
@@ -528,7 +528,7 @@ def test_settings_that_ask_for_more_memory_than_there_is(valid_bytes: bytes, tmp
 # Random damage.
 
 
-@QUICK
+@ONE_FILE
 @given(data=st.data())
 def test_flipped_and_truncated_bytes(data: st.DataObject, valid_bytes: bytes, scratch: Path) -> None:
     damaged = bytearray(valid_bytes)
@@ -542,7 +542,7 @@ def test_flipped_and_truncated_bytes(data: st.DataObject, valid_bytes: bytes, sc
     load_or_refuse(scratch)
 
 
-@QUICK
+@ONE_FILE
 @given(content=st.binary(max_size=200))
 @example(content=b"\x80\x04{")
 def test_random_bytes_are_refused(content: bytes, scratch: Path) -> None:
@@ -569,7 +569,7 @@ def _places(metadata: dict[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-@QUICK
+@ONE_FILE
 @given(data=st.data())
 def test_random_metadata(data: st.DataObject, valid_bytes: bytes, scratch: Path) -> None:
     _, metadata = parts_of(valid_bytes)

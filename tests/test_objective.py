@@ -112,7 +112,7 @@ def slow_decay(model: StabilisedDEQ, prediction: Prediction) -> tuple[float, flo
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("alpha", [1.3, 2.5])
+@pytest.mark.parametrize("alpha", [1.8, 3.0])
 def test_the_decay_term_is_that_of_a_slow_loop(training: bool, alpha: float) -> None:
     model = tiny_model(alpha=alpha).train(training)
     prediction = predict(model)

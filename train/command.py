@@ -5,13 +5,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from stabdeq.arguments import OptionalWholeNumber
+
 
 def train(
     recipe: str,
     *,
     kind: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
+    epochs: OptionalWholeNumber = None,
+    seed: OptionalWholeNumber = None,
     out: Path | None = None,
     data_dir: Path | None = None,
     download: Annotated[bool, Parameter(negative="")] = False,
@@ -62,7 +64,10 @@ def train(
         scores = run_training(chosen, data, out, resume=resume, progress=progress)
     except KeyboardInterrupt:
         progress.finish()
-        console.print(f"stopped; {out / CHECKPOINT_NAME} holds the last whole epoch: add --resume to go on")
+        if (out / CHECKPOINT_NAME).is_file():
+            console.print(
+                f"stopped; {out / CHECKPOINT_NAME} holds the last whole epoch: add --resume to go on", soft_wrap=True
+            )
         raise
     failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
     console.print(f"test accuracy {scores.accuracy:.2%}{failed}")

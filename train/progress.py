@@ -18,7 +18,7 @@ class Progress:
     """Shows epochs, accuracy, the fraction of samples without an equilibrium, and the time left."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet)
+        self.console = Console(quiet=quiet, markup=False)  # a path may hold brackets
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -39,10 +39,13 @@ class Progress:
         self.bar.start()
         self.task = self.bar.add_task(f"training on {device.type}", total=epochs, completed=done, state="")
 
-    def update(self, epoch: float, totals: dict[str, float]) -> None:
-        """Show the position in epochs and the running sums of this epoch."""
+    def update(self, epoch: float, means: dict[str, float]) -> None:
+        """Show the position in epochs and the means of this epoch so far."""
         assert self.task is not None
-        state = f"epoch {int(epoch) + 1}/{self.epochs}  loss sum {totals['loss']:.3g}"
+        state = (
+            f"epoch {int(epoch) + 1}/{self.epochs}  accuracy {means['accuracy']:.1%}"
+            f"  unconverged {means['unconverged']:.1%}"
+        )
         self.bar.update(self.task, completed=epoch, state=state)
 
     def end_epoch(self, epoch: int, trained: dict[str, float], validation: float | None) -> None:

@@ -92,12 +92,12 @@ def _recipe_text(name: str) -> str:
 def _apply_setting(values: dict[str, Any], setting: str) -> None:
     key, separator, text = setting.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {setting}: expected key=value, such as --set model.lyapunov.alpha=0.2")
+        raise ConfigError(f"--set {setting!r}: expected key=value, such as --set model.lyapunov.alpha=0.2")
     *path, last = key.strip().split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {setting}: {part} is a value, not a group of settings")
+            raise ConfigError(f"--set {setting!r}: {part} is a value, not a group of settings")
     values[last] = _toml_value(text.strip())
 
 

@@ -98,7 +98,9 @@ class _Run:
         # The weights alone are drawn from the global generator, under the run's seed.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            model = StabilisedDEQ(config)
+            model = StabilisedDEQ(config).eval()
+        with torch.no_grad():  # settings that the solver refuses are refused before anything is written
+            model.predict(to_unit(data.train.images[:1]))
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,18 +131,19 @@ class _Run:
         generator = self.epoch_generator()
         steps = _steps_per_epoch(self.data.train, self.recipe.batch_size)
         totals: dict[str, Tensor] = {}
+        count = 0
         for step, (images, labels) in enumerate(batches(self.data.train, self.recipe.batch_size, generator=generator)):
             self.set_learning_rate((self.epoch + step / steps) / self.recipe.epochs)
             measured = self.step(images.to(self.device), labels.to(self.device), generator)
             for name, value in measured.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels)
+            count += len(labels)
             # Waiting for the device at every step would leave it idle.
             if step % 10 == 9 or step == steps - 1:
                 self.require_finite(totals["loss"], step)
-                seen = step / steps
-                progress.update(self.epoch + seen, {name: float(value) for name, value in totals.items()})
-        self.require_finite(totals["loss"], steps)
-        return {name: float(value) / len(self.data.train) for name, value in totals.items()}
+                means = {name: float(value) / count for name, value in totals.items()}
+                progress.update(self.epoch + step / steps, means)
+        return {name: float(value) / count for name, value in totals.items()}
 
     def step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Take one optimiser step on uint8 ``images`` (B, C, H, W) and return the batch's metrics as scalars."""
@@ -309,7 +312,8 @@ def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Pat
 
 
 def _steps_per_epoch(split: Split, batch_size: int) -> int:
-    return max(1, math.ceil(len(split) / batch_size))
+    steps = math.ceil(len(split) / batch_size)
+    return steps - 1 if steps > 1 and len(split) % batch_size == 1 else steps  # the last one joins the batch before
 
 
 def _mean(outcomes: Tensor) -> Tensor:

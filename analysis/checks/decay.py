@@ -171,9 +171,10 @@ def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any]]:
         uppers.append(clopper_pearson_upper(violated, len(which)))
         violating += violated
     total = RADII * len(which)
+    bound = clopper_pearson_upper(violating, total)
     text = (
-        f"the unprojected field violates the decay at {violating / total:.2%} of {total} states around {count} images' centres, at "
-        f"distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {clopper_pearson_upper(violating, total):.2%} with 95 % confidence)"
+        f"the unprojected field violates the decay at {violating / total:.2%} of {total} states around {count} images' "
+        f"centres, at distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {bound:.2%} with 95 % confidence)"
     )
     measurement = Measurement(check="decay", name="unprojected field", value=violating / total, text=text)
     return measurement, {"radii": radii.tolist(), "violation_rate": rates, "upper": uppers}

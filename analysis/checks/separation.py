@@ -103,8 +103,9 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     gained = apart_after / apart_before - 1
     refuted = gained <= max(tolerance, 10 * deviation)
     evidence = (
-        f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is an isometry, a change of coordinates. Of {int(different.sum()) // 2} "
-        f"pairs of different classes, the one that gains most goes from {apart_before:.6g} to {apart_after:.6g} ({gained:+.1e} relative)."
+        f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is an isometry, a change of coordinates. "
+        f"Of {int(different.sum()) // 2} pairs of different classes, the one that gains most goes from {apart_before:.6g} "
+        f"to {apart_after:.6g} ({gained:+.1e} relative)."
     )
     images = subject.indices[subject.found[torch.tensor([first, second])]].tolist()
     witness: dict[str, Any] = {

@@ -14,9 +14,8 @@ from stabdeq.errors import ConfigError, SolverError
 from stabdeq.solvers.solution import Map, Solution, Status, Trace, norm, relative_residual
 
 DIVERGENCE = 1e6  # a state this many times larger than the first two has diverged
-PATIENCE = 30  # evaluations without any progress after which a sample has stagnated
-PROGRESS = 0.999  # a residual below this fraction of that at the last progress is progress
-SETBACK = 10.0  # a residual this many times the best makes the safeguard step in
+PATIENCE = 30  # evaluations without a better state after which a sample has stagnated
+SETBACK = 10.0  # a residual this many times the best is a step back
 
 
 class Solver(Protocol):
@@ -45,11 +44,9 @@ class _Progress:
     largest_allowed: Tensor  # norm beyond which a sample has diverged
     status: Tensor
     evaluations: Tensor
-    milestone: Tensor  # judged residual at the last progress
-    since_progress: Tensor
+    since_better: Tensor  # evaluations since the best state
     restarts: Tensor
     picard_left: Tensor  # plain steps that the safeguard still prescribes
-    resigned: Tensor  # whether the solver has given way to Picard, from the start, for good
 
 
 def solve(
@@ -72,7 +69,7 @@ def solve(
     """
     _require_resolvable(tolerance, z0)
     shape = z0.shape
-    z = start = z0.flatten(1)
+    z = z0.flatten(1)
     memory = solver.init(z)
     progress = _start(z)
     residuals = []
@@ -93,12 +90,13 @@ def solve(
         active = progress.status == Status.max_steps
         if not active.any():
             break
-        z, memory = _advance(solver, progress, start, z, fz, memory, setback, active)
+        z, memory = _advance(solver, progress, z, fz, memory, setback, active)
     met = progress.residual <= tolerance
+    stuck = (progress.status == Status.max_steps) & (progress.since_better >= PATIENCE)
     solution = Solution(
         z=progress.z.view(shape),
         residual=progress.residual,
-        status=torch.where(met, Status.converged, progress.status),
+        status=torch.where(met, Status.converged, torch.where(stuck, Status.stagnated, progress.status)),
         evaluations=progress.evaluations,
         trace=Trace(torch.stack(residuals)) if residuals else None,
     )
@@ -132,55 +130,47 @@ def _start(z: Tensor) -> _Progress:
         fz=z,
         residual=infinite,
         judged=infinite,
-        milestone=infinite,
         largest_allowed=infinite,
         status=torch.full_like(counter, Status.max_steps),
         evaluations=counter,
-        since_progress=counter,
+        since_better=counter,
         restarts=counter,
         picard_left=counter,
-        resigned=counter.bool(),
     )
 
 
 def _setback(progress: _Progress, judged: Tensor) -> Tensor:
-    """Return which active samples (B,) the solver's proposal has thrown far back, NaN included."""
-    proposed = (progress.status == Status.max_steps) & (progress.picard_left == 0) & ~progress.resigned
-    return proposed & ~(judged <= SETBACK * progress.judged)
+    """Return which active samples (B,) the solver has thrown far back, NaN included, or led nowhere."""
+    proposed = (progress.status == Status.max_steps) & (progress.picard_left == 0)
+    stuck = (progress.since_better > 0) & (progress.since_better % PATIENCE == 0)
+    return proposed & (~(judged <= SETBACK * progress.judged) | stuck)
 
 
 def _record(progress: _Progress, z: Tensor, fz: Tensor, residual: Tensor, judged: Tensor, tolerance: float) -> None:
     """Count the evaluation, keep the better states, and mark the converged."""
     active = progress.status == Status.max_steps
     better = active & (judged < progress.judged)
-    moved = (judged < PROGRESS * progress.milestone) | (progress.picard_left > 0)
     progress.z = torch.where(better[:, None], z, progress.z)
     progress.fz = torch.where(better[:, None], fz, progress.fz)
     progress.residual = torch.where(better, residual, progress.residual)
     progress.judged = torch.where(better, judged, progress.judged)
-    progress.milestone = torch.where(moved, judged.minimum(progress.milestone), progress.milestone)
-    progress.since_progress = torch.where(moved, 0, progress.since_progress + 1)
+    progress.since_better = torch.where(better, 0, progress.since_better + 1)
     progress.evaluations = progress.evaluations + active
     progress.status = torch.where(active & (judged <= tolerance), Status.converged, progress.status)
 
 
 def _stop_hopeless(progress: _Progress, judged: Tensor, runaway: Tensor, safeguarded: bool) -> None:
-    """Mark samples that returned NaN, ran away, or make no more progress."""
+    """Mark samples that returned NaN or ran away."""
     active = progress.status == Status.max_steps
     # A safeguarded solver is thrown back to its best state first: the map itself may be sound there.
     alone = active & ((progress.picard_left > 0) | progress.residual.isinf() | (not safeguarded))
-    final = active & (progress.resigned | (not safeguarded))
-    status = torch.where(final & (progress.since_progress >= PATIENCE), Status.stagnated, progress.status)
-    status = torch.where(alone & ~judged.isfinite(), Status.nan, status)
-    status = torch.where(alone & runaway, Status.diverged, status)
-    # Where the solver made no progress before, that is what the user is told of.
-    progress.status = torch.where(final & progress.resigned & ~judged.isfinite(), Status.stagnated, status)
+    status = torch.where(alone & ~judged.isfinite(), Status.nan, progress.status)
+    progress.status = torch.where(alone & runaway, Status.diverged, status)
 
 
 def _advance(
     solver: Solver,
     progress: _Progress,
-    start: Tensor,
     z: Tensor,
     fz: Tensor,
     memory: Any,
@@ -189,23 +179,16 @@ def _advance(
 ) -> tuple[Tensor, Any]:
     """Return the next states: the solver's proposal, or a plain step where the safeguard prescribes one.
 
-    A sample that is thrown back restarts from its best state with an empty history and takes plain Picard steps, twice
-    as many after every restart. One without progress starts again from the very start, by plain steps for good. So
-    both do in the end what Picard does, and converge wherever Picard does.
+    A sample that is thrown back, or sees no better state for long, restarts from its best state with an empty history and
+    takes plain Picard steps, twice as many after every restart. So it does in the end what Picard does from there.
     """
     proposal, memory = solver.step(z, fz, memory)
-    plain = (progress.picard_left > 0) | progress.resigned
+    plain = progress.picard_left > 0
     following = torch.where(plain[:, None], fz, proposal)
-    following = torch.where(setback[:, None], progress.fz, following)
-    if solver.safeguarded:
-        stale = plain | setback
-        memory = solver.forget(memory, stale) if bool(stale.any()) else memory
+    stale = plain | setback
+    if solver.safeguarded and bool(stale.any()):
+        following = torch.where(setback[:, None], progress.fz, following)
+        memory = solver.forget(memory, stale)
         progress.restarts = progress.restarts + setback
         progress.picard_left = torch.where(setback, 2**progress.restarts, (progress.picard_left - 1).clamp(min=0))
-        resigning = ~progress.resigned & (progress.since_progress >= PATIENCE)
-        following = torch.where(resigning[:, None], start, following)
-        progress.resigned = progress.resigned | resigning
-        progress.milestone = torch.where(resigning, torch.inf, progress.milestone)
-        progress.since_progress = torch.where(resigning, 0, progress.since_progress)
-        progress.picard_left = torch.where(resigning, 0, progress.picard_left)
     return torch.where(active[:, None], following, z), memory

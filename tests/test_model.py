@@ -1,0 +1,452 @@
+"""The cell and its BatchNorm statistics, heads, backbones, kinds, and the models composed of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.nn.functional import cross_entropy
+
+from stabdeq.backbones import FullyConnected, ResNet20, build_backbone
+from stabdeq.cell import BatchStatistics, Cell, EquilibriumBatchNorm
+from stabdeq.config import ArchitectureConfig, LyapunovConfig, ModelConfig, SolverConfig
+from stabdeq.errors import ConfigError, DataError
+from stabdeq.heads import Head
+from stabdeq.kinds import KINDS, kind_of, model_config
+from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.model import StabilisedDEQ
+from stabdeq.solvers import relative_residual
+from stabdeq.stability import centre_of, stabilise, stabilised_field
+
+SHAPE = (1, 4, 4)
+DIM = 6
+TIGHT = SolverConfig(tolerance=1e-11, max_evaluations=400)
+RUNNING = [
+    "inner_norm.running_mean",
+    "inner_norm.running_variance",
+    "outer_norm.running_mean",
+    "outer_norm.running_variance",
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(count: int = 8, *, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Tensor:
+    return torch.rand(count, *shape, generator=generator(seed))
+
+
+def settings(kind: str = "deq", **changes: Any) -> ModelConfig:
+    architecture = ArchitectureConfig(state_dim=DIM, lyapunov=LyapunovConfig(hidden=5))
+    config = model_config(kind, architecture, image_shape=SHAPE, classes=3, mean=(0.4,), std=(0.3,))
+    return replace(config, **changes)
+
+
+def model(kind: str = "deq", *, seed: int = 0, **changes: Any) -> StabilisedDEQ:
+    torch.manual_seed(seed)
+    return StabilisedDEQ(settings(kind, **changes))
+
+
+def running(cell: Cell) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in cell.state_dict().items() if name in RUNNING}
+
+
+def trained_statistics(network: StabilisedDEQ) -> StabilisedDEQ:
+    """In evaluation mode, with running statistics that belong to its images: 20 passes without a step."""
+    network.train()
+    for seed in range(20):
+        network.predict(images(32, seed=seed).to(network.mean.dtype))
+    return network.eval()
+
+
+# BatchNorm inside the cell
+
+
+def test_statistics_at_the_equilibrium_are_those_of_pytorchs_batch_norm() -> None:
+    """The cell of Eq. 11 from PyTorch's own layers, run once at the equilibrium: the same output and running statistics."""
+    network = model(solver=TIGHT).double().train()
+    cell = network.cell
+    inner_norm, outer_norm = nn.BatchNorm1d(DIM).double(), nn.BatchNorm1d(DIM).double()
+    for theirs, ours in ((inner_norm, cell.inner_norm), (outer_norm, cell.outer_norm)):
+        theirs.load_state_dict({"weight": ours.weight, "bias": ours.bias}, strict=False)
+    for seed in range(3):
+        prediction = network.predict(images(seed=seed).double())
+        z, h = prediction.solution.z.detach(), prediction.h.detach()
+        image = outer_norm(torch.relu(h + cell.outer(inner_norm(torch.relu(cell.inner(z))))))
+        torch.testing.assert_close(image, z, rtol=0, atol=1e-9)
+        for theirs, ours in ((inner_norm, cell.inner_norm), (outer_norm, cell.outer_norm)):
+            torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(ours.running_variance, theirs.running_var, rtol=1e-12, atol=1e-14)
+
+
+def test_evaluation_mode_normalises_as_pytorch_does() -> None:
+    ours, theirs = EquilibriumBatchNorm(3, gain=0.7).eval(), nn.BatchNorm1d(3).eval()
+    with torch.no_grad():
+        ours.running_mean.copy_(torch.tensor([1.0, -2.0, 0.5]))
+        ours.running_variance.copy_(torch.tensor([0.1, 2.0, 1.0]))
+        theirs.running_mean.copy_(ours.running_mean)
+        theirs.running_var.copy_(ours.running_variance)
+        theirs.weight.fill_(0.7)
+    x = torch.randn(5, 3, generator=generator())
+    assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", ["anderson", "broyden", "picard"])
+@pytest.mark.parametrize("budget", [1, 3, 40])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_running_statistics_change_once_per_training_pass(name: str, budget: int, gradients: bool) -> None:
+    """However often the solver evaluates the cell, and the backward pass after it."""
+    network = model(solver=SolverConfig(name=name, tolerance=1e-5, max_evaluations=budget)).train()
+    updates = []
+    network.cell.update_running_statistics = lambda statistics: updates.append(statistics)
+    before = running(network.cell)
+    with torch.set_grad_enabled(gradients):
+        prediction = network.predict(images())
+    if gradients:
+        cross_entropy(prediction.logits, torch.arange(8) % 3).backward()
+    assert len(updates) == 1
+    after = running(network.cell)
+    assert all(torch.equal(before[name], after[name]) for name in RUNNING)
+    Cell.update_running_statistics(network.cell, updates[0])
+    assert not any(torch.equal(before[name], running(network.cell)[name]) for name in RUNNING)
+
+
+def test_update_formula() -> None:
+    """New = 0.9 old + 0.1 batch, the variance with Bessel's correction."""
+    norm = EquilibriumBatchNorm(2)
+    norm.update(BatchStatistics(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0]), 4))
+    torch.testing.assert_close(norm.running_mean, torch.tensor([0.1, 0.2]))
+    torch.testing.assert_close(norm.running_variance, torch.tensor([0.9 + 0.4, 0.9 + 0.8]))
+
+
+def test_evaluation_mode_changes_nothing() -> None:
+    network = model("lyadeq-anchored").eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    cross_entropy(network(images()), torch.arange(8) % 3).backward()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_fixed_statistics_keep_the_equilibrium() -> None:
+    network = model(solver=TIGHT).double().train()
+    with torch.no_grad():
+        h = network.inject(images().double())
+        solution = network.solve(h)
+        assert solution.converged.all()
+        z = solution.z
+        statistics = network.cell.statistics(z, h)
+        fixed = network.cell(z, h, statistics)
+        torch.testing.assert_close(fixed, network.cell(z, h), rtol=1e-12, atol=1e-12)
+        assert (relative_residual(z, fixed) <= 1e-10).all()
+        # With the statistics fixed samples no longer see one another.
+        moved = network.cell(z, h.index_fill(0, torch.tensor([0]), 0.0), statistics)
+        assert torch.equal(moved[1:], fixed[1:])
+        assert not torch.equal(network.cell(z, h.index_fill(0, torch.tensor([0]), 0.0))[1:], fixed[1:])
+
+
+def test_training_batches_are_solved_together() -> None:
+    network = model(solver=SolverConfig(tolerance=1e-5, max_evaluations=60)).train()
+    solution = network.predict(images(16)).solution
+    assert solution.converged.all()
+    assert len(set(solution.evaluations.tolist())) == 1
+    z, h = solution.z.detach(), network.inject(images(16)).detach()
+    torch.testing.assert_close(solution.residual, relative_residual(z, network.cell(z, h)), rtol=1e-3, atol=1e-8)
+
+
+# Whole models
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind: str) -> None:
+    network = model(kind).train()
+    assert kind_of(network.config.stability, network.config.head) == kind
+    prediction = network.predict(images())
+    assert prediction.logits.shape == (8, 3)
+    assert prediction.h.shape == prediction.solution.z.shape == (8, DIM)
+    cross_entropy(prediction.logits, torch.arange(8) % 3).backward()
+    assert prediction.solution.adjoint[0].residual.isfinite().all()
+    for name, parameter in network.named_parameters():
+        if name.startswith("lyapunov") and kind == "lyadeq-anchored":
+            assert parameter.grad is None  # V does not act on the prediction; the decay term of the loss trains it
+        else:
+            assert parameter.grad.isfinite().all(), name
+    assert (network.lyapunov is None) == (KINDS[kind].stability == "none")
+    assert (network.head.rotation is None) == (KINDS[kind].head == "linear")
+
+
+def test_centres_of_the_kinds() -> None:
+    equilibrium = torch.ones(2, DIM)
+    anchored, paper = model("lyadeq-anchored").lyapunov, model("lyadeq").lyapunov
+    assert torch.equal(centre_of(anchored, equilibrium), equilibrium)
+    assert torch.equal(centre_of(paper, equilibrium), torch.zeros(2, DIM))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_are_independent_in_evaluation_mode(kind: str) -> None:
+    network = trained_statistics(model(kind, solver=TIGHT).double())
+    with torch.no_grad():
+        together = network.predict(images().double())
+        assert together.solution.converged.all()
+        for i in range(8):
+            alone = network.predict(images().double()[i : i + 1])
+            torch.testing.assert_close(alone.logits[0], together.logits[i], rtol=0, atol=1e-9)
+            torch.testing.assert_close(alone.solution.z[0], together.solution.z[i], rtol=0, atol=1e-9)
+
+
+def test_a_bad_image_leaves_its_neighbours_alone() -> None:
+    network = trained_statistics(model("lyadeq-anchored"))
+    x = images()
+    with torch.no_grad():
+        clean = network.predict(x)
+        x[3] = torch.nan
+        spoilt = network.predict(x)
+    others = torch.arange(8) != 3
+    assert torch.equal(spoilt.logits[others], clean.logits[others])
+    assert torch.equal(spoilt.solution.status[others], clean.solution.status[others])
+    assert not spoilt.solution.converged[3]
+
+
+@pytest.mark.parametrize("kind", ["deq", "lyadeq", "lyadeq-noorth", "lyadeq-anchored"])
+def test_input_gradients_in_evaluation_mode(kind: str) -> None:
+    """What attacks need."""
+    network = trained_statistics(model(kind, solver=SolverConfig(tolerance=1e-13, max_evaluations=400)).double())
+    x = images(3).double().requires_grad_()
+    assert gradcheck(network, (x,), atol=1e-5, fast_mode=True)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_parameter_gradients_in_training_mode() -> None:
+    """Coupled by BatchNorm: the adjoint equation is that of the whole batch."""
+    network = model("lyadeq", solver=SolverConfig(tolerance=1e-13, max_evaluations=400)).double().train()
+    x, labels = images(5).double(), torch.arange(5) % 3
+
+    def loss() -> Tensor:
+        return cross_entropy(network(x), labels)
+
+    loss().backward()
+    step = 1e-5
+    for name in ("cell.inner.weight", "cell.inner_norm.weight", "cell.outer.bias", "backbone.1.weight"):
+        parameter = network.get_parameter(name)
+        direction = torch.randn(parameter.shape, generator=generator(), dtype=torch.float64)
+        with torch.no_grad():
+            parameter += step * direction
+            above = loss()
+            parameter -= 2 * step * direction
+            below = loss()
+            parameter += step * direction
+        slope = (above - below) / (2 * step)
+        expected = (parameter.grad * direction).sum()
+        torch.testing.assert_close(expected, slope, rtol=1e-5, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 4, 5), (8, 2, 4, 4), (1, 4, 4), (8, 16)])
+def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"reads images \(B, 1, 4, 4\), not"):
+        model().eval()(torch.zeros(shape))
+
+
+def test_normalisation_is_inside() -> None:
+    network = model().eval()
+    same = replace(settings(), mean=(0.0,), std=(1.0,))
+    plain = StabilisedDEQ(same).eval()
+    plain.load_state_dict(network.state_dict() | {"mean": plain.mean, "std": plain.std})
+    x = images()
+    assert torch.equal(network.inject(x), plain.inject((x - network.mean) / network.std))
+
+
+def test_mean_and_std_must_fit_the_channels() -> None:
+    with pytest.raises(ConfigError, match="one number for each of 1 channels"):
+        StabilisedDEQ(settings(mean=(0.5, 0.5)))
+
+
+def test_backbone_alone_runs_in_bfloat16() -> None:
+    network = model("lyadeq-anchored").eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        h = network.inject(images())
+    assert h.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(h, network.inject(images()), rtol=0, atol=0.05)
+
+
+def test_empty_batch() -> None:
+    for kind in KINDS:
+        assert model(kind).eval()(images(0)).shape == (0, 3)
+
+
+def test_equilibrium_without_gradients_carries_none() -> None:
+    network = model().eval()
+    with torch.no_grad():
+        assert not network.predict(images()).solution.z.requires_grad
+    assert network.predict(images()).solution.z.requires_grad
+
+
+# Stability modules
+
+
+class Quadratic(InputConvexLyapunov):
+    """V = eta ||z||^2."""
+
+    def forward(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        return self.eta * offset.square().sum(1), 2 * self.eta * offset
+
+
+def quadratic(alpha: float, centre: str = "origin") -> Quadratic:
+    return Quadratic(DIM, LyapunovConfig(alpha=alpha, eta=0.3), centre)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
+def test_state_reading_of_a_quadratic_is_a_scaling(alpha: float) -> None:
+    z = torch.randn(20, DIM, generator=generator(), dtype=torch.float64)
+    torch.testing.assert_close(stabilise(z, "state", quadratic(alpha)), -alpha / 2 * z)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
+def test_residual_reading_of_a_quadratic_is_a_scaling(alpha: float) -> None:
+    z = torch.randn(20, DIM, generator=generator(), dtype=torch.float64)
+    torch.testing.assert_close(stabilise(z, "residual", quadratic(alpha)), (1 - alpha / 2) * z)
+
+
+def test_readings_of_a_learned_function() -> None:
+    """By their formulas: the projection of z at z, and z - alpha V grad V / ||grad V||^2."""
+    torch.manual_seed(0)
+    function = InputConvexLyapunov(DIM, LyapunovConfig(hidden=5, alpha=0.7), "origin").double()
+    z = torch.randn(20, DIM, generator=generator(), dtype=torch.float64)
+    value, gradient = function(z)
+    unit = gradient / gradient.square().sum(1, keepdim=True)
+    excess = (gradient * z).sum(1) + 0.7 * value
+    assert (excess > 0).all()  # grad V . z >= V >= 0: it always acts
+    torch.testing.assert_close(stabilise(z, "state", function), z - unit * excess[:, None])
+    torch.testing.assert_close(stabilise(z, "residual", function), z - unit * 0.7 * value[:, None])
+
+
+@pytest.mark.parametrize("stability", ["none", "anchored"])
+def test_anchored_leaves_the_equilibrium_alone(stability: str) -> None:
+    z = torch.randn(5, DIM, generator=generator())
+    assert stabilise(z, stability, quadratic(1.0, "equilibrium")) is z
+    assert stabilise(z, "none", None) is z
+
+
+def test_anchored_field_rests_at_the_equilibrium_alone() -> None:
+    network = trained_statistics(model("lyadeq-anchored", solver=TIGHT).double())
+    with torch.no_grad():
+        h = network.inject(images().double())
+        centre = network.solve(h).z
+        field = network.cell(centre, h) - centre
+        assert torch.equal(stabilised_field(field, centre, centre, network.lyapunov), field)
+        for size in (1e-6, 1e-2, 1.0, 100.0):
+            z = centre + size * torch.randn(8, DIM, generator=generator(), dtype=torch.float64)
+            speed = stabilised_field(network.cell(z, h) - z, z, centre, network.lyapunov).norm(dim=1)
+            # grad V . F^ <= -alpha V and ||grad V|| <= 2 k |z - c|, V >= eta |z - c|^2.
+            slowest = network.lyapunov.alpha * network.lyapunov.eta / (2 * network.lyapunov.growth_bound())
+            assert (speed >= slowest * (z - centre).norm(dim=1) * (1 - 1e-9)).all()
+
+
+# Heads
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "orthogonal-direct"])
+@pytest.mark.parametrize(("features", "classes"), [(DIM, 3), (64, 10)])
+def test_orthogonal_weight(name: str, features: int, classes: int) -> None:
+    torch.manual_seed(0)
+    head = Head(name, features, classes)
+    layer = head.rotation if name == "orthogonal" else head.classifier
+    rows = layer.weight.shape[0]
+    assert layer.weight.shape == ((features, features) if name == "orthogonal" else (classes, features))
+    with torch.no_grad():
+        for parameter in layer.parametrizations.weight.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator())  # as a step of training would
+    for width, bound in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
+        weight = head.to(width) and layer.weight
+        assert (weight @ weight.T - torch.eye(rows, dtype=width)).abs().max() < bound
+
+
+def test_orthogonal_head_keeps_distances() -> None:
+    head = Head("orthogonal", DIM, 3).double()
+    z = torch.randn(10, DIM, generator=generator(), dtype=torch.float64)
+    torch.testing.assert_close(torch.cdist(head.rotate(z), head.rotate(z)), torch.cdist(z, z))
+    assert Head("linear", DIM, 3).rotate(z) is z
+
+
+def test_orthogonal_direct_needs_features_for_its_classes() -> None:
+    with pytest.raises(ConfigError, match="not 6 for 7: use head orthogonal"):
+        Head("orthogonal-direct", 6, 7)
+
+
+# Backbones
+
+
+@pytest.mark.parametrize("features", [64, 128])
+def test_resnet20(features: int) -> None:
+    backbone = ResNet20((3, 32, 32), features)
+    count = sum(parameter.numel() for parameter in backbone.parameters())
+    # He et al. 2016, table 6: 0.27 M with a classifier of 64 -> 10 (650); here with shortcuts that are convolutions.
+    assert count + 650 == pytest.approx(0.27e6, rel=0.02) if features == 64 else count < 0.29e6
+    assert backbone.eval()(torch.rand(2, 3, 32, 32)).shape == (2, features)
+    layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    assert len(layers) == 19
+
+
+def test_resnet20_in_a_model() -> None:
+    torch.manual_seed(0)
+    config = replace(settings(), backbone="resnet20", image_shape=(1, 8, 8))
+    network = StabilisedDEQ(config).train()
+    logits = network(images(4, shape=(1, 8, 8)))
+    cross_entropy(logits, torch.arange(4) % 3).backward()
+    assert network.backbone.stem[0].weight.grad.abs().max() > 0
+
+
+def test_resnet20_refuses_tiny_images() -> None:
+    with pytest.raises(ConfigError, match="at least 8 x 8 pixels, not 4 x 4: use backbone fcn"):
+        build_backbone("resnet20", (1, 4, 4), 64)
+
+
+def test_fully_connected() -> None:
+    backbone = build_backbone("fcn", (1, 28, 28), 64)
+    assert isinstance(backbone, FullyConnected)
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 784 * 64 + 64
+    assert backbone(torch.zeros(3, 1, 28, 28)).shape == (3, 64)
+
+
+# Kinds
+
+
+def test_the_five_kinds() -> None:
+    assert list(KINDS) == ["deq", "deq-orth", "lyadeq-noorth", "lyadeq", "lyadeq-anchored"]
+    for name, kind in KINDS.items():
+        assert kind_of(kind.stability, kind.head) == name
+
+
+def configured(kind: str, **architecture: Any) -> ModelConfig:
+    return model_config(kind, ArchitectureConfig(**architecture), image_shape=SHAPE, classes=3, mean=(0.5,), std=(0.5,))
+
+
+def test_variants_of_a_kind() -> None:
+    config = configured("lyadeq", stability="residual", head="orthogonal-direct")
+    assert (config.stability, config.head) == ("residual", "orthogonal-direct")
+    assert kind_of(config.stability, config.head) == "lyadeq"
+    assert kind_of("residual", "linear") == "lyadeq-noorth"
+    assert kind_of("anchored", "linear") == "anchored stability, linear head"
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "message"),
+    [
+        ("deq", {"stability": "anchored"}, "kind deq has stability none, not anchored"),
+        ("deq", {"head": "orthogonal"}, "kind deq has head linear, not orthogonal"),
+        ("lyadeq", {"stability": "anchored"}, "kind lyadeq has stability state or residual, not anchored"),
+        ("lyadeq-anchored", {"head": "linear"}, "has head orthogonal or orthogonal-direct, not linear"),
+        ("lyadeq-anchord", {}, "unknown kind 'lyadeq-anchord': did you mean 'lyadeq-anchored'"),
+    ],
+)
+def test_contradictions_are_refused(kind: str, architecture: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configured(kind, **architecture)
+
+
+def test_architecture_reaches_the_model() -> None:
+    config = configured("deq", state_dim=17, solver=SolverConfig(name="broyden"), lyapunov=LyapunovConfig(eta=0.7))
+    assert (config.state_dim, config.solver.name, config.lyapunov.eta) == (17, "broyden", 0.7)
+    assert config.image_shape == SHAPE
