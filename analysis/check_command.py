@@ -77,7 +77,7 @@ def check(
     from analysis.foreign_claims import Subject, judge_claims
     from analysis.foreign_function import load_function
 
-    _require_options(dim, alpha, radius, box, sublevel, budget, json)
+    _require_options(alpha, radius, box, sublevel, budget, json)
     names = _claim_names(claims, dynamics, alpha, sublevel)
     origin = torch.tensor(_numbers("--center", center, dim), dtype=torch.float64)
     value = load_function(function, dim, "value")
@@ -99,7 +99,6 @@ def check(
 
 
 def _require_options(
-    dim: int,
     alpha: float | None,
     radius: float | None,
     box: str | None,

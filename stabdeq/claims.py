@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stabdeq.solvers.solution import norm
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -55,16 +57,16 @@ def decay(gradient: Tensor, velocity: Tensor, value: Tensor, alpha: float) -> Vi
     The scale is ||grad V|| ||F|| + alpha |V|, the magnitude within which rounding is felt (theory: projection).
     """
     derivative = (gradient * velocity).sum(1)
-    scale = gradient.norm(dim=1) * velocity.norm(dim=1) + alpha * value.abs()
+    scale = norm(gradient) * norm(velocity) + alpha * value.abs()
     return Violation(derivative + alpha * value, scale)
 
 
 def decrease(gradient: Tensor, velocity: Tensor) -> Violation:
     """V-dot = grad V . F < 0. ``gradient``, ``velocity`` (B, n). Excess 0 (V-dot = 0) violates the strict claim."""
-    return Violation((gradient * velocity).sum(1), gradient.norm(dim=1) * velocity.norm(dim=1))
+    return Violation((gradient * velocity).sum(1), norm(gradient) * norm(velocity))
 
 
 def equilibrium(velocity: Tensor, reference: Tensor) -> Violation:
     """F(c) = 0. ``velocity`` (B, n) is F at the centre, ``reference`` (B,) the magnitude of the terms it is summed from."""
-    speed = velocity.norm(dim=1)
+    speed = norm(velocity)
     return Violation(speed, reference + speed)

@@ -590,6 +590,12 @@ def test_short_memory_on_maps_far_from_normal(seed: int, size: int, radius: floa
     converges_where_picard_does(f, size, [Broyden(memory=2), Broyden(memory=3), Anderson(window=1), Anderson(window=2)])
 
 
+def test_best_state_may_lie_where_picard_cycles() -> None:
+    """Found by search: from the start Picard converges, from the best state of a short-memory Broyden it never does."""
+    f = random_contraction(6352, 4, 0.9, 3.0, "relu")
+    converges_where_picard_does(f, 4, [Broyden(memory=3), Broyden(), Anderson()])
+
+
 def test_jordan_block_whose_residual_rises_first() -> None:
     matrix = 0.5 * torch.eye(6, dtype=torch.float64) + torch.diag(torch.full((5,), 4.0, dtype=torch.float64), 1)
     offset = torch.ones(1, 6, dtype=torch.float64)

@@ -69,7 +69,7 @@ def solve(
     """
     _require_resolvable(tolerance, z0)
     shape = z0.shape
-    z = z0.flatten(1)
+    z = start = z0.flatten(1)
     memory = solver.init(z)
     progress = _start(z)
     residuals = []
@@ -90,7 +90,7 @@ def solve(
         active = progress.status == Status.max_steps
         if not active.any():
             break
-        z, memory = _advance(solver, progress, z, fz, memory, setback, active)
+        z, memory = _advance(solver, progress, start, z, fz, memory, setback, active)
     met = progress.residual <= tolerance
     stuck = (progress.status == Status.max_steps) & (progress.since_better >= PATIENCE)
     solution = Solution(
@@ -171,6 +171,7 @@ def _stop_hopeless(progress: _Progress, judged: Tensor, runaway: Tensor, safegua
 def _advance(
     solver: Solver,
     progress: _Progress,
+    start: Tensor,
     z: Tensor,
     fz: Tensor,
     memory: Any,
@@ -179,15 +180,18 @@ def _advance(
 ) -> tuple[Tensor, Any]:
     """Return the next states: the solver's proposal, or a plain step where the safeguard prescribes one.
 
-    A sample that is thrown back, or sees no better state for long, restarts from its best state with an empty history and
-    takes plain Picard steps, twice as many after every restart. So it does in the end what Picard does from there.
+    A sample that is thrown back restarts from its best state, and one that sees no better state for long from the very
+    start, with an empty history. It takes plain Picard steps, twice as many after every restart. So it does in the end
+    what Picard does, and converges wherever Picard does.
     """
     proposal, memory = solver.step(z, fz, memory)
     plain = progress.picard_left > 0
     following = torch.where(plain[:, None], fz, proposal)
     stale = plain | setback
     if solver.safeguarded and bool(stale.any()):
-        following = torch.where(setback[:, None], progress.fz, following)
+        # The best state may lie where Picard cycles; the start does not, where Picard converges at all.
+        again = torch.where((progress.since_better > PATIENCE)[:, None], start, progress.fz)
+        following = torch.where(setback[:, None], again, following)
         memory = solver.forget(memory, stale)
         progress.restarts = progress.restarts + setback
         progress.picard_left = torch.where(setback, 2**progress.restarts, (progress.picard_left - 1).clamp(min=0))
