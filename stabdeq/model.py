@@ -97,7 +97,11 @@ class StabilisedDEQ(nn.Module):
         settings = self.config.solver
         solver = build_solver(settings)
 
+        training = self.training
+
         def f(z: Tensor) -> Tensor:
+            if self.training != training:  # the backward pass would differentiate another cell
+                raise ConfigError("the model changed between train() and eval() since the forward pass: run it again first")
             return self.cell(z, h)
 
         with torch.no_grad():

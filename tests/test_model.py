@@ -450,3 +450,15 @@ def test_architecture_reaches_the_model() -> None:
     config = configured("deq", state_dim=17, solver=SolverConfig(name="broyden"), lyapunov=LyapunovConfig(eta=0.7))
     assert (config.state_dim, config.solver.name, config.lyapunov.eta) == (17, "broyden", 0.7)
     assert config.image_shape == SHAPE
+
+
+def test_a_change_of_mode_before_the_backward_pass_is_refused() -> None:
+    torch.manual_seed(0)
+    config = model_config(
+        "deq", ArchitectureConfig(state_dim=6), image_shape=(1, 4, 4), classes=3, mean=(0.5,), std=(0.3,)
+    )
+    model = StabilisedDEQ(config).train()
+    loss = model(torch.rand(5, 1, 4, 4)).square().sum()
+    model.eval()
+    with pytest.raises(ConfigError, match="run it again"):
+        loss.backward()

@@ -604,3 +604,12 @@ def test_jordan_block_whose_residual_rises_first() -> None:
         solution = solve(affine(matrix, offset), 0 * offset, solver, tolerance=1e-9, max_evaluations=400)
         assert solution.converged.all(), solver
         torch.testing.assert_close(solution.z, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("start", "tolerance", "said"),
+    [(torch.zeros(3), 1e-3, "add a dimension"), (torch.zeros(3, 1), float("nan"), "is below what")],
+)
+def test_states_without_components_and_nan_tolerances_are_refused(start: Tensor, tolerance: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        solve(lambda z: z / 2, start, Anderson(), tolerance=tolerance, max_evaluations=5)

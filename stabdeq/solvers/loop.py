@@ -67,7 +67,7 @@ def solve(
     equations. With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is
     below what the dtype resolves, or f changes shape or dtype.
     """
-    _require_resolvable(tolerance, z0)
+    _require_solvable(tolerance, z0)
     shape = z0.shape
     z = start = z0.flatten(1)
     memory = solver.init(z)
@@ -105,9 +105,11 @@ def solve(
     return solution
 
 
-def _require_resolvable(tolerance: float, z: Tensor) -> None:
+def _require_solvable(tolerance: float, z: Tensor) -> None:
+    if z.dim() < 2:
+        raise ConfigError(f"expected states of shape (B, n) or (B, *), not {tuple(z.shape)}: add a dimension")
     resolvable = 4 * torch.finfo(z.dtype).eps
-    if tolerance < resolvable:
+    if not tolerance >= resolvable:
         raise ConfigError(
             f"tolerance {tolerance:g} is below what {z.dtype} resolves ({resolvable:.1e}): raise it, or use float64"
         )
