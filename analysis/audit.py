@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from analysis.findings import CheckResult, exit_code
+from analysis.findings import CheckResult, Finding, Verdict, exit_code
 from analysis.structure import is_structured
 from analysis.subject import Subject, solve_accurately
 from stabdeq.checkpoint import library_versions
 from stabdeq.errors import ConfigError, DataError, closest
-from stabdeq.model import EquilibriumModel
+from stabdeq.model import EquilibriumModel, StabilisedDEQ
 
 SCHEMA = 1
 # In the order in which a reader wants them; each is a module analysis.checks.NAME with a function ``check``.
@@ -34,8 +34,7 @@ def claims_of(model: EquilibriumModel) -> frozenset[str]:
     lyapunov = model.lyapunov
     if lyapunov is not None:
         claims |= {"equilibrium.preserved", "spectrum.stable"}
-    rotation = getattr(getattr(model, "head", None), "rotation", None)
-    if rotation is not None:
+    if isinstance(model, StabilisedDEQ) and model.head.rotation is not None:
         anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
         claims.add("separation.isometry" if anchored else "separation.increases")
     return frozenset(claims)
@@ -76,6 +75,7 @@ def audit_model(
         reason = _reason_to_skip(subject, name)
         if reason:
             report["skipped"].append({"check": name, "reason": reason})
+            findings += _left_open(subject, name, reason)
             continue
         result = _run(subject, name)
         findings += result.findings
@@ -131,6 +131,18 @@ def _reason_to_skip(subject: Subject, name: str) -> str | None:
     if name not in ("equilibrium", "convergence", "positivity", "convexity") and not len(subject.found):
         return "no equilibrium was found, so there is nothing to look at"
     return None
+
+
+def _left_open(subject: Subject, name: str, reason: str) -> list[Finding]:
+    """Return the finding of a check that had to be skipped though the model makes claims there: nobody is to read a pass."""
+    if name in NEED_LYAPUNOV and subject.lyapunov is None:
+        return []
+    claim = f"What the check {name} judges."
+    common = {"check": name, "name": "not judged", "claim": claim, "dtype": "float64", "seed": subject.seed}
+    evidence = f"Not judged: {reason}."
+    return [
+        Finding(verdict=Verdict.INCONCLUSIVE, margin=None, evidence=evidence, samples=0, tolerance=0.0, **common)  # pyrefly: ignore
+    ]
 
 
 def _run(subject: Subject, name: str) -> CheckResult:

@@ -23,8 +23,8 @@ def audit(
 ) -> None:
     """Judge the claims of a checkpoint; writes report.json and report.html.
 
-    Exits with 0 where no claim is refuted and none is inconclusive, 1 where one is refuted, 3 where one is inconclusive, 2 on a
-    usage error.
+    Exits with 0 where no claim is refuted and none is inconclusive, 1 where one is refuted, 3 where one is inconclusive or
+    none was judged, 2 on a usage error.
 
     Parameters
     ----------

@@ -181,12 +181,12 @@ def _publish(findings: list[Any], json_path: Path | None) -> None:
     """Print the table of verdicts and, where asked, write the findings."""
     import json
     import os
+    from dataclasses import asdict
 
-    from analysis.findings import as_json
     from analysis.reading import EXPECTED_KEYS, SCHEMA
     from analysis.terminal import print_verdicts
 
-    report = {"schema": SCHEMA, "findings": [as_json(finding) for finding in findings]}
+    report = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
     # What only the audit of a checkpoint has is empty here, not missing.
     print_verdicts(dict.fromkeys(EXPECTED_KEYS) | report)
     if json_path is None:

@@ -1,6 +1,6 @@
 """Findings: what an audit says of a claim, with one of four verdicts."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -57,17 +57,12 @@ class CheckResult:
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """Return 1 where a claim is refuted, else 3 where one is inconclusive, else 0.
+    """Return 1 where a claim is refuted, else 3 where one is inconclusive or none was judged, else 0.
 
     >>> exit_code([])
-    0
+    3
     """
     verdicts = {finding.verdict for finding in findings}
     if Verdict.REFUTED in verdicts:
         return 1
-    return 3 if Verdict.INCONCLUSIVE in verdicts else 0
-
-
-def as_json(value: Finding | Measurement) -> dict[str, Any]:
-    """Return the plain dictionary that ``report.json`` holds."""
-    return asdict(value)
+    return 3 if Verdict.INCONCLUSIVE in verdicts or not verdicts else 0

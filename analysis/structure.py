@@ -1,11 +1,21 @@
 """What the weights of this library's V prove by themselves."""
 
+import torch
+
+from stabdeq.input_convex import InputConvexNetwork
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 
 
 def is_structured(lyapunov: LyapunovFunction | None) -> bool:
-    """Return whether ``lyapunov`` is of the family whose properties hold for all weights."""
-    return type(lyapunov) is InputConvexLyapunov
+    """Return whether ``lyapunov`` is of the family whose properties hold for all finite weights, altered in nothing."""
+    return (
+        isinstance(lyapunov, InputConvexLyapunov)
+        and type(lyapunov) is InputConvexLyapunov
+        and type(lyapunov.network) is InputConvexNetwork
+        and not {"forward"} & (vars(lyapunov).keys() | vars(lyapunov.network).keys())
+        and min(lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing) > 0
+        and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
+    )
 
 
 def growth(lyapunov: LyapunovFunction) -> str:

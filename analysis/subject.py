@@ -14,6 +14,7 @@ from stabdeq.stability import centre_of, stabilised_field
 
 TOLERANCE = 1e-11  # residual to which an audit solves for equilibria, in float64
 MAX_EVALUATIONS = 1000
+DENSE = 1024  # largest state whose Jacobian is formed whole
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,21 @@ class Subject:
         h = self.h[self.found[which]]
         state = z.view(len(z), *self.solution.z.shape[1:])
         return self.model.cell(state, h).flatten(1) - z
+
+    def cell_at(self, position: int) -> Callable[[Tensor], Tensor]:
+        """Return z -> f(z, h) on flat states (B, n), all with the features of the equilibrium ``position``."""
+        h = self.h[self.found[position]]
+
+        def cell(z: Tensor) -> Tensor:
+            state = z.reshape(-1, *self.solution.z.shape[1:])
+            return self.model.cell(state, h.expand(len(z), *h.shape)).flatten(1)
+
+        return cell
+
+    def jacobian(self, z: Tensor, position: int) -> Tensor:
+        """Return df/dz (n, n) at ``z`` (n,): one vector-Jacobian product of n copies, a row from each."""
+        pull_back = torch.func.vjp(self.cell_at(position), z.expand(self.dim, self.dim))[1]
+        return pull_back(torch.eye(self.dim, dtype=torch.float64))[0]
 
     def stabilised(self, z: Tensor, which: Tensor) -> Tensor:
         """Return the stabilised field F^(z, h), (B, n)."""

@@ -101,7 +101,9 @@ class StabilisedDEQ(nn.Module):
 
         def f(z: Tensor) -> Tensor:
             if self.training != training:  # the backward pass would differentiate another cell
-                raise ConfigError("the model changed between train() and eval() since the forward pass: run it again first")
+                raise ConfigError(
+                    "the model changed between train() and eval() since the forward pass: run it again first"
+                )
             return self.cell(z, h)
 
         with torch.no_grad():

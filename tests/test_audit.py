@@ -313,3 +313,70 @@ def test_the_audit_is_reproducible() -> None:
 def test_every_check_is_a_module_and_every_kind_can_be_audited() -> None:
     for kind in KINDS:
         assert findings(audit_model(our_model(kind), *images(6), checks=CHECKS))
+
+
+@pytest.mark.parametrize("checks", [["spectrum", "separation"], ["decay"]])
+def test_a_check_that_could_not_look_leaves_the_audit_open(checks: list[str]) -> None:
+    model = ForeignModel(lambda z, h: z + 1 + h, (3,), Quadratic("equilibrium"))
+    assert audit_model(model, *images(), checks=checks)["exit_code"] == 3
+
+
+def test_an_audit_that_judged_nothing_is_no_pass() -> None:
+    assert audit_model(our_model("deq"), *images(), checks=["positivity"])["exit_code"] == 3
+
+
+def test_a_flat_equilibrium_is_not_taken_for_two() -> None:
+    model = ForeignModel(lambda z, h: z - 0.1 * (z - h) ** 3, (1,))
+    assert findings(audit_model(model, *images(), checks=["equilibrium"]))["equilibrium.unique"]["verdict"] != "REFUTED"
+    runaway = ForeignModel(lambda z, h: z + torch.exp(-z), (1,))
+    found = findings(audit_model(runaway, *images(), checks=["equilibrium"]))
+    assert {finding["verdict"] for finding in found.values()} == {"INCONCLUSIVE"}
+
+
+def test_a_field_that_is_not_finite_ends_the_flow_inconclusive() -> None:
+    class Broken(Quadratic):
+        def __call__(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = super().__call__(offset)
+            return torch.where(value > 0.1, torch.nan, value), gradient
+
+    model = ForeignModel(lambda z, h: 0.5 * z + h, (2,), Broken("equilibrium"))
+    report = audit_model(model, *images(), checks=["decay"])
+    assert findings(report)["decay.flow"]["verdict"] == "INCONCLUSIVE"
+    assert measurements(report)["decay.unprojected field"]["value"] > 0
+    negative = ForeignModel(lambda z, h: 2 * z + h, (2,), Quadratic("equilibrium", weight=-1.0))
+    assert findings(audit_model(negative, *images(), checks=["decay"]))["decay.flow"]["verdict"] == "INCONCLUSIVE"
+
+
+def test_a_solver_that_lies_is_refuted() -> None:
+    class Liar(ForeignModel):
+        def solve(self, h: Tensor) -> Solution:
+            zeros = torch.zeros(len(h), dtype=torch.int64)
+            return Solution(torch.full_like(h, 7), torch.zeros(len(h), dtype=h.dtype), zeros, zeros)
+
+    own = findings(audit_model(Liar(lambda z, h: 0.5 * z + h, (2,)), *images(), checks=["convergence"]))
+    assert own["convergence.own solver"]["verdict"] == "REFUTED"
+    assert "called converged" in own["convergence.own solver"]["evidence"]
+
+
+def test_structure_proves_nothing_of_an_altered_or_broken_v() -> None:
+    model = our_model("lyadeq-anchored")
+    assert model.lyapunov is not None
+    with torch.no_grad():
+        model.lyapunov.network.raw_mix.fill_(torch.nan)
+    assert findings(audit_model(model, *images(), checks=["equilibrium"]))["equilibrium.unique"]["verdict"] != "PROVED"
+    flat = our_model("lyadeq-anchored")
+    assert flat.lyapunov is not None
+    flat.lyapunov.eta = 0.0
+    assert findings(audit_model(flat, *images(), checks=["equilibrium"]))["equilibrium.unique"]["verdict"] != "PROVED"
+
+
+def test_a_foreign_head_and_config_are_left_alone() -> None:
+    model = ForeignModel(lambda z, h: 0.5 * z + h, (2,))
+    model.head, model.config = torch.nn.Linear(2, 2), object()  # pyrefly: ignore
+    assert measurements(audit_model(model, *images(), checks=["separation", "convergence"]))
+
+
+def test_a_defective_eigenvalue_does_not_hide_a_contraction() -> None:
+    shift = 0.5 * torch.diag(torch.ones(5, dtype=torch.float64), 1)
+    model = ForeignModel(lambda z, h: z @ shift.T + h, (6,), Quadratic("equilibrium"))
+    assert findings(audit_model(model, *images(), checks=["spectrum"]))["spectrum.stable"]["verdict"] == "SUPPORTED"

@@ -5,10 +5,11 @@ from torch import Tensor
 
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.subject import TOLERANCE, Subject, solve_accurately
+from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from stabdeq.solvers import Status, norm, relative_residual
 
 RESTARTS = 8
+KNOWN = 1e-3  # relative error, by Newton's step, up to which a state counts as known
 DISTINCT = 1e-6  # relative distance beyond which two converged equilibria differ
 
 
@@ -44,7 +45,8 @@ def _exists(subject: Subject) -> Finding:
     replayed = [_replayed_residual(subject, position) for position in subject.found.tolist()]
     worst = max(replayed, default=float("inf"))
     common = {"samples": count, "tolerance": TOLERANCE}
-    if found == count and worst <= 10 * TOLERANCE:
+    vague = [position for position in range(found) if _is_vague(subject, position)]
+    if found == count and worst <= 10 * TOLERANCE and not vague:
         bound = clopper_pearson_upper(0, count)
         evidence = (
             f"All {count} images: residual at most {worst:.1e} relative to the state, evaluated anew one image at a time. "
@@ -62,9 +64,14 @@ def _exists(subject: Subject) -> Finding:
     if found < count:
         position = int((~subject.solution.converged).nonzero()[0])
         reason = f"No equilibrium was found for some images: {subject.solution.describe_failures()}."
-    else:
+    elif worst > 10 * TOLERANCE:
         position = int(subject.found[replayed.index(worst)])
         reason = f"Evaluated one image at a time the residual is {worst:.1e}, not that of the batch: the cell couples samples."
+    else:
+        position = int(subject.found[vague[0]])
+        reason = (
+            f"For {len(vague)} images Newton's step is large where the residual is small: no equilibrium need be near."
+        )
     witness = {
         "image": int(subject.indices[position]),
         "residual": float(subject.solution.residual[position]),
@@ -81,6 +88,11 @@ def _exists(subject: Subject) -> Finding:
         witness=witness,
         **common,
     )
+
+
+def _is_vague(subject: Subject, position: int) -> bool:
+    z = subject.equilibria[position]
+    return subject.dim <= DENSE and not _state_error(subject, z, position) <= KNOWN * max(1.0, float(z.norm()))
 
 
 def _replayed_residual(subject: Subject, position: int) -> float:
@@ -161,10 +173,18 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, obje
     other = restarts.states[position, restart]
     residual = float(norm(subject.field(other[None], torch.tensor([position]))))
     distance = float(restarts.distance[position, restart])
+    apart = float((other - subject.equilibria[position]).norm())
+    error = _state_error(subject, subject.equilibria[position], position) + _state_error(subject, other, position)
     image = int(subject.indices[subject.found[position]])
+    if not error <= min(apart / 100, KNOWN * max(1.0, float(subject.equilibria[position].norm()))):
+        evidence = (
+            f"At test image {image} two restarts end {apart:.3g} apart, both with a small residual, but the residual there says "
+            f"little about the state (its error may be {error:.1e}): one flat equilibrium, two, or none."
+        )
+        return {"verdict": Verdict.INCONCLUSIVE, "margin": None, "evidence": evidence}
     evidence = (
         f"Test image {image} has two equilibria {distance:.3g} apart relative to the first's norm; at the second, evaluated anew, "
-        f"||f(z) - z|| = {residual:.1e}. {restarts.measurement.text}."
+        f"||f(z) - z|| = {residual:.1e}, so it is known to {error:.1e}. {restarts.measurement.text}."
     )
     witness = {
         "image": image,
@@ -174,6 +194,15 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, obje
         "replayed_residual": residual,
     }
     return {"verdict": Verdict.REFUTED, "margin": -distance, "evidence": evidence, "witness": witness}
+
+
+def _state_error(subject: Subject, z: Tensor, position: int) -> float:
+    """Return how far ``z`` (n,) may be from an equilibrium: the length of Newton's step, infinite where it is not computed."""
+    if subject.dim > DENSE or not bool(torch.isfinite(z).all()):
+        return float("inf")
+    matrix = torch.eye(subject.dim, dtype=torch.float64) - subject.jacobian(z, position)
+    field = subject.field(z[None], torch.tensor([position])).squeeze(0)
+    return float(torch.linalg.lstsq(matrix, field[:, None], driver="gelsd").solution.norm())
 
 
 def _preserved(subject: Subject) -> Finding:
