@@ -163,4 +163,5 @@ def _expected_exit_code(report: dict[str, Any]) -> int:
     counts = verdict_counts(report)
     if counts["REFUTED"]:
         return 1
-    return 3 if counts["INCONCLUSIVE"] or counts.get("UNKNOWN") else 0
+    judged = sum(counts.values())
+    return 3 if counts["INCONCLUSIVE"] or counts.get("UNKNOWN") or not judged else 0
