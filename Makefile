@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -35,6 +35,23 @@ lint: $(VENV)/.tested
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules stabdeq analysis train
+
+# Our solvers against TorchDEQ and SciPy, a quarter of an hour; `make bench DATA=DIR` takes MNIST from there as well.
+$(VENV)/.benched: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group bench
+	touch $@
+
+BENCH_DIGITS := runs/digits-deq-seed0/checkpoint.safetensors
+BENCH_MNIST := $(if $(DATA),runs/mnist-deq-seed0/checkpoint.safetensors)
+
+$(BENCH_DIGITS): | $(VENV)/.benched
+	$(BIN)/stabdeq train digits --kind deq --seed 0
+
+runs/mnist-deq-seed0/checkpoint.safetensors: | $(VENV)/.benched
+	$(BIN)/stabdeq train mnist --kind deq --seed 0 --data-dir $(DATA)
+
+bench: $(VENV)/.benched $(BENCH_DIGITS) $(BENCH_MNIST)
+	KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks --digits $(BENCH_DIGITS) $(if $(DATA),--mnist $(BENCH_MNIST) --data-dir $(DATA))
 
 clean:
 	rm -rf $(VENV) runs

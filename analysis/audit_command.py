@@ -56,7 +56,7 @@ def audit(
     loaded = load_checkpoint(checkpoint)
     folder = out or checkpoint.parent
     _require_writable(folder)
-    images, labels, indices = _draw_images(loaded, data_dir, samples, seed)
+    images, labels, indices = draw_images(loaded, data_dir, samples, seed)
     console = Console()
     with console.status("auditing") as status:
         report = audit_model(
@@ -68,7 +68,7 @@ def audit(
             seed=seed,
             on_check=lambda name: status.update(f"auditing: {name} ({wanted.index(name) + 1} of {len(wanted)})"),
         )
-    report["checkpoint"] = _describe(checkpoint, loaded)
+    report["checkpoint"] = describe(checkpoint, loaded)
     paths = write_report(report, folder)
     print_verdicts(report, console)
     for path in paths:
@@ -88,7 +88,7 @@ def _require_writable(folder: Path) -> None:
         raise ConfigError(f"--out {folder}: cannot be written to: name another folder")
 
 
-def _draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed: int) -> tuple[Any, Any, Any]:
+def draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed: int) -> tuple[Any, Any, Any]:
     """Return random test images in [0, 1], their labels and their places in the test split."""
     import torch
 
@@ -105,7 +105,7 @@ def _draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 
 
-def _describe(path: Path, loaded: "Checkpoint") -> dict[str, Any]:
+def describe(path: Path, loaded: "Checkpoint") -> dict[str, Any]:
     from dataclasses import asdict
     from hashlib import sha256
 

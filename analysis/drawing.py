@@ -1,4 +1,4 @@
-"""Canvas of the report's figures: axes in the page's own colours, and a matplotlib figure as inline SVG.
+"""Canvas of the figures: axes in the page's own colours, and a matplotlib figure as inline SVG or as a file.
 
 Colours are CSS variables of the page, so that one drawing reads in a light and in a dark scheme. matplotlib
 knows no such variables: figures are drawn in the stand-in colours below, which :func:`inline_svg` replaces.
@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 INK, MUTED, RULE = "#010101", "#010102", "#010103"
 SERIES = ("#010111", "#010112", "#010113", "#010114")
+# In a file of its own a figure has the colours of the page's light scheme (report.css).
+PAPER = {
+    INK: "#1d2229",
+    MUTED: "#59616c",
+    RULE: "#dfe1e4",
+    **dict(zip(SERIES, ("#0b6bb8", "#c8500a", "#00805e", "#8a4a86"), strict=True)),
+}
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), "-.")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)
@@ -54,10 +61,14 @@ class Drawing:
 
 
 @contextmanager
-def page_style() -> Iterator[None]:
-    """Set matplotlib up for the page; figures are both drawn and saved within this context."""
+def page_style(colours: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Set matplotlib up for the page; figures are both drawn and saved within this context.
+
+    ``colours`` replace the stand-ins where a figure is a file of its own (``PAPER``).
+    """
     import matplotlib
 
+    ink, muted, rule = ((colours or {}).get(stand_in, stand_in) for stand_in in (INK, MUTED, RULE))
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": "stabdeq",
@@ -66,20 +77,20 @@ def page_style() -> Iterator[None]:
         # A class may be called "$\\frac": names are text, never formulas.
         "text.parse_math": False,
         "text.usetex": False,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": MUTED,
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": muted,
         "axes.unicode_minus": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": RULE,
+        "grid.color": rule,
         "grid.linewidth": 0.8,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
+        "xtick.color": muted,
+        "ytick.color": muted,
+        "xtick.labelcolor": muted,
+        "ytick.labelcolor": muted,
         "lines.linewidth": 2.0,
         "legend.fontsize": 11.5,
         "legend.handlelength": 2.6,
@@ -143,6 +154,14 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
     box = re.search(r'viewBox="[^"]*"', svg)
     opening = f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(alternative)}">'
     return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1).strip()
+
+
+def file_content(figure: "Figure", suffix: str) -> bytes:
+    """Return ``figure`` as the content of a file, ".svg" or ".png", on white paper; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if suffix == ".svg" else {}
+    figure.savefig(buffer, format=suffix[1:], dpi=160, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
 
 
 def _variable(stand_in: str) -> str:

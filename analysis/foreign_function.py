@@ -97,7 +97,7 @@ def load_function(location: str, dim: int, output: Output) -> ForeignFunction:
         ConfigError: it is not found or not callable, or it is random or couples the states of a batch.
         EvaluationError: at the first states it raises, or returns a wrong shape or complex numbers.
     """
-    found = _made(_find(location), location)
+    found = _made(find_object(location, "energy:V"), location)
     trial = _trial_states(dim)
     function = _adapted(found, location, dim, output, trial)
     first = function(trial)
@@ -105,10 +105,11 @@ def load_function(location: str, dim: int, output: Output) -> ForeignFunction:
     return function
 
 
-def _find(location: str) -> Any:
+def find_object(location: str, example: str) -> Any:
+    """Return what stands at ``location``, "module:name", the current folder included; ``example`` is one, for the error."""
     module_name, _, attribute = location.partition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"expected MODULE:NAME, such as energy:V, got {location!r}")
+        raise ConfigError(f"expected MODULE:NAME, such as {example}, got {location!r}")
     module = _import(module_name.removesuffix(".py"))
     found: Any = module
     for part in attribute.split("."):
@@ -137,18 +138,22 @@ def _import(name: str) -> ModuleType:
 
 def _made(found: Any, location: str) -> Callable[[Any], Any]:
     """Return the function itself: a factory's product, a module ready for evaluation."""
-    if isinstance(found, type) or (callable(found) and _takes_nothing(found)):
-        try:
-            found = found()
-        except Exception as error:
-            raise ConfigError(
-                f"{location}, called without arguments, raises {type(error).__name__}: {error}"
-            ) from error
+    found = made_by_factory(found, location)
     if not callable(found):
         raise ConfigError(f"{location} is a {type(found).__name__}; expected a function, a module or a factory of one")
     if isinstance(found, nn.Module):
         return copy.deepcopy(found).double().eval().requires_grad_(False)
     return found
+
+
+def made_by_factory(found: Any, location: str) -> Any:
+    """Return what ``found`` makes where it is a factory, a class or a function without arguments; else ``found`` itself."""
+    if not (isinstance(found, type) or (callable(found) and _takes_nothing(found))):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise ConfigError(f"{location}, called without arguments, raises {type(error).__name__}: {error}") from error
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:

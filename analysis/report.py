@@ -71,9 +71,9 @@ def write_report(report: dict[str, Any], out_dir: Path) -> tuple[Path, Path]:
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     json_path, html_path = out_dir / "report.json", out_dir / "report.html"
-    text = json.dumps(_strict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(json_path, text)
-    _replace(html_path, render_html(json.loads(text)))
+    text = strict_json(report)
+    replace_file(json_path, encoded(text))
+    replace_file(html_path, encoded(render_html(json.loads(text))))
     return json_path, html_path
 
 
@@ -111,6 +111,11 @@ def render_html(report: dict[str, Any]) -> str:
     return page + "\n"
 
 
+def strict_json(value: Any) -> str:
+    """Return ``value`` as JSON, a float that is not finite as the string "nan", "inf" or "-inf"."""
+    return json.dumps(_strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _strict(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
@@ -121,12 +126,17 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, text: str) -> None:
+def encoded(text: str) -> bytes:
+    """Return ``text`` in UTF-8, which a lone surrogate has not: its backslash form is what JSON writes for it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``content`` whole or not at all: under a temporary name, which is then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            # A lone surrogate has no UTF-8; its backslash form is what JSON writes for it.
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,5 +1,6 @@
 """The verdict table in the terminal: coloured where there is one, plain text where the output is piped."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from analysis.reading import (
@@ -43,12 +44,16 @@ def print_verdicts(report: dict[str, Any], console: "Console | None" = None) -> 
     """
     from rich.console import Console
 
-    console = console or Console()
+    print_everywhere(lambda console: _print_all(report, console), console or Console())
+
+
+def print_everywhere(print_all: Callable[["Console"], None], console: "Console") -> None:
+    """Print by ``print_all``; where the console is no terminal or lacks Unicode, without trailing blanks and with "?"."""
     if console.is_terminal and _speaks_unicode(console):
-        _print_all(report, console)
+        print_all(console)
         return
     with console.capture() as captured:
-        _print_all(report, console)
+        print_all(console)
     plain = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
     # What the output's encoding lacks becomes "?": better than an error at the end of a long audit.
     console.file.write(plain.encode(console.encoding, "replace").decode(console.encoding))

@@ -16,6 +16,11 @@ COMMANDS = (
     ("train", "train.command:train", "Train a model from a recipe."),
     ("audit", "analysis.audit_command:audit", "Judge the claims of a checkpoint, with evidence."),
     ("check", "analysis.check_command:check", "Test a Lyapunov function of your own."),
+    (
+        "solvers",
+        "analysis.solvers_command:solvers",
+        "Compare fixed-point solvers, yours among them.",
+    ),
     ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within an l-infinity ball of pixels."),
 )
 

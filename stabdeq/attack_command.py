@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,16 +90,7 @@ def _check_arguments(checkpoint: Path, *, limit: int | None, seed: int, json_fil
         raise ConfigError(f"limit {limit}: expected 1 or more images, or no --limit for all of them")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed {seed}: expected a whole number from 0 to 2^63 - 1")
-    if json_file is None:
-        return
-    if json_file.resolve() == checkpoint.resolve():
-        raise ConfigError(f"--json {json_file} is the checkpoint itself: name another file")
-    if json_file.is_dir():
-        raise ConfigError(f"--json {json_file} is a directory: name a file in it")
-    if not json_file.parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no directory {json_file.parent}: make it first")
-    if not os.access(json_file.parent, os.W_OK):
-        raise ConfigError(f"--json {json_file}: {json_file.parent} cannot be written: name another place")
+    require_writable("--json", json_file, checkpoint)
 
 
 def _draw(split: "Split", limit: int | None, seed: int) -> tuple["Split", "Tensor"]:

@@ -1,12 +1,14 @@
 """The cell of the paper (Eq. 11): y = W2 BN(relu(W1 z + b1)) + b2, f(z, h) = BN(relu(h + y))."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MOMENTUM = 0.1  # PyTorch's BatchNorm default
+MOMENTUM = 0.1  # PyTorch's BatchNorm defaults
+EPSILON = 1e-5
 
 # The gain at which the inner BatchNorm starts. The outer one scales whatever reaches it to unit variance, so at gain 1, with
 # the state's share of its input as large as the image's, the batch's map expands and has no equilibrium to find: on digits
@@ -44,10 +46,15 @@ class EquilibriumBatchNorm(nn.Module):
         if statistics is not None:
             mean, variance = statistics.mean, statistics.variance
         elif self.training:
-            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True)
+            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=EPSILON)
         else:
             mean, variance = self.running_mean, self.running_variance
-        return functional.batch_norm(x, mean, variance, self.weight, self.bias)
+        return functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=EPSILON)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Return the two (n,) with which evaluation mode computes scale * x + shift."""
+        scale = self.weight * (self.running_variance + EPSILON).rsqrt()
+        return scale, self.bias - scale * self.running_mean
 
     @torch.no_grad()
     def update(self, statistics: BatchStatistics) -> None:
@@ -82,11 +89,65 @@ class Cell(nn.Module):
         inner = _statistics(active)
         return inner, _statistics(functional.relu(h + self.outer(self.inner_norm(active, inner))))
 
+    @torch.no_grad()
+    def fold(self) -> "FoldedCell":
+        """Return the cell in evaluation mode, with both BatchNorms folded into its weights."""
+        inner_scale, inner_shift = self.inner_norm.scale_and_shift()
+        outer_scale, outer_shift = self.outer_norm.scale_and_shift()
+        return FoldedCell(
+            inner=self.inner.weight.T.contiguous(),
+            inner_bias=self.inner.bias.clone(),
+            outer=(self.outer.weight * inner_scale).T.contiguous(),
+            outer_bias=self.outer.bias + self.outer.weight @ inner_shift,
+            scale=outer_scale,
+            shift=outer_shift,
+        )
+
     def update_running_statistics(self, statistics: tuple[BatchStatistics, BatchStatistics]) -> None:
         """Update both BatchNorms' running statistics."""
         inner, outer = statistics
         self.inner_norm.update(inner)
         self.outer_norm.update(outer)
+
+
+@dataclass(frozen=True)
+class FoldedCell:
+    """The cell in evaluation mode as two matrix products: f(z, h) = scale relu(h + b2 + relu(z W1 + b1) W2) + shift."""
+
+    inner: Tensor  # (n, n), W1
+    inner_bias: Tensor  # (n,)
+    outer: Tensor  # (n, n), W2
+    outer_bias: Tensor  # (n,)
+    scale: Tensor  # (n,)
+    shift: Tensor  # (n,)
+
+    def inject(self, h: Tensor) -> Tensor:
+        """Return h + b2, (B, n), which ``__call__`` reads: it is the same at every state."""
+        return h + self.outer_bias
+
+    def __call__(self, z: Tensor, injected: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = inject(h)."""
+        hidden = torch.addmm(self.inner_bias, z, self.inner).relu_()
+        return torch.addcmul(self.shift, torch.addmm(injected, hidden, self.outer).relu_(), self.scale)
+
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple["FoldedPullBack", tuple[Tensor, Tensor]]:
+        """Return the vector-Jacobian product at ``z`` (B, n) and the slopes of the two ReLUs (B, n) that it reads."""
+        inner = torch.addmm(self.inner_bias, z, self.inner)
+        outer = torch.addmm(injected, inner.relu(), self.outer)
+        slopes = (inner > 0).to(z.dtype), self.scale * (outer > 0)
+        return FoldedPullBack(self.inner.T.contiguous(), self.outer.T.contiguous()), slopes
+
+
+@dataclass(frozen=True)
+class FoldedPullBack:
+    """u -> J' u for J = df/dz of a folded cell: with the ReLUs' slopes fixed, two matrix products."""
+
+    inner: Tensor  # (n, n)
+    outer: Tensor  # (n, n)
+
+    def __call__(self, u: Tensor, inner_slope: Tensor, outer_slope: Tensor) -> Tensor:
+        """Return J' u, (B, n) -> (B, n)."""
+        return (((u * outer_slope) @ self.outer) * inner_slope) @ self.inner
 
 
 def _statistics(x: Tensor) -> BatchStatistics:

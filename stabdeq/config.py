@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 BackboneName = Literal["fcn", "resnet20"]
+GradientName = Literal["implicit", "unrolled"]
 SolverName = Literal["anderson", "broyden", "picard"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
 HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
@@ -31,6 +32,8 @@ class SolverConfig:
     """How equilibria are found: the paper's Anderson settings (Algorithm 1), with a tolerance it does not state.
 
     ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``; ``max_evaluations`` counts calls of the cell.
+    ``compiled`` runs the solver through torch.compile. ``gradient`` is "implicit", or "unrolled" through ``gradient_steps``
+    more applications of the cell ("phantom" gradients, Geng et al. 2021; with one step, "Jacobian-free", Fung et al. 2022).
     """
 
     name: SolverName = "anderson"
@@ -38,6 +41,9 @@ class SolverConfig:
     max_evaluations: Count = 50
     window: Count = 5
     mixing: Positive = 1.0
+    compiled: bool = False
+    gradient: GradientName = "implicit"
+    gradient_steps: Count = 5
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

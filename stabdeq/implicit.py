@@ -1,4 +1,4 @@
-"""Implicit differentiation: the gradient of an equilibrium, by the adjoint equation instead of the solver's steps."""
+"""The gradient of an equilibrium: implicit, by the adjoint equation instead of the solver's steps, or truncated."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,11 +9,14 @@ from torch import Tensor
 from stabdeq.solvers import Solution, Solver, norm, solve
 from stabdeq.solvers.solution import Map
 
-SolveAdjoint = Callable[[Map, Tensor], Tensor]  # (vector-Jacobian product, right-hand side) -> adjoint
+CellMap = Callable[..., Tensor]  # (z, *inputs) -> next z
+SolveAdjoint = Callable[..., Tensor]  # (vector-Jacobian product, right-hand side, rows) -> adjoint
+# z -> a vector-Jacobian product (u, *rows) -> J' u, and the rows (B, *) that it reads
+Linearise = Callable[[Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ...]]]
 
 
 def attach_gradient(
-    f: Map,
+    f: CellMap,
     inputs: Iterable[Tensor],
     solution: Solution,
     solver: Solver,
@@ -21,83 +24,159 @@ def attach_gradient(
     tolerance: float,
     max_evaluations: int,
     coupled: bool = False,
+    linearise: Linearise | None = None,
+    compiled: bool = False,
 ) -> Tensor:
-    """Return ``solution.z`` (B, *) with the gradient of the equilibrium z* = f(z*) (Bai et al. 2019, Theorem 1).
+    """Return ``solution.z`` (B, *) with the gradient of the equilibrium z* = f(z*, *inputs) (Bai et al. 2019, Theorem 1).
 
-    ``inputs`` are the tensors that f depends on beside z: injected features and parameters. A backward pass with
-    g = dL/dz* solves the adjoint equation u = J' u + g, J = df/dz at z*, with ``solver``, and hands u' df/d(input) to
-    each input. The adjoint's Solution, status included, is appended to ``solution.adjoint``. The result can be
-    differentiated once; a second derivative raises RuntimeError.
+    ``inputs`` are all that f depends on beside z: injected features and parameters. A backward pass with g = dL/dz* solves
+    the adjoint equation u = J' u + g, J = df/dz at z*, with ``solver``, and hands u' df/d(input) to each input. The
+    adjoint's Solution, status included, is appended to ``solution.adjoint``. The result can be differentiated as often as f,
+    also under torch.func's grad, vjp and jacrev: the adjoint is an equilibrium itself, and its gradient is found in the
+    same way.
+
+    ``linearise`` gives a faster J' u than autograd's, whose samples are then separable unless ``coupled``; ``compiled``
+    runs it through torch.compile, as ``solve`` does.
     """
 
-    def solve_adjoint(vjp: Map, right: Tensor) -> Tensor:
+    def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] = ()) -> Tensor:
         size = norm(right)
         if coupled and len(size):
             size = size.amax().expand_as(size)
         # The adjoint is linear: at unit size, the tolerance means the same however small the loss's gradient is.
         scale = torch.where(size > 0, size, 1).view(-1, *[1] * (right.dim() - 1))
+
         scaled = right / scale
+
+        def from_rows(u: Tensor, right: Tensor, *rows: Tensor) -> Tensor:
+            return vjp(u, *rows) + right
+
         adjoint = solve(
-            lambda u: vjp(u) + scaled,
-            torch.zeros_like(scaled),
+            from_rows if rows else lambda u: vjp(u) + scaled,
+            torch.zeros_like(right),
             solver,
             tolerance=tolerance,
             max_evaluations=max_evaluations,
+            context=(scaled, *rows) if rows else (),
             coupled=coupled,
+            compiled=compiled and bool(rows),
         )
         solution.adjoint.append(adjoint)
         return adjoint.z * scale
 
-    return _Equilibrium.apply(f, solve_adjoint, solution.z.detach(), *inputs)
+    return _Equilibrium.apply(f, solve_adjoint, linearise, solution.z.detach(), *inputs)
+
+
+def attach_unrolled_gradient(f: Map, solution: Solution, *, steps: int, mixing: float = 1.0) -> Tensor:
+    """Return ``solution.z`` (B, *) with the gradient of ``steps`` more damped applications of f to it.
+
+    The "phantom" gradient of Geng et al. 2021, Eq. 7; with one undamped step, the "Jacobian-free" one of Fung et al. 2022.
+    It costs ``steps`` vector-Jacobian products and no solve, and is a descent direction where f contracts, not the gradient.
+    """
+    z = solution.z.detach()
+    for _ in range(steps):
+        z = torch.lerp(z, f(z), mixing)
+    return solution.z.detach() + (z - z.detach())
 
 
 class _Equilibrium(torch.autograd.Function):
     """z* in the forward pass; the adjoint equation in the backward pass."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(f: Map, solve_adjoint: SolveAdjoint, z: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(
+        f: CellMap, solve_adjoint: SolveAdjoint, linearise: Linearise | None, z: Tensor, *inputs: Tensor
+    ) -> Tensor:
         return z.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.f, ctx.solve_adjoint, _, *tensors = inputs
+        ctx.f, ctx.solve_adjoint, ctx.linearise, _, *tensors = inputs
         ctx.save_for_backward(output, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         (gradient,) = grad_outputs
         z, *inputs = ctx.saved_tensors
-        needed = [tensor for tensor, wanted in zip(inputs, ctx.needs_input_grad[3:], strict=True) if wanted]
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            image = ctx.f(leaf)
-
-        def vjp(u: Tensor) -> Tensor:
-            return torch.autograd.grad(image, leaf, u, retain_graph=True)[0]
-
-        with torch.no_grad():
-            adjoint = ctx.solve_adjoint(vjp, gradient)
-            products = torch.autograd.grad(image, needed, adjoint, allow_unused=True)
+        wanted = ctx.needs_input_grad[4:]
         if torch.is_grad_enabled():
-            products = [None if p is None else _Final.apply(p, gradient, *needed) for p in products]
+            products = _differentiable_products(ctx.f, ctx.solve_adjoint, z, inputs, wanted, gradient)
+        else:
+            products = _products(ctx.f, ctx.solve_adjoint, ctx.linearise, z, inputs, wanted, gradient)
         found = iter(products)
-        return None, None, None, *(next(found) if wanted else None for wanted in ctx.needs_input_grad[3:])
+        return None, None, None, None, *(next(found) if one else None for one in wanted)
 
 
-class _Final(torch.autograd.Function):
-    """The first derivative, tied to all that it depends on, so that a second one meets an error and not a missing term."""
+class _Adjoint(torch.autograd.Function):
+    """The value of u = J' u + g, with a rule for torch.func.vmap: right-hand sides g (V, B, *) are solved as V B samples."""
 
     @staticmethod
-    def forward(derivative: Tensor, *origins: Tensor) -> Tensor:
-        return derivative.clone()
+    def forward(f: CellMap, solve_adjoint: SolveAdjoint, gradient: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
+        pull_back = torch.func.vjp(lambda z: f(z, *inputs), z)[1]
+        return solve_adjoint(lambda u: pull_back(u)[0], gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        raise RuntimeError(
-            "an equilibrium can be differentiated once, and a second derivative was asked for: "
-            "take the first without create_graph=True, or unroll the cell"
-        )
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        f, solve_adjoint, *tensors = args
+        stacked = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
+        ]
+        gradient, *rest = stacked
+
+        def pull_back(u: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
+            return torch.func.vjp(lambda z: f(z, *inputs), z)[1](u)[0]
+
+        def vjp(u: Tensor) -> Tensor:
+            return torch.func.vmap(pull_back)(u.view_as(gradient), *rest).flatten(0, 1)
+
+        return solve_adjoint(vjp, gradient.flatten(0, 1)).view_as(gradient), 0
+
+
+def _products(
+    f: CellMap,
+    solve_adjoint: SolveAdjoint,
+    linearise: Linearise | None,
+    z: Tensor,
+    inputs: list[Tensor],
+    wanted: list[bool],
+    gradient: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Return u' df/d(input) for the wanted inputs, u solving u = J' u + ``gradient``."""
+    # Copies cut from the graph: an input may itself depend on another, and the derivatives wanted here are partial.
+    z, *inputs = (
+        tensor.detach().requires_grad_(one) for tensor, one in zip((z, *inputs), (True, *wanted), strict=True)
+    )
+    with torch.enable_grad():
+        image = f(z, *inputs)
+
+    def vjp(u: Tensor) -> Tensor:
+        return torch.autograd.grad(image, z, u, retain_graph=True)[0]
+
+    faster, rows = (vjp, ()) if linearise is None else linearise(z.detach())
+    adjoint = solve_adjoint(faster, gradient, rows)
+    needed = [tensor for tensor in inputs if tensor.requires_grad]
+    return torch.autograd.grad(image, needed, adjoint, allow_unused=True)
+
+
+def _differentiable_products(
+    f: CellMap, solve_adjoint: SolveAdjoint, z: Tensor, inputs: list[Tensor], wanted: list[bool], gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the same as functions of z, the inputs and ``gradient`` that can be differentiated again."""
+
+    def adjoint_map(u: Tensor, g: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
+        return torch.func.vjp(lambda z: f(z, *inputs), z)[1](u)[0] + g
+
+    known = _Adjoint.apply(f, solve_adjoint, *(tensor.detach() for tensor in (gradient, z, *inputs)))
+    u = _Equilibrium.apply(adjoint_map, solve_adjoint, None, known, gradient, z, *inputs)
+
+    def partial(*needed: Tensor) -> Tensor:
+        given = iter(needed)
+        return f(z, *(next(given) if one else tensor for tensor, one in zip(inputs, wanted, strict=True)))
+
+    return torch.func.vjp(partial, *(tensor for tensor, one in zip(inputs, wanted, strict=True) if one))[1](u)

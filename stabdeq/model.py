@@ -6,13 +6,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from stabdeq.backbones import build_backbone
 from stabdeq.cell import Cell
 from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
-from stabdeq.implicit import attach_gradient
+from stabdeq.implicit import Linearise, attach_gradient, attach_unrolled_gradient
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 from stabdeq.solvers import Solution, build_solver, solve
 from stabdeq.stability import stabilise
@@ -96,37 +97,60 @@ class StabilisedDEQ(nn.Module):
         """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on."""
         settings = self.config.solver
         solver = build_solver(settings)
-
+        limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
+        with torch.no_grad():
+            cell, injected, linearise = self._solver_view(h)
+            solution = solve(
+                cell,
+                torch.zeros_like(h),
+                solver,
+                context=(injected,),
+                coupled=self.training,
+                compiled=settings.compiled,
+                **limits,
+            )
+        if not torch.is_grad_enabled():
+            return solution
+        names, parameters = zip(*self.cell.named_parameters(), strict=True)
         training = self.training
 
-        def f(z: Tensor) -> Tensor:
+        def f(z: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
             if self.training != training:  # the backward pass would differentiate another cell
                 raise ConfigError(
                     "the model changed between train() and eval() since the forward pass: run it again first"
                 )
-            return self.cell(z, h)
+            return functional_call(self.cell, dict(zip(names, parameters, strict=True)), (z, h))
 
-        with torch.no_grad():
-            solution = solve(
+        if settings.gradient == "unrolled":
+            z = attach_unrolled_gradient(lambda z: self.cell(z, h), solution, steps=settings.gradient_steps)
+        else:
+            z = attach_gradient(
                 f,
-                torch.zeros_like(h),
+                (h, *parameters),
+                solution,
                 solver,
-                tolerance=settings.tolerance,
-                max_evaluations=settings.max_evaluations,
-                coupled=self.training,
+                coupled=training,
+                linearise=linearise,
+                compiled=settings.compiled,
+                **limits,
             )
-        if not torch.is_grad_enabled():
-            return solution
-        attached = attach_gradient(
-            f,
-            (h, *self.cell.parameters()),
-            solution,
-            solver,
-            tolerance=settings.tolerance,
-            max_evaluations=settings.max_evaluations,
-            coupled=self.training,
-        )
-        return replace(solution, z=attached)
+        return replace(solution, z=z)
+
+    def _solver_view(self, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
+        """Return the map that the solver evaluates, the rows it reads, and its linearisation where one is faster."""
+        h = h.detach()
+        if not self.training:
+            folded = self.cell.fold()
+            injected = folded.inject(h)
+            return folded, injected, lambda z: folded.linearise(z, injected)
+        if (
+            self.config.solver.compiled
+        ):  # where recomputing the cell in each product costs less than a graph kept for it
+            return self.cell, h, lambda z: (self._pull_back, (z, h))
+        return self.cell, h, None
+
+    def _pull_back(self, u: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        return torch.func.vjp(lambda z: self.cell(z, h), z)[1](u)[0]
 
     def readout(self, z: Tensor) -> Tensor:
         """Return the logits (B, classes) of equilibria ``z`` (B, n), through the stability module and the head."""

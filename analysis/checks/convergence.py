@@ -1,18 +1,15 @@
 """Do the solvers converge? The model's own with its own settings, and three solvers at equal evaluations of the cell."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.solver_comparison import SOLVERS, residual_curve, trace_solver
 from analysis.subject import Subject
-from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, norm, relative_residual, solve
+from stabdeq.solvers import Solution, Status, norm, relative_residual
 
 TOLERANCE = 1e-9
 EVALUATIONS = 60
-SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
 
 
 @torch.no_grad()
@@ -20,15 +17,9 @@ def check(subject: Subject) -> CheckResult:
     """Judge the model's own solver; compare Anderson, Broyden and Picard from z = 0 at equal evaluations."""
     result = CheckResult(findings=[_own_solver(subject)], series={"tolerance": TOLERANCE, "solvers": {}})
     for name, solver in SOLVERS.items():
-        solution = solve(
-            lambda z: subject.model.cell(z, subject.h),
-            torch.zeros_like(subject.solution.z),
-            solver,
-            tolerance=TOLERANCE,
-            max_evaluations=EVALUATIONS,
-            trace=True,
-        )
-        result.series["solvers"][name] = _curve(solution)
+        solution = trace_solver(subject, solver, TOLERANCE, EVALUATIONS)
+        converged = float(solution.converged.double().mean())
+        result.series["solvers"][name] = residual_curve(solution) | {"converged": converged}
         result.measurements.append(_measurement(name, solution))
     return result
 
@@ -84,25 +75,6 @@ def _cost(subject: Subject, solution: Solution) -> str:
     distance = float(norm(near - accurate).max())
     flips = int((subject.model.readout(near).argmax(1) != subject.model.readout(accurate).argmax(1)).sum())
     return f"They lie within {distance:.1e} of the audit's own equilibria; {flips} predictions differ."
-
-
-def _curve(solution: Solution) -> dict[str, Any]:
-    """Return the best residual so far against evaluations: its median and 10 % and 90 % quantiles over the images."""
-    best = _best_so_far(solution)
-    low, median, high = torch.quantile(best, torch.tensor([0.1, 0.5, 0.9], dtype=best.dtype), dim=1)
-    return {
-        "evaluations": list(range(1, len(best) + 1)),
-        "median": median.tolist(),
-        "lower": low.tolist(),
-        "upper": high.tolist(),
-        "converged": float(solution.converged.double().mean()),
-    }
-
-
-def _best_so_far(solution: Solution) -> Tensor:
-    assert solution.trace is not None
-    # A state that is not finite is no progress; quantiles of NaN would hide the other images.
-    return solution.trace.residual.nan_to_num(nan=torch.inf).cummin(0).values
 
 
 def _measurement(name: str, solution: Solution) -> Measurement:

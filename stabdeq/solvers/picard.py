@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -15,9 +16,12 @@ class Picard:
     def init(self, z: Tensor) -> None:
         """Picard keeps no memory."""
 
-    def step(self, z: Tensor, fz: Tensor, memory: None) -> tuple[Tensor, None]:
+    def step(self, z: Tensor, field: Tensor, memory: None) -> tuple[Tensor, None]:
         """Return z + mixing (f(z) - z), (B, n)."""
-        return z + self.mixing * (fz - z), memory
+        return torch.add(z, field, alpha=self.mixing), memory
 
     def forget(self, memory: None, samples: Tensor) -> None:
         """Nothing to forget."""
+
+    def select(self, memory: None, samples: Tensor) -> None:
+        """Nothing to select."""

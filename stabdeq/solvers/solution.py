@@ -18,6 +18,7 @@ class Status(IntEnum):
     diverged = 2
     nan = 3
     stagnated = 4
+    noisy = 5
 
     @property
     def remedy(self) -> str:
@@ -25,9 +26,10 @@ class Status(IntEnum):
         return {
             Status.converged: "nothing to mend",
             Status.max_steps: "raise max_evaluations, or loosen the tolerance",
-            Status.diverged: "the map expands here: try Broyden, a smaller mixing, or another start",
+            Status.diverged: "the map expands here: try another solver, a smaller mixing, or another start",
             Status.nan: "the map returned NaN or infinity: look at its weights and inputs",
             Status.stagnated: "no further progress: try another solver or start, or float64",
+            Status.noisy: "the map gives another value at the same state: switch off dropout and other noise",
         }[self]
 
 
@@ -69,12 +71,26 @@ class Solution:
         return "; ".join(parts)
 
 
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which sums over states of ``dtype`` are taken: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def norm(z: Tensor) -> Tensor:
-    """Return the Euclidean norm of each sample, (B, *) -> (B,), without overflow or underflow on the way."""
+    """Return the Euclidean norm of each sample, (B, *) -> (B,), without overflow or underflow on the way.
+
+    The norm of half-precision states is in float32.
+    """
     flat = z.flatten(1)
-    largest = flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+    accurate = accumulation_dtype(z.dtype)
+    plain = torch.linalg.vector_norm(flat, dim=1, dtype=accurate)
+    info = torch.finfo(accurate)
+    in_range = (plain > (info.tiny / info.eps) ** 0.5) & (plain < info.max**0.5)
+    if bool(in_range.all()) or not flat.shape[1]:
+        return plain
+    largest = flat.abs().amax(1, keepdim=True).to(accurate)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    return (flat / scale).norm(dim=1) * scale.squeeze(1)
+    return torch.where(in_range, plain, (flat / scale).norm(dim=1) * scale.squeeze(1))
 
 
 def relative_residual(z: Tensor, fz: Tensor) -> Tensor:

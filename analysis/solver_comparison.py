@@ -1,0 +1,370 @@
+"""Fixed-point solvers on one subject at equal evaluations of the cell: residuals, work, time, failures and local rates.
+
+The audit's check of convergence and the command ``stabdeq solvers`` share what is here.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.subject import DENSE, Subject
+from stabdeq.errors import ConfigError
+from stabdeq.model import StabilisedDEQ
+from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, norm, solve
+
+SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+EVALUATIONS = 100
+FLOOR = 1e-12  # residual down to which runs are traced: below it roundoff shows, and rates mean nothing
+ROUNDS = 5  # timed solves, of which the fastest counts
+LATE = 4  # evaluations that a rate is measured on, at least
+IMAGES = 64
+IMAGES_SPARSE = 4
+NEEDED = {"init": "(z)", "step": "(z, field, memory)", "forget": "(memory, samples)", "select": "(memory, samples)"}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A solver under the name it is compared by, called so that every fault names it."""
+
+    name: str
+    solver: Any
+
+    @property
+    def safeguarded(self) -> bool:
+        """Whether the loop throws samples back to a better state where the rule leads them astray."""
+        return bool(self.solver.safeguarded)
+
+    def init(self, z: Tensor) -> Any:
+        """Return the solver's memory for states ``z`` (B, n)."""
+        return self._call("init", z)
+
+    def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """Return the next state (B, n) and memory; raise ConfigError where the state has another shape or dtype."""
+        result = self._call("step", z, field, memory)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ConfigError(f"solver {self.name}: step must return (state, memory), it returned {_kind(result)}")
+        if not isinstance(result[0], Tensor) or (result[0].shape, result[0].dtype) != (z.shape, z.dtype):
+            raise ConfigError(
+                f"solver {self.name}: step must propose states like those it was given, {_kind(z)}: it proposed {_kind(result[0])}"
+            )
+        return result
+
+    def forget(self, memory: Any, samples: Tensor) -> Any:
+        """Return the memory with the history of the ``samples`` (B,) bool removed."""
+        return self._call("forget", memory, samples)
+
+    def select(self, memory: Any, samples: Tensor) -> Any:
+        """Return the memory of the ``samples`` (K,) alone."""
+        return self._call("select", memory, samples)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self.solver, method)(*arguments)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"solver {self.name}: {method}{NEEDED[method]} raises {said}") from error
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One solve of all images to one tolerance: what became of each, and the wall time of the whole."""
+
+    tolerance: float
+    solution: Solution
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one solver did: its run traced down to ``FLOOR``, the local rates (N,) seen there, a solve to each tolerance."""
+
+    solver: Any
+    trace: Solution
+    rates: Tensor
+    reached: list[Reached]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records by solver, and the spectral radii (N,) of the Jacobian at the equilibria, NaN where none was computed."""
+
+    subject: Subject
+    evaluations: int
+    records: dict[str, Record]
+    radii: Tensor
+
+
+def compare_solvers(
+    subject: Subject,
+    solvers: Mapping[str, Any] | None = None,
+    *,
+    tolerances: Sequence[float] = TOLERANCES,
+    evaluations: int = EVALUATIONS,
+    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Comparison:
+    """Compare Anderson, Broyden, Picard and the named ``solvers`` from z = 0, at most ``evaluations`` of the cell each.
+
+    ``on_step`` is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a
+    solver does not meet the protocol or the cell is no fixed map.
+    """
+    chosen = gather(solvers or {})
+    probe_cell(subject)
+    for solver in chosen.values():
+        try_solver(solver, subject)
+    plan = [(count, name, tolerance) for count in range(ROUNDS) for tolerance in tolerances for name in chosen]
+    total = len(chosen) + len(plan) + 1
+    traces = {}
+    for done, (name, solver) in enumerate(chosen.items()):
+        on_step(f"{name}: residuals", done, total)
+        traces[name] = trace_solver(subject, solver, FLOOR, evaluations)
+    fastest: dict[tuple[str, float], Reached] = {}
+    # Solvers take turns, so that a machine that slows down or warms up is unjust to none.
+    for done, (count, name, tolerance) in enumerate(plan, start=len(chosen)):
+        on_step(f"{name} to {tolerance:.0e}, round {count + 1} of {ROUNDS}", done, total)
+        timed = time_solver(subject, chosen[name], tolerance, evaluations)
+        fastest[name, tolerance] = min(fastest.get((name, tolerance), timed), timed, key=lambda run: run.seconds)
+    radii = spectral_radii(subject, lambda count: on_step(f"spectral radius, image {count}", total - 1, total))
+    on_step("done", total, total)
+    records = {
+        name: Record(
+            solver.solver, traces[name], local_rates(traces[name]), [fastest[name, each] for each in tolerances]
+        )
+        for name, solver in chosen.items()
+    }
+    return Comparison(subject, evaluations, records, radii)
+
+
+def gather(solvers: Mapping[str, Any]) -> dict[str, Registered]:
+    """Return the standard solvers and ``solvers``; raise ConfigError for a name taken or a method missing."""
+    for name, solver in solvers.items():
+        if name in SOLVERS:
+            raise ConfigError(
+                f"solver {name}: the name is taken, {', '.join(SOLVERS)} are always compared; choose another"
+            )
+        if isinstance(solver, type):
+            raise ConfigError(f"solver {name} is the class {solver.__name__}: make an instance of it")
+        missing = [method for method in NEEDED if not callable(getattr(solver, method, None))]
+        needed = [f"the method {method}{NEEDED[method]}" for method in missing]
+        needed += [] if hasattr(solver, "safeguarded") else ["the attribute safeguarded (True or False)"]
+        if needed:
+            raise ConfigError(f"solver {name} ({type(solver).__name__}) lacks {', '.join(needed)}")
+    return {name: Registered(name, solver) for name, solver in (SOLVERS | dict(solvers)).items()}
+
+
+@torch.no_grad()
+def probe_cell(subject: Subject) -> None:
+    """Raise ConfigError where the cell gives two values at one state, or evaluating it changes a buffer."""
+    model, cell = subject.model, subject.model.cell
+    name = f"the cell ({getattr(cell, '__name__', type(cell).__name__)})"
+    shape = subject.solution.z.shape
+    # At z = 0, dropout would go unseen.
+    z = torch.randn(shape, dtype=torch.float64, generator=subject.generator())
+    owner = model if isinstance(model, torch.nn.Module) else cell
+    before = _buffers(owner)
+    first, second = cell(z, subject.h), cell(z, subject.h)
+    after = _buffers(owner)
+    changed = [key for key, value in before.items() if key not in after or not _same(value, after[key])]
+    if changed:
+        raise ConfigError(
+            f"evaluating {name} changes the buffer {', '.join(changed)}: a solver evaluates it at many states on the way, so "
+            "put the model in evaluation mode, or keep its statistics fixed"
+        )
+    difference = norm(first - second) / norm(first).clamp(min=1)
+    if not bool((difference.nan_to_num() <= 1000 * torch.finfo(z.dtype).eps).all()):
+        raise ConfigError(
+            f"{name} gives two values at the same state, {float(difference.max()):.1e} apart: switch off dropout and other noise"
+        )
+
+
+def _buffers(module: Any) -> dict[str, Tensor]:
+    named = module.named_buffers() if isinstance(module, torch.nn.Module) else ()
+    return {name: buffer.clone() for name, buffer in named}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+@torch.no_grad()
+def try_solver(solver: Registered, subject: Subject) -> None:
+    """Take two steps, and one each of ``forget`` and ``select``, so that a fault shows before the work does."""
+    z = torch.zeros_like(subject.solution.z)
+    flat = z.flatten(1)
+    field = subject.model.cell(z, subject.h).flatten(1) - flat
+    given = flat.clone(), field.clone()
+    ahead, memory = solver.step(flat, field, solver.init(flat))
+    if not _same(flat, given[0]) or not _same(field, given[1]):
+        raise ConfigError(f"solver {solver.name}: step changes the state or the field that it is given: work on a copy")
+    memory = solver.forget(memory, torch.zeros(len(z), dtype=torch.bool))
+    last = torch.tensor([len(z) - 1])
+    solver.step(ahead[last], field[last], solver.select(memory, last))
+
+
+@torch.no_grad()
+def trace_solver(subject: Subject, solver: Solver, tolerance: float, evaluations: int) -> Solution:
+    """Return the solve of all images from z = 0, with the residual of every evaluation."""
+    return solve(
+        lambda z: subject.model.cell(z, subject.h),
+        torch.zeros_like(subject.solution.z),
+        solver,
+        tolerance=tolerance,
+        max_evaluations=evaluations,
+        trace=True,
+    )
+
+
+@torch.no_grad()
+def time_solver(subject: Subject, solver: Solver, tolerance: float, evaluations: int) -> Reached:
+    """Return a solve of all images from z = 0 and its wall time; images that have arrived leave the batch."""
+    start = torch.zeros_like(subject.solution.z)
+    began = time.perf_counter()
+    solution = solve(
+        subject.model.cell, start, solver, tolerance=tolerance, max_evaluations=evaluations, context=(subject.h,)
+    )
+    return Reached(tolerance, solution, time.perf_counter() - began)
+
+
+def residual_curve(solution: Solution) -> dict[str, list[float]]:
+    """Return the best residual so far against evaluations: its median and 10 % and 90 % quantiles over the images."""
+    assert solution.trace is not None
+    # A state that is not finite is no progress; quantiles of NaN would hide the other images.
+    best = solution.trace.residual.nan_to_num(nan=torch.inf).cummin(0).values
+    levels = torch.tensor([0.1, 0.5, 0.9], dtype=best.dtype)
+    # Each is the residual of an image: between two that are infinite, interpolation finds NaN.
+    low, median, high = torch.quantile(best, levels, dim=1, interpolation="nearest")
+    return {
+        "evaluations": list(range(1, len(best) + 1)),
+        "median": median.tolist(),
+        "lower": low.tolist(),
+        "upper": high.tolist(),
+    }
+
+
+def local_rates(solution: Solution) -> Tensor:
+    """Return the factor (N,) by which each image's residual changes per evaluation in the second half of its run.
+
+    It is fitted to the log of the residual by least squares; NaN where the solve failed otherwise than by a lack of
+    evaluations, or was too short.
+    """
+    assert solution.trace is not None
+    rates = torch.full_like(solution.residual, torch.nan)
+    falling = solution.converged | (solution.status == Status.max_steps)
+    for sample in falling.nonzero().flatten().tolist():
+        run = solution.trace.residual[: int(solution.evaluations[sample]), sample]
+        late = run[len(run) // 2 :].log()
+        if len(late) >= LATE and bool(late.isfinite().all()):
+            steps = torch.arange(len(late), dtype=late.dtype)
+            steps = steps - steps.mean()
+            rates[sample] = ((steps * late).sum() / steps.square().sum()).exp()
+    return rates
+
+
+def spectral_radii(subject: Subject, on_image: Callable[[int], None] = lambda count: None) -> Tensor:
+    """Return the spectral radius (N,) of the cell's Jacobian at the first equilibria found, NaN at the others.
+
+    ``on_image`` is told the count of each image as it begins.
+    """
+    radii = torch.full((len(subject.images),), torch.nan, dtype=torch.float64)
+    is_dense = subject.dim <= DENSE
+    for position in range(min(IMAGES if is_dense else IMAGES_SPARSE, len(subject.found))):
+        on_image(position + 1)
+        radius = _dense_radius(subject, position) if is_dense else _sparse_radius(subject, position)
+        radii[subject.found[position]] = radius
+    return radii
+
+
+def _dense_radius(subject: Subject, position: int) -> float:
+    return float(torch.linalg.eigvals(subject.jacobian(subject.equilibria[position], position)).abs().max())
+
+
+def _sparse_radius(subject: Subject, position: int) -> float:
+    """Return the radius by Arnoldi iteration (ARPACK); NaN where that does not converge."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+
+    z = subject.equilibria[position][None]
+    pull_back = torch.func.vjp(subject.cell_at(position), z)[1]
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        row = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64)).view(1, -1)
+        return pull_back(row)[0].flatten().numpy()
+
+    # J' has the eigenvalues of J.
+    transposed = LinearOperator((subject.dim, subject.dim), matvec=product, dtype=np.float64)  # pyrefly: ignore
+    try:
+        largest = eigs(transposed, k=1, which="LM", v0=np.ones(subject.dim), return_eigenvectors=False)
+    except ArpackNoConvergence:
+        return float("nan")
+    return float(np.abs(largest).max())
+
+
+def summarise(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as plain data, as ``analysis.solvers_command`` documents it."""
+    subject = comparison.subject
+    model = subject.model
+    return {
+        "images": len(subject.images),
+        "dim": subject.dim,
+        "dtype": "float64",
+        "evaluations": comparison.evaluations,
+        "floor": FLOOR,
+        "own_tolerance": model.config.solver.tolerance if isinstance(model, StabilisedDEQ) else None,
+        "spectral_radius": quantiles(comparison.radii) | {"picard_rate": picard_rate(comparison)},
+        "solvers": {name: _describe(record) for name, record in comparison.records.items()},
+    }
+
+
+def picard_rate(comparison: Comparison) -> float | None:
+    """Return the median of Picard's rates at the images whose spectral radius is known: there, the two should agree."""
+    return quantiles(comparison.records["picard"].rates[~comparison.radii.isnan()])["median"]
+
+
+def _describe(record: Record) -> dict[str, Any]:
+    solver = record.solver
+    named = f"{type(solver).__module__}.{type(solver).__qualname__}"
+    return {
+        "settings": repr(solver) if is_dataclass(solver) else named,
+        "curve": residual_curve(record.trace),
+        "rate": quantiles(record.rates),
+        "tolerances": [_describe_reached(reached) for reached in record.reached],
+    }
+
+
+def _describe_reached(reached: Reached) -> dict[str, Any]:
+    status, converged = reached.solution.status, reached.solution.converged
+    needed = reached.solution.evaluations.double()
+    counts = {each: int((status == each).sum()) for each in Status if each is not Status.converged}
+    return {
+        "tolerance": reached.tolerance,
+        "converged": float(converged.double().mean()),
+        "evaluations": quantiles(torch.where(converged, needed, torch.inf)),
+        "seconds": reached.seconds,
+        "failures": [
+            {"status": each.name, "count": count, "remedy": each.remedy} for each, count in counts.items() if count
+        ],
+    }
+
+
+def quantiles(values: Tensor) -> dict[str, Any]:
+    """Return the median and the 10 % and 90 % quantiles of ``values`` (N,), each one of them, and how many are no NaN.
+
+    One that is infinite (evaluations of a solve that never arrives) or of nothing is None.
+
+    >>> quantiles(torch.tensor([3.0, 1.0, torch.inf, torch.nan]))
+    {'images': 3, 'median': 3.0, 'lower': 1.0, 'upper': None}
+    """
+    known = values[~values.isnan()]
+    found: dict[str, Any] = {"images": len(known)}
+    for name, level in (("median", 0.5), ("lower", 0.1), ("upper", 0.9)):
+        value = float(torch.quantile(known, level, interpolation="nearest")) if len(known) else torch.inf
+        found[name] = value if value < torch.inf else None
+    return found
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,137 @@
+"""Results as text: a Markdown table of ratios, and a summary with the goals."""
+
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+Record = dict[str, Any]
+
+GOALS = {"anderson": {"compiled": 5.0, "eager": 2.5}, "broyden": {"compiled": 8.0, "eager": 4.0}}
+TRAINING_GOAL = 2.0
+HEAD = (
+    *("problem", "batch", "solver", "tolerance", "what", "TorchDEQ ms", "eager", "compiled", "SciPy / compiled"),
+    *("calls: ours", "theirs", "notes"),
+)
+
+
+def markdown(results: Record) -> str:
+    """Return the whole results as Markdown."""
+    records = results["records"]
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    parts = [
+        f"Measured {results['date']} on {machine}, by `{results['command']}`. Ratios are the rival's time over ours, "
+        "at the same true residual: median (quartiles) of alternating runs. Above 1, ours is faster.",
+        table(HEAD, map(row, _races(records))),
+        *_extras(records),
+        "\n".join(f"- {line}" for line in [*results["skipped"], *summary(records)]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def row(record: Record) -> list[str]:
+    """Return the cells of one raced case."""
+    found, ratio = record["contestants"], record["ratios"]
+    ours = found.get("eager") or {}
+    rival = found.get("TorchDEQ") or {}
+    return [
+        record["problem"],
+        str(record["batch"]),
+        record["solver"],
+        f"{record['tolerance']:g}",
+        record["direction"],
+        f"{1e3 * rival['seconds'][1]:.1f}" if rival else "",
+        spread(ratio.get("TorchDEQ/eager")),
+        spread(ratio.get("TorchDEQ/compiled")),
+        spread(ratio.get("SciPy/compiled")),
+        calls(ours),
+        calls(rival),
+        notes(record),
+    ]
+
+
+def spread(values: list[float] | None) -> str:
+    """Return median and quartiles."""
+    return f"**{values[1]:.2f}** ({values[0]:.2f}-{values[2]:.2f})" if values else ""
+
+
+def calls(found: Record) -> str:
+    """Return the calls of the cell, and of its adjoint."""
+    if not found:
+        return ""
+    adjoint = found.get("adjoint_evaluations")
+    return str(found["evaluations"]) + (f" + {adjoint}" if adjoint else "")
+
+
+def notes(record: Record) -> str:
+    """Say where a contestant does not reach the tolerance, or was set otherwise than by default."""
+    said = []
+    for name, found in record["contestants"].items():
+        if not found:
+            said.append(f"{name} does not reach")
+            continue
+        setting = found["setting"]
+        if "lam" in setting["options"]:
+            said.append(f"{name} with lam {setting['options']['lam']:g}")
+        if name != "SciPy" and setting["tolerance"] < 0.99 * record["tolerance"]:
+            said.append(f"{name} told {setting['tolerance']:g}")
+    return "; ".join(said)
+
+
+def summary(records: list[Record]) -> list[str]:
+    """Return the lines that compare the ratios with the goals."""
+    races = _races(records)
+    lines = []
+    for solver, goals in GOALS.items():
+        solves = [record for record in races if record["solver"] == solver and record["direction"] != "training step"]
+        lines += [_against_goal(f"{solver}, {mode}", _medians(solves, mode), goal) for mode, goal in goals.items()]
+    steps = [record for record in races if record["direction"] == "training step"]
+    lines += [
+        _against_goal(f"training step, {mode}", _medians(steps, mode), TRAINING_GOAL) for mode in ("compiled", "eager")
+    ]
+    for mode in ("compiled", "eager"):
+        ratio = _medians(races, mode)
+        if ratio:
+            lines.append(
+                f"smallest ratio, {mode}: {min(ratio):.2f} (goal: never below 1); below 1 in {sum(r < 1 for r in ratio)} of {len(ratio)}"
+            )
+    return lines
+
+
+def _against_goal(what: str, ratio: list[float], goal: float) -> str:
+    found = f"{median(ratio):.2f} over {len(ratio)} cases" if ratio else "not measured"
+    return f"median ratio, {what}: {found} (goal: {goal:g})"
+
+
+def _medians(records: list[Record], mode: str) -> list[float]:
+    name = f"TorchDEQ/{mode}"
+    return [record["ratios"][name][1] for record in records if name in record["ratios"]]
+
+
+def _races(records: list[Record]) -> list[Record]:
+    return [record for record in records if "direction" in record]
+
+
+def _extras(records: list[Record]) -> list[str]:
+    """Return the tables of overhead, memory and the folded cell, those that there are."""
+    found = []
+    for kind, values, head, show in (
+        ("overhead", "overhead", "Solver's cost of one iteration beyond the cell's own", spread),
+        ("folded", "ratios", "TorchDEQ given the folded cell, and our Broyden's bounded memory", spread),
+        ("memory", "bytes", "Peak memory of one solve, MB", lambda value: f"{value / 1e6:.1f}"),
+    ):
+        chosen = [record for record in records if record.get("kind") == kind]
+        rows = [
+            [record["problem"], str(record["batch"]), record["solver"], name, show(value)]
+            for record in chosen
+            for name, value in record[values].items()
+        ]
+        if rows:
+            found.append(f"{head}:\n\n" + table(("problem", "batch", "solver", "of", "value"), rows))
+    return found
