@@ -37,6 +37,7 @@ lint: $(VENV)/.tested
 	$(BIN)/python -m pytest --doctest-modules stabdeq analysis train
 
 # Our solvers against TorchDEQ and SciPy, a quarter of an hour; `make bench DATA=DIR` takes MNIST from there as well.
+# One thread: where a second one has to wait for other work on the machine, it is the scheduler that is measured.
 $(VENV)/.benched: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group bench
 	touch $@
@@ -51,7 +52,7 @@ runs/mnist-deq-seed0/checkpoint.safetensors: | $(VENV)/.benched
 	$(BIN)/stabdeq train mnist --kind deq --seed 0 --data-dir $(DATA)
 
 bench: $(VENV)/.benched $(BENCH_DIGITS) $(BENCH_MNIST)
-	KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks --digits $(BENCH_DIGITS) $(if $(DATA),--mnist $(BENCH_MNIST) --data-dir $(DATA))
+	OMP_NUM_THREADS=1 KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks --digits $(BENCH_DIGITS) $(if $(DATA),--mnist $(BENCH_MNIST) --data-dir $(DATA))
 
 clean:
 	rm -rf $(VENV) runs

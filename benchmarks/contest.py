@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.contestants import Outcome, Setting
 
-SECONDS = 3.0  # for one case
+SECONDS = 1.5  # for one case
 ROUNDS = (5, 100)  # at least, at most
 
 

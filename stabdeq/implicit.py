@@ -76,7 +76,7 @@ def attach_unrolled_gradient(f: Map, solution: Solution, *, steps: int, mixing: 
     z = solution.z.detach()
     for _ in range(steps):
         z = torch.lerp(z, f(z), mixing)
-    return solution.z.detach() + (z - z.detach())
+    return _WithGradientOf.apply(z, solution.z.detach())
 
 
 class _Equilibrium(torch.autograd.Function):
@@ -106,6 +106,22 @@ class _Equilibrium(torch.autograd.Function):
             products = _products(ctx.f, ctx.solve_adjoint, ctx.linearise, z, inputs, wanted, gradient)
         found = iter(products)
         return None, None, None, None, *(next(found) if one else None for one in wanted)
+
+
+class _WithGradientOf(torch.autograd.Function):
+    """The second tensor, with the gradient of the first."""
+
+    @staticmethod
+    def forward(gradient_of: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        return grad_outputs[0], None
 
 
 class _Adjoint(torch.autograd.Function):
