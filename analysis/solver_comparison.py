@@ -16,6 +16,7 @@ from analysis.subject import DENSE, Subject
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, norm, solve
+from stabdeq.solvers.loop import same, unchanged_buffers
 
 SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
@@ -166,29 +167,13 @@ def probe_cell(subject: Subject) -> None:
     # At z = 0, dropout would go unseen.
     z = torch.randn(shape, dtype=torch.float64, generator=subject.generator())
     owner = model if isinstance(model, torch.nn.Module) else cell
-    before = _buffers(owner)
-    first, second = cell(z, subject.h), cell(z, subject.h)
-    after = _buffers(owner)
-    changed = [key for key, value in before.items() if key not in after or not _same(value, after[key])]
-    if changed:
-        raise ConfigError(
-            f"evaluating {name} changes the buffer {', '.join(changed)}: a solver evaluates it at many states on the way, so "
-            "put the model in evaluation mode, or keep its statistics fixed"
-        )
+    with unchanged_buffers(owner, name):
+        first, second = cell(z, subject.h), cell(z, subject.h)
     difference = norm(first - second) / norm(first).clamp(min=1)
     if not bool((difference.nan_to_num() <= 1000 * torch.finfo(z.dtype).eps).all()):
         raise ConfigError(
             f"{name} gives two values at the same state, {float(difference.max()):.1e} apart: switch off dropout and other noise"
         )
-
-
-def _buffers(module: Any) -> dict[str, Tensor]:
-    named = module.named_buffers() if isinstance(module, torch.nn.Module) else ()
-    return {name: buffer.clone() for name, buffer in named}
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 @torch.no_grad()
@@ -199,7 +184,7 @@ def try_solver(solver: Registered, subject: Subject) -> None:
     field = subject.model.cell(z, subject.h).flatten(1) - flat
     given = flat.clone(), field.clone()
     ahead, memory = solver.step(flat, field, solver.init(flat))
-    if not _same(flat, given[0]) or not _same(field, given[1]):
+    if not same(flat, given[0]) or not same(field, given[1]):
         raise ConfigError(f"solver {solver.name}: step changes the state or the field that it is given: work on a copy")
     memory = solver.forget(memory, torch.zeros(len(z), dtype=torch.bool))
     last = torch.tensor([len(z) - 1])

@@ -143,9 +143,7 @@ class StabilisedDEQ(nn.Module):
             folded = self.cell.fold()
             injected = folded.inject(h)
             return folded, injected, lambda z: folded.linearise(z, injected)
-        if (
-            self.config.solver.compiled
-        ):  # where recomputing the cell in each product costs less than a graph kept for it
+        if self.config.solver.compiled:  # recomputing the cell in each product then costs less than a graph kept for it
             return self.cell, h, lambda z: (self._pull_back, (z, h))
         return self.cell, h, None
 

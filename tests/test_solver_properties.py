@@ -113,6 +113,7 @@ def splitting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         "one at a time": (1, 1.0),
     }[request.param]
     monkeypatch.setattr(loop, "TILE", tile)
+    monkeypatch.setattr(loop, "FEW", 1)
     monkeypatch.setattr(loop, "CROWD", crowd)
     return request.param
 
@@ -141,12 +142,14 @@ def test_a_batch_in_parts_is_solved_like_a_whole_one(solver: Solver, faulty: boo
 
 @every_solver
 def test_rows_evaluated_fall_as_samples_leave(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No evaluation has fewer than half the samples still at work; at the default thresholds too small a batch stays."""
+    """No evaluation has less than three samples in four still at work; at the default thresholds too small a batch stays."""
     crowd = Crowd(speeds(200))
     limits = {"tolerance": 1e-9, "max_evaluations": 2000}
     whole = crowd.shrinking(solver, **limits)
     assert {len(names) for names in crowd.calls} == {200}
     monkeypatch.setattr(loop, "TILE", 200 * DIM)
+    monkeypatch.setattr(loop, "FEW", 25 * DIM)
+    monkeypatch.setattr(loop, "CROWD", 0.75)
     solution = crowd.shrinking(solver, **limits)
     assert solution.converged.all()
     assert torch.equal(solution.evaluations, whole.evaluations)
@@ -155,13 +158,14 @@ def test_rows_evaluated_fall_as_samples_leave(solver: Solver, monkeypatch: pytes
     assert len(sizes) == solution.evaluations.max()
     for count, size in enumerate(sizes, 1):
         at_work = int((solution.evaluations >= count).sum())
-        assert at_work >= loop.CROWD * size or size * DIM < loop.TILE / 2
+        assert at_work >= loop.CROWD * size or size * DIM < loop.FEW
     assert (crowd.times() >= solution.evaluations).all()
-    assert sum(sizes) < 200 * len(sizes)
+    assert sum(sizes) < 0.85 * 200 * len(sizes)
 
 
 def test_tiles_fit_the_cache_and_miss_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "TILE", 5 * DIM + 1)
+    monkeypatch.setattr(loop, "FEW", 1)
     crowd = Crowd(torch.full((23,), 0.5, dtype=torch.float64))
     solution = crowd.shrinking(Picard(), tolerance=1e-9, max_evaluations=100)
     assert max(len(names) for names in crowd.calls) == 5
@@ -174,6 +178,7 @@ def test_lost_samples_leave_too(solver: Solver, monkeypatch: pytest.MonkeyPatch)
     """Half the batch is NaN at the first evaluation; the others, all equally slow, need not carry it to the end."""
     crowd = Crowd(torch.full((40,), 0.9, dtype=torch.float64), dict.fromkeys(range(20), "nan"))
     monkeypatch.setattr(loop, "TILE", 40 * DIM)
+    monkeypatch.setattr(loop, "FEW", 1)
     solution = crowd.shrinking(solver, tolerance=1e-9, max_evaluations=500)
     assert statuses(solution) == ["nan"] * 20 + ["converged"] * 20
     assert [len(names) for names in crowd.calls[:2]] == [40, 20]
@@ -184,6 +189,7 @@ def test_lost_samples_leave_too(solver: Solver, monkeypatch: pytest.MonkeyPatch)
 def test_a_traced_or_coupled_batch_stays_whole(solver: Solver, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "TILE", 4 * DIM)
     monkeypatch.setattr(loop, "CROWD", 1.0)
+    monkeypatch.setattr(loop, "FEW", 1)
     crowd = Crowd(speeds())
     limits = {"tolerance": 1e-9, "max_evaluations": 700, option: True}
     solution = crowd.shrinking(solver, **limits)
@@ -214,6 +220,7 @@ def test_context_of_another_length_is_refused(rows: Tensor, coupled: bool) -> No
 def test_context_of_images_and_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "TILE", 3 * 24)
     monkeypatch.setattr(loop, "CROWD", 1.0)
+    monkeypatch.setattr(loop, "FEW", 1)
     kernel, offset = normal(2, 2, 3, 3) / 12, normal(10, 2, 3, 4, seed=1)
 
     def f(z: Tensor, offset: Tensor) -> Tensor:
@@ -233,6 +240,7 @@ def test_context_of_images_and_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -
 
 def test_neither_the_start_nor_the_context_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "TILE", 4 * DIM)
+    monkeypatch.setattr(loop, "FEW", 1)
     for solver in MORE:
         crowd = Crowd(speeds(), {3: "nan"})
         before = [crowd.start.clone(), *(rows.clone() for rows in crowd.context)]
@@ -398,6 +406,7 @@ def test_noise_is_noticed_in_every_sample_of_any_size(solver: Solver, size: int)
 def test_roundoff_that_depends_on_the_batch_is_not_noise(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sample is stuck at float32's roundoff, of terms that cancel; it is another once the others have left."""
     monkeypatch.setattr(loop, "TILE", 60 * 64)
+    monkeypatch.setattr(loop, "FEW", 1)
     weight = 10 * normal(64, 64, seed=seed).float()
     both, offset = torch.cat((weight, -weight)), normal(60, 64, seed=seed + 1).float()
     slow = torch.arange(60) > 0
@@ -853,6 +862,7 @@ def test_a_map_whose_weights_record_gradients(solver: Solver, monkeypatch: pytes
     """Without torch.no_grad() all solvers behave alike, and find what they find with it, also as samples leave."""
     monkeypatch.setattr(loop, "TILE", 20 * 4)
     monkeypatch.setattr(loop, "CROWD", 1.0)
+    monkeypatch.setattr(loop, "FEW", 1)
     weight = (normal(4, 4) / 4).requires_grad_()
     rates = torch.linspace(0, 1, 20, dtype=torch.float64)
 
@@ -893,6 +903,7 @@ def _compiler() -> None:
 def test_compiled_is_the_same_as_eager(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
     """To roundoff, whole and as samples leave; a second tolerance and batch need no second compilation."""
     monkeypatch.setattr(loop, "TILE", 40 * 8)
+    monkeypatch.setattr(loop, "FEW", 1)
     context = (RATES, normal(40, 8, seed=1))
 
     def compare(tolerance: float, rows: slice, budget: int = 300) -> None:

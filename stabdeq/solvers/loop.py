@@ -22,6 +22,7 @@ PATIENCE = 30  # evaluations without a better state after which a sample has sta
 SETBACK = 100.0  # a residual this many times the best is a step back; Broyden on linear maps rises tenfold on its way
 COUPLED_SETBACK = 10.0  # the same where samples are coupled: a history that sees one sample alone is less to be trusted
 TILE = 2**16  # state components solved at a time on a CPU: with their history, they stay in its cache
+FEW = 2**15  # state components of a batch that is too small for anyone to leave
 CROWD = 0.5  # share of samples still at work at which the others leave the batch
 
 
@@ -101,7 +102,7 @@ def solve(
         size = max(1, TILE // max(1, z0[:1].numel()))
     limit = torch.tensor(tolerance, dtype=torch.float64, device=z0.device)
     parts = []
-    with _unchanged_buffers(f):
+    with unchanged_buffers(f):
         for start in range(0, max(1, len(z0)), max(1, size)):
             part = slice(start, start + size)
             problem = _Problem(f, z0.shape[1:], tuple(rows[part] for rows in context), limit, coupled)
@@ -216,7 +217,7 @@ class _Run:
                 self._stop(step.arrived, Status.converged, count)
             if astray:
                 self._stop_hopeless(step, count)
-            if count == max_evaluations or not ((arrived or astray) <= bool(self.active.any())):
+            if count == max_evaluations or ((arrived or astray) and not bool(self.active.any())):
                 break
             self.z = self._next(step, count, astray)
             if (arrived or astray) and self.separable:
@@ -269,7 +270,7 @@ class _Run:
     def _thin_out(self) -> None:
         """Let the samples that have stopped leave, where that saves more than it costs."""
         kept = self.active.nonzero().squeeze(1)
-        if self.z.numel() < TILE / 2 or not 0 < len(kept) <= CROWD * len(self.z):
+        if self.z.numel() < FEW or not 0 < len(kept) <= CROWD * len(self.z):
             return
         self._leave((~self.active).nonzero().squeeze(1))
         self.rows = self._rows()[kept]
@@ -329,21 +330,26 @@ def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) ->
 
 
 @contextmanager
-def _unchanged_buffers(f: Callable[..., Tensor]) -> Iterator[None]:
+def unchanged_buffers(f: object, name: str = "the map") -> Iterator[None]:
     """Raise ConfigError where the module f changes its own buffers: BatchNorm's running statistics, at every evaluation."""
     before = {name: buffer.clone() for name, buffer in _buffers(f).items()}
     yield
     # Compared by value: not every kernel that writes to a buffer counts as a change of its version.
     after = _buffers(f)
-    changed = [name for name in after if not torch.allclose(after[name], before[name], rtol=0, atol=0, equal_nan=True)]
+    changed = [name for name in before if name not in after or not same(before[name], after[name])]
     if changed:
         raise ConfigError(
-            f"evaluating the map changed its buffers {', '.join(changed)}: a solver evaluates it at many states on the way, "
+            f"evaluating {name} changes the buffer {', '.join(changed)}: a solver evaluates it at many states on the way, "
             "so let it keep them fixed, and update them once, at the equilibrium"
         )
 
 
-def _buffers(f: Callable[..., Tensor]) -> dict[str, Tensor]:
+def same(a: Tensor, b: Tensor) -> bool:
+    """Return whether both hold the same values, NaN being the same as NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _buffers(f: object) -> dict[str, Tensor]:
     return dict(f.named_buffers()) if isinstance(f, nn.Module) else {}
 
 
