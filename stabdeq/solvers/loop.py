@@ -104,9 +104,11 @@ def solve(
     parts = []
     with unchanged_buffers(f):
         for start in range(0, max(1, len(z0)), max(1, size)):
-            part = slice(start, start + size)
-            problem = _Problem(f, z0.shape[1:], tuple(rows[part] for rows in context), limit, coupled)
-            run = _Run(problem, z0[part].flatten(1), solver, separable=separable, compiled=compiled)
+            z, *rows = (tensor[start : start + size] for tensor in (z0, *context))
+            if compiled:  # a view's offset into its storage would be compiled for anew
+                z, *rows = (tensor.clone() for tensor in (z, *rows))
+            problem = _Problem(f, z0.shape[1:], tuple(rows), limit, coupled)
+            run = _Run(problem, z.flatten(1), solver, separable=separable, compiled=compiled)
             parts.append(run.solve(max_evaluations, trace))
     solution = parts[0] if len(parts) == 1 else _concatenate(parts)
     if throw and not bool(solution.converged.all()):
