@@ -13,6 +13,13 @@ class FullyConnected(nn.Sequential):
         channels, height, width = image_shape
         super().__init__(nn.Flatten(), nn.Linear(channels * height * width, features))
 
+    @property
+    def linear(self) -> nn.Linear:
+        """The layer."""
+        layer = self[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
 
 class ResNet20(nn.Module):
     """The CIFAR ResNet of He et al. (2016, section 4.2) with n = 3: 0.27 M parameters, 64 features before the last layer.

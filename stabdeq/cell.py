@@ -1,5 +1,6 @@
 """The cell of the paper (Eq. 11): y = W2 BN(relu(W1 z + b1)) + b2, f(z, h) = BN(relu(h + y))."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,6 +68,8 @@ class EquilibriumBatchNorm(nn.Module):
 class Cell(nn.Module):
     """f(z, h) of Eq. 11, states and injected features (B, n)."""
 
+    couples_samples = True  # in training mode, through BatchNorm
+
     def __init__(self, state_dim: int) -> None:
         super().__init__()
         self.inner = nn.Linear(state_dim, state_dim)
@@ -88,6 +91,13 @@ class Cell(nn.Module):
         active = functional.relu(self.inner(z))
         inner = _statistics(active)
         return inner, _statistics(functional.relu(h + self.outer(self.inner_norm(active, inner))))
+
+    def decoupled(self, z: Tensor, h: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the map with the batch's statistics fixed to those at ``z`` (B, n), so that each sample is alone."""
+        if not self.training:
+            return self
+        statistics = self.statistics(z, h)
+        return lambda z, h: self(z, h, statistics)
 
     @torch.no_grad()
     def fold(self) -> "FoldedCell":

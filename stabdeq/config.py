@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 BackboneName = Literal["fcn", "resnet20"]
+CellName = Literal["batchnorm", "certified"]
 GradientName = Literal["implicit", "unrolled"]
 SolverName = Literal["anderson", "broyden", "picard"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
@@ -65,6 +66,7 @@ class ArchitectureConfig:
     """What a recipe says of a model before its kind and data are known; None leaves the choice to the kind."""
 
     backbone: BackboneName = "fcn"
+    cell: CellName = "batchnorm"
     state_dim: Width = 64
     stability: StabilityName | None = None
     head: HeadName | None = None
@@ -81,6 +83,7 @@ class ModelConfig:
     mean: tuple[float, ...]
     std: tuple[Positive, ...]
     backbone: BackboneName = "fcn"
+    cell: CellName = "batchnorm"
     state_dim: Width = 64
     stability: StabilityName = "none"
     head: HeadName = "linear"

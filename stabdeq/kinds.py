@@ -56,6 +56,7 @@ def model_config(
         mean=mean,
         std=std,
         backbone=architecture.backbone,
+        cell=architecture.cell,
         state_dim=architecture.state_dim,
         stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
         head=_variant(kind_name, "head", kind.head, architecture.head),

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from stabdeq.backbones import build_backbone
 from stabdeq.cell import Cell
+from stabdeq.certified_cell import CertifiedCell
 from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
@@ -75,7 +76,7 @@ class StabilisedDEQ(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
         self.backbone = build_backbone(config.backbone, config.image_shape, config.state_dim)
-        self.cell = Cell(config.state_dim)
+        self.cell: Cell | CertifiedCell = (Cell if config.cell == "batchnorm" else CertifiedCell)(config.state_dim)
         self.lyapunov: InputConvexLyapunov | None = None
         if config.stability != "none":
             centre = "equilibrium" if config.stability == "anchored" else "origin"
@@ -105,7 +106,7 @@ class StabilisedDEQ(nn.Module):
                 torch.zeros_like(h),
                 solver,
                 context=(injected,),
-                coupled=self.training,
+                coupled=self._is_coupled,
                 compiled=settings.compiled,
                 **limits,
             )
@@ -129,17 +130,21 @@ class StabilisedDEQ(nn.Module):
                 (h, *parameters),
                 solution,
                 solver,
-                coupled=training,
+                coupled=self._is_coupled,
                 linearise=linearise,
                 compiled=settings.compiled,
                 **limits,
             )
         return replace(solution, z=z)
 
+    @property
+    def _is_coupled(self) -> bool:
+        return self.training and self.cell.couples_samples
+
     def _solver_view(self, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
         """Return the map that the solver evaluates, the rows it reads, and its linearisation where one is faster."""
         h = h.detach()
-        if not self.training:
+        if not self._is_coupled:
             folded = self.cell.fold()
             injected = folded.inject(h)
             return folded, injected, lambda z: folded.linearise(z, injected)
@@ -158,7 +163,7 @@ class StabilisedDEQ(nn.Module):
         """Run one forward pass and return all of it; in training mode, update the running statistics."""
         h = self.inject(x)
         solution = self.solve(h)
-        if self.training:
+        if self.training and isinstance(self.cell, Cell):
             self.cell.update_running_statistics(self.cell.statistics(solution.z, h))
         return Prediction(self.readout(solution.z), h, solution)
 

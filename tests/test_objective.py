@@ -13,7 +13,7 @@ from stabdeq.kinds import KINDS
 from stabdeq.model import Prediction, StabilisedDEQ
 from stabdeq.solvers import Solution
 from train.objective import decay_term, training_loss
-from train.recipe import DecayConfig
+from train.recipe import DecayConfig, Recipe
 
 RADII = (0.01, 0.5, 2.0)
 DIM = 6
@@ -129,9 +129,13 @@ def known_case(field: Callable[[Tensor], Tensor], alpha: float) -> tuple[Any, Pr
     equilibrium = torch.randn(SAMPLES, DIM, dtype=torch.float64, generator=generator)
     visited: list[Tensor] = []
 
-    def cell(z: Tensor, h: Tensor, statistics: None) -> Tensor:
-        visited.append(z - equilibrium)
-        return z + field(z - equilibrium)
+    class Alone:
+        def decoupled(self, z: Tensor, h: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return self
+
+        def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+            visited.append(z - equilibrium)
+            return z + field(z - equilibrium)
 
     class Square:
         centre = "equilibrium"
@@ -144,7 +148,7 @@ def known_case(field: Callable[[Tensor], Tensor], alpha: float) -> tuple[Any, Pr
     nothing = torch.zeros(SAMPLES)
     solution = Solution(equilibrium, nothing, nothing, nothing)
     prediction = Prediction(torch.zeros(SAMPLES, 3), torch.zeros_like(equilibrium), solution)
-    return SimpleNamespace(cell=cell, lyapunov=lyapunov, training=False), prediction, visited
+    return SimpleNamespace(cell=Alone(), lyapunov=lyapunov, training=False), prediction, visited
 
 
 @pytest.mark.parametrize(
@@ -247,7 +251,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_the_whole_loss_reaches_every_parameter() -> None:
     model = tiny_model().train()
     labels = torch.arange(SAMPLES) % 3
-    training_loss(model, predict(model), labels, DecayConfig(radii=RADII), seeded()).total.backward()
+    training_loss(model, predict(model), labels, Recipe(decay=DecayConfig(radii=RADII)), seeded()).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
 
@@ -264,7 +268,7 @@ def slow_cross_entropy(logits: Tensor, labels: Tensor) -> float:
 def test_the_total_is_cross_entropy_and_weighted_decay(weight: float) -> None:
     model = tiny_model().train()
     prediction, labels = predict(model), torch.arange(SAMPLES) % 3
-    loss = training_loss(model, prediction, labels, DecayConfig(weight=weight, radii=RADII), seeded())
+    loss = training_loss(model, prediction, labels, Recipe(decay=DecayConfig(weight=weight, radii=RADII)), seeded())
     term, rate = decay_term(model, prediction, RADII, seeded())
     assert loss.cross_entropy.item() == pytest.approx(slow_cross_entropy(prediction.logits, labels), rel=1e-12)
     assert loss.decay.item() == term.item()
@@ -278,7 +282,7 @@ def test_the_total_is_cross_entropy_and_weighted_decay(weight: float) -> None:
 def test_only_anchored_models_pay_for_decay(kind: str) -> None:
     model = tiny_model(kind).train()
     generator = seeded()
-    loss = training_loss(model, predict(model), torch.arange(SAMPLES) % 3, DecayConfig(), generator)
+    loss = training_loss(model, predict(model), torch.arange(SAMPLES) % 3, Recipe(), generator)
     anchored = kind == "lyadeq-anchored"
     assert (loss.decay.item() > 0) == anchored
     assert (loss.total.item() > loss.cross_entropy.item()) == anchored
@@ -288,7 +292,9 @@ def test_only_anchored_models_pay_for_decay(kind: str) -> None:
 def test_a_weight_of_zero_takes_no_decay() -> None:
     model = tiny_model().train()
     generator = seeded()
-    loss = training_loss(model, predict(model), torch.arange(SAMPLES) % 3, DecayConfig(weight=0), generator)
+    loss = training_loss(
+        model, predict(model), torch.arange(SAMPLES) % 3, Recipe(decay=DecayConfig(weight=0)), generator
+    )
     assert loss.total.item() == loss.cross_entropy.item()
     assert loss.decay.item() == 0
     assert torch.equal(generator.get_state(), seeded().get_state())

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stabdeq import claims
+from stabdeq.lipschitz import logit_difference_bound
 from stabdeq.model import Prediction, StabilisedDEQ
-from train.recipe import DecayConfig
+from train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,17 @@ def training_loss(
     model: StabilisedDEQ,
     prediction: Prediction,
     labels: Tensor,
-    decay: DecayConfig,
+    recipe: Recipe,
     generator: torch.Generator,
 ) -> Loss:
-    """Return the loss of one batch; the decay term is taken for anchored models alone, whose V has a centre to decay to."""
-    cross_entropy = functional.cross_entropy(prediction.logits, labels)
+    """Return the loss of one batch; the decay term is taken for anchored models alone, whose V has a centre to decay to.
+
+    With ``recipe.margin`` the cross-entropy is that of the worst logits within its radius (Tsuzuku, Sato and Sugiyama 2018).
+    """
+    logits, decay = prediction.logits, recipe.decay
+    if recipe.margin.radius > 0:
+        logits = logits + recipe.margin.radius * logit_difference_bound(model, labels)
+    cross_entropy = functional.cross_entropy(logits, labels)
     zero = torch.zeros_like(cross_entropy)
     if model.config.stability != "anchored" or decay.weight == 0:
         return Loss(cross_entropy, cross_entropy.detach(), zero, zero)
@@ -50,14 +57,14 @@ def decay_term(
     lyapunov = model.lyapunov
     assert lyapunov is not None
     equilibrium, h = prediction.solution.z.detach(), prediction.h.detach()
-    statistics = model.cell.statistics(equilibrium, h) if model.training else None
+    cell = model.cell.decoupled(equilibrium, h)
     excesses, values = [], []
     for radius in radii:
         direction = torch.randn(h.shape, generator=generator).to(h)
         length = radius * h.shape[1] ** 0.5
         offset = length * direction / direction.norm(dim=1, keepdim=True)
         z = equilibrium + offset
-        velocity = model.cell(z, h, statistics) - z
+        velocity = cell(z, h) - z
         value, gradient = lyapunov(offset)
         excesses.append(claims.decay(gradient, velocity, value, lyapunov.alpha).excess)
         values.append(value)

@@ -35,6 +35,16 @@ class DecayConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class MarginConfig:
+    """Training for certified predictions: wrong classes are raised by what a change of ``radius`` in pixels can do to them.
+
+    ``radius`` is an l2 distance, pixels in [0, 1]; 0 is plain training. It needs ``model.cell = "certified"``.
+    """
+
+    radius: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps."""
 
@@ -46,10 +56,13 @@ class Recipe:
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
     decay: DecayConfig = Field(default_factory=DecayConfig)
+    margin: MarginConfig = Field(default_factory=MarginConfig)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind {self.kind!r}: {closest(self.kind, KINDS)}")
+        if self.margin.radius > 0 and self.model.cell != "certified":
+            raise ConfigError("margin.radius needs a cell with a bound: set model.cell=certified, or margin.radius=0")
 
 
 def recipe_names() -> list[str]:

@@ -150,7 +150,7 @@ class _Run:
         if self.recipe.data.augment:
             images = augment(images, generator)
         prediction = self.model.predict(to_unit(images))
-        loss = training_loss(self.model, prediction, labels, self.recipe.decay, generator)
+        loss = training_loss(self.model, prediction, labels, self.recipe, generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         self.optimiser.step()
