@@ -21,7 +21,7 @@ COMMANDS = (
         "analysis.solvers_command:solvers",
         "Compare fixed-point solvers, yours among them.",
     ),
-    ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within an l-infinity ball of pixels."),
+    ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within a ball of pixels."),
 )
 
 

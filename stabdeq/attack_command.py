@@ -1,4 +1,4 @@
-"""The command ``stabdeq attack``: what a checkpoint gets right within an l-infinity ball of pixels."""
+"""The command ``stabdeq attack``: what a checkpoint gets right within a ball of pixels."""
 
 import json
 import os
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stabdeq.data import Split
 
 SCHEMA = 1
+L2_STEPS = 50
 
 
 def attack(
@@ -29,9 +30,15 @@ def attack(
         Parameter(help="I-FGSM, from the image; or PGD, from random points of the ball."),
     ] = "pgd",
     eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
+    norm: Annotated[
+        Literal["linf", "l2"], Parameter(help="The ball's norm: of the largest pixel, or Euclidean (pgd alone).")
+    ] = "linf",
     steps: Annotated[
         OptionalWholeNumber,
-        Parameter(help="Steps of 1/255 each; if not given, the paper's floor(min(255 eps + 4, 1.25 * 255 eps))."),
+        Parameter(
+            help="Steps, of 1/255 each or in l2 of 2.5 eps / steps; if not given, the paper's "
+            "floor(min(255 eps + 4, 1.25 * 255 eps)), in l2 50."
+        ),
     ] = None,
     restarts: Annotated[Count, Parameter(help="Random starts of PGD; the worst is kept, sample by sample.")] = 1,
     limit: Annotated[
@@ -59,11 +66,13 @@ def attack(
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
 
-    chosen = build_attack(attack, eps=radius, steps=steps, restarts=restarts)
+    if norm == "l2" and steps is None:
+        steps = L2_STEPS
+    chosen = build_attack(attack, eps=radius, steps=steps, restarts=restarts, norm=norm)
     loaded = load_checkpoint(checkpoint)
     split, indices = _draw(load_data(loaded.data, data_dir=data_dir).test, limit, seed)
     control, outcome = _run(chosen, loaded, split, seed=seed, batch_size=batch_size)
-    _print(attack, eps, loaded, control, outcome)
+    _print(f"{attack} ({norm})", eps, loaded, control, outcome)
     if json_file is not None:
         settings = {"attack": attack, **_settings(chosen), "seed": seed, "batch_size": batch_size}
         subject = {"checkpoint": str(checkpoint), "kind": loaded.kind, "data": loaded.data.name}
@@ -188,12 +197,15 @@ def _warnings(control: "Outcome", outcome: "Outcome") -> list[str]:
 
 
 def _settings(chosen: "IFGSM | PGD") -> dict[str, Any]:
-    from stabdeq.attacks import paper_steps
+    from stabdeq.attacks import PGD, schedule
 
+    norm = chosen.norm if isinstance(chosen, PGD) else "linf"
+    steps, step_size = schedule(chosen.eps, chosen.steps, chosen.step_size, norm)
     return {
         "eps": chosen.eps,
-        "steps": paper_steps(chosen.eps) if chosen.steps is None else chosen.steps,
-        "step_size": chosen.step_size,
+        "norm": norm,
+        "steps": steps,
+        "step_size": step_size,
         "restarts": getattr(chosen, "restarts", 1),
     }
 

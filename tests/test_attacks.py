@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from stabdeq.attack_command import attack as attack_command
 from stabdeq.attack_command import parse_eps
 from stabdeq.attacks import IFGSM, PGD, Outcome, build_attack, evaluate, paper_steps
+from stabdeq.attacks.ball import L2Ball
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, ModelConfig, SolverConfig
 from stabdeq.data import Split, load_data
@@ -117,6 +118,61 @@ def test_pgd_is_optimal_on_a_linear_model_once_it_can_cross_the_ball(level: int)
     attack = PGD(eps=level / 255, steps=2 * level + 1)
     found = attack(model, images, labels, generator=generator()).images
     assert distance(found, model.optimal_attack(images, labels, level / 255)) <= 1e-14
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.4])
+def test_pgd_in_l2_is_optimal_on_a_linear_model(eps: float) -> None:
+    model = TwoClassLinear()
+    images, labels = random_batch(classes=2, dtype=torch.float64)
+    images = images / 2 + 0.25  # far enough from 0 and 1 that the box does not bind
+    attack = PGD(eps=eps, steps=200, step_size=eps / 10, norm="l2")
+    found = attack(model, images, labels, generator=generator()).images
+    with torch.no_grad():
+        loss = cross_entropy(model(found), labels, reduction="none")
+        sign = (1 - 2 * labels).view(-1, 1, 1, 1)
+        optimum = images + eps * sign * (model.weight / model.weight.norm()).view(SHAPE)
+        assert ((optimum >= 0) & (optimum <= 1)).all()
+        torch.testing.assert_close(loss, cross_entropy(model(optimum), labels, reduction="none"), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("eps", [0.0, 0.3, 2.0, 50.0])
+def test_the_l2_ball_and_the_box_are_respected(dtype: torch.dtype, eps: float) -> None:
+    images, labels = random_batch(dtype=dtype)
+    model = network().to(dtype)
+    attack = PGD(eps=eps, steps=5, restarts=2, norm="l2")
+    found = attack(model, images, labels, generator=generator()).images
+    assert found.dtype == dtype
+    assert ((found >= 0) & (found <= 1)).all()
+    length = (found - images).double().flatten(1).norm(dim=1)
+    assert (length <= eps * (1 + 4 * torch.finfo(dtype).eps) + 4 * torch.finfo(dtype).eps).all()
+    assert eps == 0 or (length > 0.5 * min(eps, 1)).any()
+
+
+def test_l2_starts_are_uniform_by_volume() -> None:
+    images = torch.full((4000, 1, 1, 2), 0.5, dtype=torch.float64)
+    length = (L2Ball(0.25).start(images, generator()) - images).flatten(1).norm(dim=1) / 0.25
+    quantiles = torch.quantile(length.square(), torch.linspace(0, 1, 21, dtype=torch.float64))
+    assert (quantiles - torch.linspace(0, 1, 21, dtype=torch.float64)).abs().max() < 0.03
+
+
+def test_tiny_and_infinite_slopes_have_a_direction_in_l2() -> None:
+    tiny = torch.full((1, 1, 1, 4), 1e-200, dtype=torch.float64)
+    torch.testing.assert_close(L2Ball(1.0).steepest(tiny), torch.full_like(tiny, 0.5))
+    endless = torch.tensor([[[[torch.inf, 1.0, 0.0, 0.0]]]])
+    torch.testing.assert_close(L2Ball(1.0).steepest(endless), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]))
+    assert torch.equal(L2Ball(1.0).steepest(torch.zeros(1, 1, 1, 4)), torch.zeros(1, 1, 1, 4))
+
+
+def test_bad_l2_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="in l2 say how many"):
+        PGD(eps=0.3, norm="l2")
+    with pytest.raises(ConfigError, match="from 0 up"):
+        PGD(eps=-1.0, steps=3, norm="l2")
+    with pytest.raises(ConfigError, match="unknown norm"):
+        PGD(eps=0.3, norm="l1")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="use pgd"):
+        build_attack("ifgsm", eps=0.3, norm="l2")
 
 
 def test_robust_accuracy_of_a_linear_model_is_the_known_one() -> None:
@@ -475,7 +531,7 @@ def test_the_command_prints_a_table_and_writes_json(
     file = tmp_path / "attack.json"
     attack_command(checkpoint, eps="4/255", restarts=2, limit=30, json_file=file, batch_size=20, seed=3)
     printed = capsys.readouterr()
-    for text in ("lyadeq-anchored on digits, pgd, 30 test images", "clean", "eps = 0", "eps = 4/255"):
+    for text in ("lyadeq-anchored on digits, pgd (linf), 30 test images", "clean", "eps = 0", "eps = 4/255"):
         assert text in printed.out
     assert "30/30" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["attack.json"]

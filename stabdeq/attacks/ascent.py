@@ -1,4 +1,4 @@
-"""Signed gradient ascent on the cross-entropy in an l-infinity ball: the step of I-FGSM and PGD."""
+"""Steepest ascent of the cross-entropy within a ball: the steps of I-FGSM and PGD, how many and how long."""
 
 import math
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stabdeq.attacks.threat_model import Adversarial, Classifier, check_eps, check_logits
+from stabdeq.attacks.ball import Ball, NormName, check_eps
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_logits
 from stabdeq.errors import ConfigError
 
 STEP_SIZE = 1 / 255  # Chu et al., Sec. 5.2.2
@@ -25,15 +26,24 @@ def paper_steps(eps: float) -> int:
     return math.floor(min(levels + 4, 1.25 * levels) + margin)
 
 
-def check_ascent(eps: float, steps: int | None, step_size: float) -> None:
-    """Raise ConfigError where a setting is out of range, or where the paper's rule would take no step."""
-    check_eps(eps)
+def schedule(eps: float, steps: int | None, step_size: float | None, norm: NormName) -> tuple[int, float]:
+    """Return how many steps to take and how long each is; where one is None, the paper's choice or, in l2, the usual one.
+
+    The paper, in the l-infinity norm, takes ``paper_steps`` of 1/255. In l2 steps of 2.5 eps / steps reach the boundary from
+    any start and still turn there (Madry et al. 2018). Raises ConfigError where a setting is out of range.
+    """
+    check_eps(eps, norm)
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ConfigError(f"steps = {steps!r}: expected a whole number from 1 up, or None for the paper's rule")
-    if not (math.isfinite(step_size) and step_size > 0):
+    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
         raise ConfigError(f"step size {step_size!r}: expected a positive number of pixels of [0, 1], such as 1/255")
+    if norm == "l2":
+        if steps is None:
+            raise ConfigError("the paper's rule for the number of steps is for the l-infinity norm: in l2 say how many")
+        return steps, 2.5 * eps / steps if step_size is None else step_size
     if steps is None and eps > 0 and paper_steps(eps) == 0:
         raise ConfigError(f"the paper's rule takes no step at all at eps = {eps:g}, below 0.8/255: say how many steps")
+    return paper_steps(eps) if steps is None else steps, STEP_SIZE if step_size is None else step_size
 
 
 def ascend(
@@ -42,25 +52,24 @@ def ascend(
     labels: Tensor,
     start: Tensor,
     *,
-    eps: float,
+    ball: Ball,
     steps: int,
     step_size: float,
 ) -> Adversarial:
-    """Take signed gradient steps from ``start`` (B, C, H, W) up the cross-entropy for ``labels`` (B,).
+    """Take steepest steps from ``start`` (B, C, H, W) up the cross-entropy for ``labels`` (B,).
 
-    After every step the images are clipped to the ball of radius ``eps`` around ``images`` and to [0, 1].
+    After every step the images are projected to the ``ball`` around ``images`` and to [0, 1].
     Gradients are taken for the images alone: no parameter's ``.grad`` is touched.
     """
-    lower, upper = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
-    attacked = start.clamp(lower, upper)
+    attacked = ball.project(start, images)
     nonfinite = torch.zeros_like(labels, dtype=torch.bool)
     zero = torch.zeros_like(nonfinite)
     for _ in range(steps):
         gradient = _loss_gradient(model, attacked, labels)
         nonfinite |= ~gradient.isfinite().flatten(1).all(1)
         zero |= (gradient == 0).flatten(1).all(1)
-        direction = torch.where(gradient.isnan(), 0, gradient.sign())
-        attacked = (attacked + step_size * direction).clamp(lower, upper)
+        direction = ball.steepest(torch.where(gradient.isnan(), 0, gradient))
+        attacked = ball.project(attacked + step_size * direction, images)
     return Adversarial(attacked, nonfinite, zero)
 
 

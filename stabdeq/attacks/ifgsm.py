@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ascent import STEP_SIZE, ascend, check_ascent, paper_steps
+from stabdeq.attacks.ascent import ascend, schedule
+from stabdeq.attacks.ball import LinfBall
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch
 
 
@@ -13,16 +14,16 @@ from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch
 class IFGSM:
     """Signed gradient ascent from the image itself, within ``eps`` (pixels of [0, 1]) in the l-infinity norm.
 
-    ``steps`` None follows the paper's rule, ``paper_steps(eps)``.
+    ``steps`` and ``step_size`` None follow the paper: ``paper_steps(eps)`` steps of 1/255.
     Raises ConfigError for settings out of range.
     """
 
     eps: float
     steps: int | None = None
-    step_size: float = STEP_SIZE
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
-        check_ascent(self.eps, self.steps, self.step_size)
+        schedule(self.eps, self.steps, self.step_size, "linf")
 
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
@@ -34,5 +35,5 @@ class IFGSM:
         """
         check_batch(model, images, labels)
         images = images.detach()
-        steps = paper_steps(self.eps) if self.steps is None else self.steps
-        return ascend(model, images, labels, images, eps=self.eps, steps=steps, step_size=self.step_size)
+        steps, step_size = schedule(self.eps, self.steps, self.step_size, "linf")
+        return ascend(model, images, labels, images, ball=LinfBall(self.eps), steps=steps, step_size=step_size)

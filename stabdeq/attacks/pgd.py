@@ -6,27 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stabdeq.attacks.ascent import STEP_SIZE, ascend, check_ascent, paper_steps
+from stabdeq.attacks.ascent import ascend, schedule
+from stabdeq.attacks.ball import BALLS, NormName
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_logits, is_correct
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, closest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Signed gradient ascent from x + U[-eps, eps], within ``eps`` (pixels of [0, 1]) in the l-infinity norm.
+    """Steepest ascent from a random point within ``eps`` (pixels of [0, 1]), uniform in the ball, in the norm ``norm``.
 
-    ``steps`` None follows the paper's rule, ``paper_steps(eps)``; the paper's ``restarts`` is 1. Of several
+    ``steps`` and ``step_size`` None follow ``schedule``: the paper's in l-infinity. Its ``restarts`` is 1. Of several
     restarts each sample keeps its worst: a misclassified one before another, then the larger loss.
     Raises ConfigError for settings out of range.
     """
 
     eps: float
     steps: int | None = None
-    step_size: float = STEP_SIZE
+    step_size: float | None = None
     restarts: int = 1
+    norm: NormName = "linf"
 
     def __post_init__(self) -> None:
-        check_ascent(self.eps, self.steps, self.step_size)
+        if self.norm not in BALLS:
+            raise ConfigError(f"unknown norm {self.norm!r}: {closest(self.norm, BALLS)}")
+        schedule(self.eps, self.steps, self.step_size, self.norm)
         if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 1:
             raise ConfigError(f"restarts = {self.restarts!r}: expected a whole number from 1 up")
 
@@ -55,11 +59,10 @@ class PGD:
         return worst
 
     def _once(self, model: Classifier, images: Tensor, labels: Tensor, generator: torch.Generator) -> Adversarial:
-        # Drawn where the generator lives, so that one on the CPU gives all devices the same starts.
-        noise = torch.empty(images.shape, dtype=images.dtype, device=generator.device)
-        start = images + noise.uniform_(-self.eps, self.eps, generator=generator).to(images.device)
-        steps = paper_steps(self.eps) if self.steps is None else self.steps
-        return ascend(model, images, labels, start, eps=self.eps, steps=steps, step_size=self.step_size)
+        ball = BALLS[self.norm](self.eps)
+        start = ball.start(images, generator)
+        steps, step_size = schedule(self.eps, self.steps, self.step_size, self.norm)
+        return ascend(model, images, labels, start, ball=ball, steps=steps, step_size=step_size)
 
 
 @torch.no_grad()

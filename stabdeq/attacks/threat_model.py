@@ -1,6 +1,5 @@
 """What all attacks share: images in [0, 1], a classifier in evaluation mode, and eps in pixels."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,18 +36,6 @@ class Attack(Protocol):
     def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
         """Attack ``images`` (B, C, H, W) in [0, 1] with ``labels`` (B,); only ``generator`` is random."""
         ...
-
-
-def check_eps(eps: float) -> None:
-    """Raise ConfigError unless ``eps`` is a number in [0, 1]."""
-    if isinstance(eps, bool) or not isinstance(eps, int | float):
-        raise ConfigError(f"eps = {eps!r}: expected a number from 0 to 1, such as 8 / 255")
-    if 1 < eps <= 255:
-        raise ConfigError(
-            f"eps = {eps:g} is above 1, and eps is in pixels of [0, 1]: for {eps:g} of 255 levels give {eps:g}/255"
-        )
-    if math.isnan(eps) or not 0 <= eps <= 1:
-        raise ConfigError(f"eps = {eps:g}: expected a number from 0 to 1, in pixels of [0, 1], such as 8/255")
 
 
 def check_batch(model: Classifier, images: Tensor, labels: Tensor) -> None:

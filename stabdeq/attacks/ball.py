@@ -1,0 +1,93 @@
+"""The balls that attacks stay in: where to start, which way is steepest, and the way back inside."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from stabdeq.errors import ConfigError
+
+NormName = Literal["linf", "l2"]
+
+
+class Ball(Protocol):
+    """The images within a radius of given ones, pixels in [0, 1]; images and gradients are (B, C, H, W)."""
+
+    def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a random point of each image's ball, drawn where the generator lives: all devices get the same."""
+        ...
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Return the direction of length 1 in the ball's norm along which the loss rises fastest; 0 where it does not."""
+        ...
+
+    def project(self, moved: Tensor, images: Tensor) -> Tensor:
+        """Return ``moved`` brought into the ball around ``images`` and into [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinfBall:
+    """No pixel changes by more than ``eps``."""
+
+    eps: float
+
+    def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.empty(images.shape, dtype=images.dtype, device=generator.device)
+        return images + noise.uniform_(-self.eps, self.eps, generator=generator).to(images.device)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def project(self, moved: Tensor, images: Tensor) -> Tensor:
+        return moved.clamp((images - self.eps).clamp(min=0), (images + self.eps).clamp(max=1))
+
+
+@dataclass(frozen=True)
+class L2Ball:
+    """The changes of all pixels of an image together have a Euclidean norm of at most ``eps``."""
+
+    eps: float
+
+    def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        size = images[0].numel()
+        noise = torch.randn(images.shape, dtype=images.dtype, generator=generator, device=generator.device)
+        fraction = torch.rand(len(images), dtype=images.dtype, generator=generator, device=generator.device)
+        length = self.eps * fraction ** (1 / size)
+        return images + (_unit(noise) * length.view(-1, 1, 1, 1)).to(images.device)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        largest = torch.finfo(gradient.dtype).max
+        return _unit(gradient.clamp(-largest, largest))  # an infinite slope in one pixel drowns the others
+
+    def project(self, moved: Tensor, images: Tensor) -> Tensor:
+        change = moved - images
+        length = change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        inside = torch.where(length > self.eps, images + change * (self.eps / length), moved)
+        return inside.clamp(0, 1)  # towards the image in every pixel, so it stays in the ball
+
+
+BALLS = {"linf": LinfBall, "l2": L2Ball}
+
+
+def check_eps(eps: float, norm: NormName = "linf") -> None:
+    """Raise ConfigError unless ``eps`` is a radius in pixels of [0, 1]: at most 1 in the l-infinity norm."""
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise ConfigError(f"eps = {eps!r}: expected a number from 0 to 1, such as 8 / 255")
+    if norm == "linf" and 1 < eps <= 255:
+        raise ConfigError(
+            f"eps = {eps:g} is above 1, and eps is in pixels of [0, 1]: for {eps:g} of 255 levels give {eps:g}/255"
+        )
+    if not 0 <= eps <= (1 if norm == "linf" else math.inf) or eps == math.inf:
+        bound = "from 0 to 1, in pixels of [0, 1], such as 8/255" if norm == "linf" else "from 0 up, such as 0.3"
+        raise ConfigError(f"eps = {eps:g}: expected a number {bound}")
+
+
+def _unit(changes: Tensor) -> Tensor:
+    """Return each sample of ``changes`` scaled to norm 1, by its largest entry first: tiny squares underflow; 0 stays."""
+    largest = changes.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    scaled = changes / torch.where(largest == 0, 1, largest)
+    length = scaled.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return scaled / torch.where(length == 0, 1, length)
