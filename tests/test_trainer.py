@@ -446,6 +446,16 @@ def test_resuming_from_a_broken_checkpoint_is_refused(whole_run: Path, tmp_path:
         refuse(CheckpointError, tiny_recipe(), tiny_data(), tmp_path, resume=True)
 
 
+def test_a_run_from_before_a_setting_existed_is_resumed(whole_run: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(whole_run / CHECKPOINT_NAME)
+    del checkpoint.recipe["margin"]
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, checkpoint)
+    (tmp_path / METRICS_NAME).write_bytes((whole_run / METRICS_NAME).read_bytes())
+    train(tiny_recipe(), tiny_data(), tmp_path, resume=True)
+    message = refuse(ConfigError, tiny_recipe(batch_size=7), tiny_data(), tmp_path, resume=True)
+    assert "batch_size" in message
+
+
 def test_resuming_without_the_whole_optimiser_is_refused(whole_run: Path, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_NAME
     path.write_bytes((whole_run / BEST_NAME).read_bytes())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stabdeq.augmentation import augment
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stabdeq.config import ModelConfig
+from stabdeq.config import ModelConfig, parse_config
 from stabdeq.data import DataSet, Split, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.kinds import model_config
@@ -113,7 +113,9 @@ class _Run:
     def resume(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
         """Go on from the checkpoint in ``out``, whose recipe and data must be these."""
         checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
-        _require_same_recipe(plain_recipe(recipe), checkpoint.recipe, out)
+        # Settings that are newer than the checkpoint had their defaults then.
+        trained = parse_config(Recipe, checkpoint.recipe, f"the recipe in {out / CHECKPOINT_NAME}")
+        _require_same_recipe(plain_recipe(recipe), plain_recipe(trained), out)
         if checkpoint.model.config != _model_config(recipe, data) or checkpoint.class_names != data.classes:
             raise ConfigError(
                 f"{out} was trained on other images or classes: give the same --data-dir, or another --out"
@@ -299,9 +301,9 @@ def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:
 
 
 def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Path, group: str = "") -> None:
-    wanted = json.loads(json.dumps(wanted))
-    for key in sorted(wanted.keys() | found.keys()):
-        ours, theirs = wanted.get(key), found.get(key)
+    wanted, found = (json.loads(json.dumps(one)) for one in (wanted, found))  # as the reader wrote them
+    for key in sorted(wanted):
+        ours, theirs = wanted[key], found[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):
             _require_same_recipe(ours, theirs, out, f"{group}{key}.")
         elif ours != theirs:
