@@ -1,0 +1,109 @@
+"""Hypothesis strategies for states: in balls and boxes, at all distances, next to the centre, along trajectories."""
+
+import math
+
+import torch
+from hypothesis import strategies
+from hypothesis.strategies import SearchStrategy
+from torch import Tensor
+
+from stabdeq.errors import ConfigError
+from stabdeq.testing.functions import Field
+from stabdeq.testing.runge_kutta import integrate
+from stabdeq.testing.tensors import made_from, require_positive, require_sizes, tensors
+
+# Coordinates below this part of the radius are 0: the square of a smaller one, or its fourth power, may underflow to 0, and a
+# strict claim would then fail for no fault of the function. ``states_near_centre`` begins here.
+NEAREST = 1e-9
+
+
+def states_in_ball(
+    dim: int, *, radius: float = 1.0, centre: Tensor | None = None, batch: int = 1
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, within ``radius`` of ``centre`` (dim,), by default 0.
+
+    It shrinks towards the centre, to few and round coordinates. Raises ConfigError where an argument is out of range, as
+    all strategies here do.
+    """
+    origin = _centre(dim, centre, batch)
+    require_positive("radius", radius)
+
+    def placed(cube: Tensor) -> Tensor:
+        # Those in the cube's corners move onto the sphere.
+        offset = _without_dust(cube, radius)
+        return origin + offset / (offset.norm(dim=1, keepdim=True) / radius).clamp(min=1)
+
+    return made_from(tensors((batch, dim), -radius, radius), placed)
+
+
+def states_in_box(dim: int, low: float, high: float, *, batch: int = 1) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, with every coordinate between ``low`` and ``high``."""
+    require_sizes(dim, batch)
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(f"expected finite low < high, got {low} and {high}")
+    drawn = tensors((batch, dim), low, high)
+    return made_from(drawn, lambda states: _without_dust(states, high - low)) if low <= 0 <= high else drawn
+
+
+def states_on_shells(
+    dim: int,
+    *,
+    smallest: float = 1e-6,
+    largest: float = 1.0,
+    centre: Tensor | None = None,
+    batch: int = 1,
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, at log-uniform distances from ``centre`` (dim,)."""
+    origin = _centre(dim, centre, batch)
+    require_positive("smallest", smallest)
+    if not smallest <= largest < math.inf:
+        raise ConfigError(f"expected smallest <= largest < inf, got {smallest} and {largest}")
+
+    def placed(drawn: tuple[Tensor, Tensor]) -> Tensor:
+        cube, exponents = drawn
+        first = torch.zeros_like(cube)
+        first[:, 0] = 1
+        length = cube.norm(dim=1, keepdim=True)
+        # Too short a vector to have a direction in all its digits gives way to the first axis.
+        ray = torch.where(length < 1e-3, first, cube / length.clamp(min=1e-3))
+        return origin + ray * 10**exponents
+
+    exponents = tensors((batch, 1), math.log10(smallest), math.log10(largest))
+    return made_from(strategies.tuples(tensors((batch, dim), -1, 1), exponents), placed)
+
+
+def states_near_centre(
+    dim: int, *, radius: float = 1.0, centre: Tensor | None = None, batch: int = 1
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states between a billionth and a thousandth of ``radius`` from ``centre``, (batch, dim)."""
+    require_positive("radius", radius)
+    smallest, largest = NEAREST * radius, 1e-3 * radius
+    return states_on_shells(dim, smallest=smallest, largest=largest, centre=centre, batch=batch)
+
+
+def states_along_trajectories(
+    F: Field, starts: SearchStrategy[Tensor], *, time: float = 1.0, steps: int = 64
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for the states (B, n) that z' = F(z) reaches from ``starts`` (B, n) by some moment until ``time``.
+
+    ``steps`` Runge-Kutta steps lead to ``time``, and a number of them is taken. It shrinks towards the start. Trajectories
+    that leave the finite numbers are not drawn.
+    """
+    require_positive("time", time)
+    require_sizes(steps)
+    drawn = strategies.tuples(starts, strategies.integers(0, steps))
+    reached = made_from(drawn, lambda start: integrate(F, start[0], time / steps, start[1]))
+    return reached.filter(lambda states: bool(states.isfinite().all()))
+
+
+def _without_dust(states: Tensor, size: float) -> Tensor:
+    return torch.where(states.abs() < NEAREST * size, 0, states)
+
+
+def _centre(dim: int, centre: Tensor | None, batch: int) -> Tensor:
+    require_sizes(dim, batch)
+    if centre is None:
+        return torch.zeros(dim, dtype=torch.float64)
+    if tuple(centre.shape) != (dim,) or not bool(centre.isfinite().all()):
+        raise ConfigError(f"expected a finite centre of shape ({dim},), got shape {tuple(centre.shape)}")
+    return centre.double()
