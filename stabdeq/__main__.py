@@ -15,6 +15,11 @@ from stabdeq.errors import ImportShadowedError, StabdeqError
 COMMANDS = (
     ("train", "train.command:train", "Train a model from a recipe."),
     ("audit", "analysis.audit_command:audit", "Judge the claims of a checkpoint, with evidence."),
+    (
+        "certify",
+        "analysis.certify_command:certify",
+        "Prove what a checkpoint's weights allow, with certificates.",
+    ),
     ("check", "analysis.check_command:check", "Test a Lyapunov function of your own."),
     (
         "solvers",

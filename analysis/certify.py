@@ -1,0 +1,313 @@
+"""What the weights of a model prove: findings with certificates, each checked with its rounding accounted for."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.audit import SCHEMA, environment, prepare
+from analysis.certificates import cheap_tests
+from analysis.certificates.affine_ball import find_affine_balls
+from analysis.certificates.decay import Decay, Shortfall, find_contraction, find_decay
+from analysis.certificates.enclosure import spectral_norm_bound
+from analysis.certificates.gain import Gain, find_gain, slope_abscissa
+from analysis.certificates.iss_gain import iss_gain, judge_unprojected_decay
+from analysis.certificates.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
+from analysis.certificates.quadratic import NotPiecewiseAffineError, find_quadratic
+from analysis.certificates.radii import affine_ends, certified_radii
+from analysis.findings import Finding, Measurement, Verdict, exit_code
+from analysis.foreign_function import ForeignFunction
+from analysis.subject import Subject
+from analysis.tracing import TraceError
+from stabdeq.cell import Cell
+from stabdeq.errors import ConfigError
+from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.model import StabilisedDEQ
+
+EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)  # l2 radii in pixels of [0, 1] at which certified accuracy is reported
+
+
+@dataclass
+class _Report:
+    """What has been found so far, and how the reader is told of what is being done."""
+
+    seed: int
+    on_stage: Callable[[str], None]
+    findings: list[Finding] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    certificates: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    def stage(self, words: str) -> None:
+        self.on_stage(words)
+        self.began = time.perf_counter()
+
+    def find(
+        self, name: str, claim: str, verdict: Verdict, evidence: str, margin: float | None = None, samples: int = 0
+    ) -> None:
+        seconds = time.perf_counter() - self.began
+        common = {"check": "certify", "tolerance": 0.0, "dtype": "float64", "seed": self.seed, "seconds": seconds}
+        self.findings.append(
+            Finding(
+                name=name, claim=claim, verdict=verdict, evidence=evidence, margin=margin, samples=samples, **common
+            )  # pyrefly: ignore
+        )
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "checkpoint": {},
+            "environment": environment(),
+            "findings": [asdict(finding) for finding in self.findings],
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+            "skipped": [],
+            "series": {"certify": self.series},
+            "certificates": self.certificates,
+            "exit_code": exit_code(self.findings),
+        }
+
+    def measure(self, name: str, value: float | None, text: str) -> None:
+        self.measurements.append(Measurement(check="certify", name=name, value=value, text=text))
+
+
+def certify_model(
+    model: StabilisedDEQ,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    indices: Tensor | None = None,
+    seed: int = 0,
+    on_stage: Callable[[str], None] = lambda words: None,
+) -> dict[str, Any]:
+    """Return, as plain data, what is proved of ``model`` and of its predictions on ``images`` (N, C, H, W), ``labels`` (N,).
+
+    The model is converted to float64 and put into evaluation mode, in place. All proofs are about the real function whose
+    weights are the float64 numbers of the folded cell, the extractor and the head. ``on_stage`` is told what begins.
+    """
+    report = _Report(seed, on_stage)
+    report.stage("solving for the equilibria")
+    subject = prepare(model, images, labels, indices=indices, seed=seed)
+    with torch.no_grad():
+        network, equation, start = _forms(model)
+        gain = _judge_cell(report, network, equation, start)
+        _judge_balls(report, subject, network)
+        _judge_radii(report, subject, model, network, equation, gain)
+    if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
+        _judge_iss_gain(report, subject, model.lyapunov, network)
+    return report.plain()
+
+
+def certify_velocity(velocity: ForeignFunction, dim: int, *, seed: int = 0) -> dict[str, Any]:
+    """Return, as plain data, what is proved of z' = ``velocity`` (z), (B, dim) -> (B, dim), made of affine maps and ReLUs."""
+    report = _Report(seed, lambda words: None)
+    claim = "Trajectories approach one equilibrium z* exponentially, from everywhere: V = (z - z*)'P(z - z*) falls."
+    try:
+        if velocity.is_numpy:
+            raise NotPiecewiseAffineError("it computes with NumPy, which cannot be read: write it with torch")
+        found = find_quadratic(velocity.function, dim)
+    except (TraceError, NotPiecewiseAffineError) as error:
+        report.find("stability", claim, Verdict.INCONCLUSIVE, f"Not judged: {velocity.name}: {error}.")
+        return report.plain()
+    if isinstance(found, Shortfall):
+        _report_decay(report, "stability", claim, found)
+    else:
+        reach = f" z* lies within {_at_most(found.reach)} of the origin."
+        _report_decay(report, "stability", claim, found.decay, reach)
+    return report.plain()
+
+
+def _forms(model: StabilisedDEQ) -> tuple[ReluNetwork, Equation, Tensor | None]:
+    """Return the cell's two forms, and a multiplier that proves uniqueness where the cell's make gives one."""
+    if isinstance(model.cell, Cell):
+        return *of_paper_cell(model.cell.fold()), None
+    folded = model.cell.fold()
+    return *of_certified_cell(folded), folded.scale
+
+
+def _judge_cell(report: _Report, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
+    report.stage("contraction: semidefinite programs for a norm")
+    contraction = find_contraction(network)
+    _report_decay(report, "contraction", "For every input, the cell contracts in one norm.", contraction)
+    report.stage("stability: semidefinite programs for a quadratic Lyapunov function")
+    decay = find_decay(network.flow(), contraction)
+    claim = "For every input, trajectories of z' = f(z, h) - z approach one equilibrium exponentially, from everywhere."
+    _report_decay(report, "stability", claim, decay)
+    report.stage("gain: multipliers of the matrix inequality")
+    gain = _judge_gain(report, network, equation, start)
+    report.stage("norms and Perron-Frobenius")
+    proofs = {"the decay": decay, "the contraction": contraction, "the gain": gain}
+    _judge_well_posed(
+        report, network, equation, {name: isinstance(proof, Decay | Gain) for name, proof in proofs.items()}
+    )
+    return gain
+
+
+def _report_decay(report: _Report, name: str, claim: str, found: Decay | Shortfall, note: str = "") -> None:
+    """Put down the verdict on the rate a of a flow, or, under the name contraction, r of a map."""
+    is_map = name == "contraction"
+    rate, needed = ("r", "below 1") if is_map else ("a", "above 0")
+    if isinstance(found, Decay):
+        values = torch.linalg.eigvalsh(found.norm)
+        proved = _at_most(found.rate) if is_map else _at_least(found.rate)
+        evidence = (
+            f"Rate {rate} = {proved} in the norm of a matrix P of condition {float(values[-1] / values[0]):.3g}; "
+            f"matrices proved definite.{note}"
+        )
+        report.find(name, claim, Verdict.PROVED, evidence, 1 - found.rate if is_map else found.rate)
+        report.certificates[name] = {
+            "rate": found.rate,
+            "norm": found.norm.tolist(),
+            "multiplier": found.multiplier.tolist(),
+        }
+        return
+    bound = f"with some pattern of ReLU slopes no rate is better than {rate} = {found.limit:.3g}"
+    if found.is_hopeless:
+        evidence = f"Not proved, and no multipliers can: {bound}, and it must be {needed}."
+    elif abs(found.best) == torch.inf:
+        evidence = f"Not proved: the solver found no multipliers, though {bound}."
+    else:
+        evidence = (
+            f"Not proved: the best rate that the solver found is {rate} = {found.best:.3g}, and it must be {needed}."
+        )
+    report.find(name, claim, Verdict.INCONCLUSIVE, evidence)
+
+
+def _at_least(bound: float) -> str:
+    """Return a lower bound in four digits, rounded down: what is printed is proved, too."""
+    return f"{float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(bound)):.4g}"
+
+
+def _at_most(bound: float) -> str:
+    """Return an upper bound in four digits, rounded up."""
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(bound)):.4g}"
+
+
+def _judge_gain(report: _Report, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
+    found = find_gain(equation, equation.output, equation.injection, start)
+    cheap = cheap_tests.norm_gain(network)
+    claim = "Between any two features, equilibria move by no more than a gain: ||dz*|| <= gamma ||dh||."
+    if found is not None:
+        report.certificates["gain"] = {"value": found.value, "multiplier": found.multiplier.tolist()}
+    value = min(cheap, torch.inf if found is None else found.value)
+    if value < torch.inf:
+        how = "by the product of the layers' norms" if value == cheap else "by a matrix inequality, proved definite"
+        report.find("gain", claim, Verdict.PROVED, f"gamma = {_at_most(value)}, {how}.")
+        report.measure("gain", value, "gain from features to equilibria")
+        return found
+    abscissa = slope_abscissa(equation)
+    evidence = f"Not proved: the solver's multipliers fail, though no slopes that were tried forbid others ({abscissa:.3g} < 1)."
+    if abscissa >= 1:
+        evidence = (
+            f"Not proved, and no multipliers can: with some pattern of ReLU slopes S an eigenvalue of M S has the real part "
+            f"{abscissa:.3g}, and it must be below 1."
+        )
+    report.find("gain", claim, Verdict.INCONCLUSIVE, evidence)
+    return None
+
+
+def _judge_well_posed(report: _Report, network: ReluNetwork, equation: Equation, proofs: dict[str, bool]) -> None:
+    product, kappa = cheap_tests.norm_product(network), cheap_tests.perron_frobenius(equation)
+    radius = cheap_tests.spectral_radius(equation)
+    report.measure("norm product", product, "product of the layers' norms: below 1 the cell contracts")
+    report.measure(
+        "Perron-Frobenius", radius, "spectral radius of the stacked layers' |M|: below 1 equilibria are unique"
+    )
+    proofs = proofs | {"the norm product": product < 1, "a Perron-Frobenius vector": kappa < 1}
+    by = [name for name, holds in proofs.items() if holds]
+    claim = "For every input there is an equilibrium, and only one."
+    if by:
+        report.find("well_posed", claim, Verdict.PROVED, f"Proved by {', '.join(by)}.")
+        return
+    tried = f"the product of norms is {product:.3g} and the spectral radius of |M| {radius:.3g}, where below 1 would do"
+    report.find("well_posed", claim, Verdict.INCONCLUSIVE, f"Not proved: no inequality was proved; {tried}.")
+
+
+def _judge_balls(report: _Report, subject: Subject, network: ReluNetwork) -> None:
+    report.stage(f"affine balls around {len(subject.found)} equilibria")
+    total, found = len(subject.images), subject.found
+    claim = f"Around each of {total} equilibria the cell is affine, and z' = f(z, h) - z decays exponentially to it."
+    if not len(found):
+        report.find("affine_ball", claim, Verdict.INCONCLUSIVE, "Not judged: no equilibrium was found.", samples=total)
+        return
+    balls = find_affine_balls(network, subject.equilibria, subject.h[found])
+    proved = balls.attraction > 0
+    count = int(proved.sum())
+    report.series["affine_balls"] = {"indices": subject.indices[found].tolist()} | {
+        name: getattr(balls, name).tolist() for name in ("radius", "error", "abscissa", "rate", "attraction")
+    }
+    words = f"Proved at {count} of {total}"
+    if count:
+        radius, rate, attraction = balls.radius[proved], balls.rate[proved], balls.attraction[proved]
+        words += (
+            f": no ReLU changes sign within {_at_least(float(radius.median()))} of z* (median; least {_at_least(float(radius.min()))}), "
+            f"rate {_at_least(float(rate.min()))} or faster, attraction from within {_at_least(float(attraction.median()))} "
+            f"(median; least {_at_least(float(attraction.min()))})"
+        )
+    unstable, flat = int((balls.abscissa >= 0).sum()), int((balls.radius == 0).sum())
+    for number, what in (
+        (total - len(found), "without an equilibrium found"),
+        (flat, "with a ReLU nearer to 0 than the error of z*"),
+        (unstable, "with an eigenvalue of df/dz beyond 1"),
+    ):
+        words += f"; {number} {what}" if number else ""
+    verdict = Verdict.PROVED if count == total else Verdict.INCONCLUSIVE
+    report.find("affine_ball", claim, verdict, f"{words}.", samples=total)
+
+
+def _judge_radii(
+    report: _Report, subject: Subject, model: StabilisedDEQ, network: ReluNetwork, equation: Equation, gain: Gain | None
+) -> None:
+    report.stage("certified radii: gains from pixels to the differences of logits")
+    total = len(subject.images)
+    claim = f"No image within its certified l2 radius is classified otherwise: {total} test images."
+    try:
+        ends = affine_ends(model)
+    except ConfigError as error:
+        report.find("radius", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
+        return
+    if gain is None:
+        evidence = "Not certified: without a proved gain of the cell there is no radius; a certified cell has one."
+        report.find("radius", claim, Verdict.INCONCLUSIVE, evidence, samples=total)
+        return
+    radii = certified_radii(ends, network, equation, gain, subject.images, subject.solution.z)
+    correct = radii.predicted == subject.labels
+    accuracy = {eps: int((correct & (radii.radius >= eps)).sum()) / total for eps in EPSILONS}
+    report.measure("accuracy", int(correct.sum()) / total, f"accuracy on {total} test images")
+    for eps, share in accuracy.items():
+        report.measure(
+            f"certified accuracy {eps:g}", share, f"certified accuracy at l2 radius {eps:g}, in pixels of [0, 1]"
+        )
+    report.series["radii"] = {
+        "indices": subject.indices.tolist(),
+        "labels": subject.labels.tolist(),
+        "predicted": radii.predicted.tolist(),
+        "radius": radii.radius.tolist(),
+        "equilibrium_error": radii.error.tolist(),
+    }
+    evidence = (
+        f"Median radius {float(radii.radius.median()):.3g}, in pixels of [0, 1]; {int((radii.radius == 0).sum())} of {total} have none. "
+        "Each is the least margin, less what rounding and the equilibrium's error may have added, over a proved gain."
+    )
+    verdict = Verdict.PROVED if bool((radii.radius > 0).any()) else Verdict.INCONCLUSIVE
+    report.find("radius", claim, verdict, evidence, margin=float(radii.radius.median()), samples=total)
+
+
+def _judge_iss_gain(report: _Report, subject: Subject, lyapunov: InputConvexLyapunov, network: ReluNetwork) -> None:
+    report.stage("decay of V along the unprojected field")
+    sensitivity = spectral_norm_bound(network.output) * spectral_norm_bound(network.injection)
+    value = iss_gain(lyapunov, sensitivity)
+    claim = f"By V's decay along the unprojected field, equilibria move by no more than {_at_most(value)} times the features."
+    if not len(subject.found):
+        report.find("iss_gain", claim, Verdict.INCONCLUSIVE, "Not judged: no equilibrium was found.")
+        return
+    decay = judge_unprojected_decay(subject)
+    verdict, evidence = decay.verdict, decay.evidence
+    if verdict is Verdict.REFUTED:
+        verdict = Verdict.INCONCLUSIVE
+        evidence = f"V does not decay along the unprojected field, so this says nothing: {evidence}"
+    report.find("iss_gain", claim, verdict, evidence, samples=decay.samples)
