@@ -1,0 +1,82 @@
+"""Branch and bound: a claim about every state of a region, proved on boxes that are halved until each proves itself."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BOXES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found on a batch of boxes.
+
+    ``closed`` (B,): the claim holds all over the box. ``violated`` (B,): it surely fails at the box's middle.
+    ``weights`` (B, n) >= 0: how much each side's length adds to the doubt; where not finite, the lengths alone decide.
+    """
+
+    closed: Tensor
+    violated: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Cover:
+    """How a search ended: how many boxes were examined, and, unless all were closed, why and around which ``state``."""
+
+    boxes: int
+    fault: str = ""
+    state: tuple[float, ...] = ()
+
+
+def cover(
+    low: Tensor, high: Tensor, examine: Callable[[Tensor, Tensor], Examined], *, max_boxes: int, deadline: float
+) -> Cover:
+    """Examine the boxes between ``low`` and ``high`` (B, n), and halve those left open until none is left.
+
+    ``deadline`` is a time of ``time.monotonic``. Halves share their border, so that nothing is lost between them.
+    """
+    count = 0
+    while len(low):
+        if count >= max_boxes or time.monotonic() > deadline:
+            return _stopped(low, high, count, f"the budget was spent with {len(low)} boxes open")
+        batch_low, batch_high = low[-BOXES_AT_ONCE:], high[-BOXES_AT_ONCE:]
+        low, high = low[:-BOXES_AT_ONCE], high[:-BOXES_AT_ONCE]
+        found = examine(batch_low, batch_high)
+        count += len(batch_low)
+        if bool(found.violated.any()):
+            at = found.violated
+            return _stopped(batch_low[at], batch_high[at], count, "the inequality fails")
+        open_low, open_high = batch_low[~found.closed], batch_high[~found.closed]
+        halves = _halved(open_low, open_high, found.weights[~found.closed])
+        if halves is None:
+            return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
+        low, high = torch.cat([low, halves[0]]), torch.cat([high, halves[1]])
+    return Cover(count)
+
+
+def middle(low: Tensor, high: Tensor) -> Tensor:
+    """Return a point of each box (B, n), as near its middle as rounding allows."""
+    return torch.minimum(torch.maximum(low + (high - low) / 2, low), high)
+
+
+def _halved(low: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return both halves of each box, cut across the side of most doubt; None where a side has no number inside."""
+    length = high - low
+    doubt = torch.where(weights.isfinite().all(1, keepdim=True), weights, 1) * length
+    # A side is not left alone for ever, however little the bounds say of it.
+    side = (doubt + 1e-3 * doubt.amax(1, keepdim=True) * length / length.amax(1, keepdim=True)).argmax(1, keepdim=True)
+    cut = middle(low, high).gather(1, side)
+    if bool(((cut <= low.gather(1, side)) | (cut >= high.gather(1, side))).any()):
+        return None
+    return torch.cat([low, low.scatter(1, side, cut)]), torch.cat([high.scatter(1, side, cut), high])
+
+
+def _stopped(low: Tensor, high: Tensor, count: int, fault: str) -> Cover:
+    """Return the end of a search, at the smallest of the boxes given."""
+    smallest = int((high - low).amax(1).argmin())
+    state = middle(low, high)[smallest]
+    return Cover(count, fault, tuple(state.tolist()))

@@ -1,0 +1,435 @@
+"""A function of the user's, evaluated with its derivatives over whole boxes of states: its graph, read in interval arithmetic.
+
+The function meant is the one that the graph's operations define in real arithmetic, with its float64 constants as they are.
+"""
+
+import math
+import operator
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from analysis.certificates.intervals import Interval
+from analysis.certificates.jets import Bounds, Jet, Rule, Truth, exceeds, rearranged, where
+from analysis.tracing import TraceError, trace
+from stabdeq.errors import StabdeqError
+
+aten = torch.ops.aten
+# Sums of a batch may be rounded in another order than those of one state.
+AGREEMENT = 1e-9
+# What says where and how a tensor is stored changes no number.
+STORAGE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
+
+
+class UnboundedError(StabdeqError):
+    """A function cannot be bounded over boxes: it cannot be traced, or an operation in it has no interval form."""
+
+
+class Enclosure:
+    """Bounds of ``function``, (B, n) -> (B,) or (B, n), and of its derivatives over boxes of states.
+
+    ``trial`` (2, n) are two states where it is defined. Raises UnboundedError where it cannot be bounded.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
+        try:
+            _require_symbolic(function, trial[:1])
+            # A batch of one state cannot mix the states of a batch. In-place operations become others.
+            self._graph = trace(lambda states: torch.func.functionalize(function)(states), trial[:1])
+        except TraceError as error:
+            raise UnboundedError(str(error)) from error
+        expected = function(trial)
+        traced = torch.cat([self._graph(state[None]) for state in trial])
+        if not torch.allclose(traced, expected, rtol=AGREEMENT, atol=AGREEMENT * float(expected.abs().max())):
+            raise UnboundedError("its trace does not repeat its values in a batch of other states")
+        self._sources = _first_of_equals(self._graph.graph, {})
+        self(Interval.point(trial), 2)
+
+    def __call__(self, boxes: Interval, order: int) -> Bounds:
+        """Return the bounds over ``boxes`` (B, n) with every derivative up to ``order``; its shape is () or (n,)."""
+        return self._result(self._known(boxes, order, self._sources)).bounds(boxes.shape, order)
+
+    def at(self, state: Tensor) -> Bounds:
+        """Return the bounds of first order at one ``state`` (n,), where g(z) - g(c) is seen to be 0 at z = c.
+
+        What is known exactly there is told apart by its numbers alone: the state, say, is not told from a constant equal to
+        it, and equal operations on both are the same.
+        """
+        point = Interval.point(state[None])
+        exact = {
+            node: _digits(found.value)
+            for node, found in self._known(point, 0, self._sources).items()
+            if _is_exact(found)
+        }
+        values = self._known(point, 0, _first_of_equals(self._graph.graph, exact))
+        return self._result(self._known(point, 1, self._sources, values)).bounds(point.shape, 1)
+
+    def _known(
+        self,
+        boxes: Interval,
+        order: int,
+        sources: dict[fx.Node, fx.Node],
+        values: dict[fx.Node, Any] | None = None,
+    ) -> dict[fx.Node, Any]:
+        """Return what each node is; ``sources`` names the first of equal nodes, ``values`` are known bounds besides."""
+        known: dict[fx.Node, Any] = {}
+        for node, source in sources.items():
+            found = known[source] if source is not node else self._evaluated(node, known, boxes, order)
+            if values is not None and isinstance(found, Jet):
+                found = replace(found, value=found.value.intersected(values[node].value))
+            known[node] = found
+        return known
+
+    def _result(self, known: dict[fx.Node, Any]) -> Jet:
+        """Return the jet of the one state of the batch."""
+        return rearranged(lambda numbers: numbers[0], [_jet(known[self._graph.graph.output_node()])])[0]
+
+    def _evaluated(self, node: fx.Node, known: dict[fx.Node, Any], boxes: Interval, order: int) -> Any:
+        if node.op == "placeholder":
+            return Jet.states(boxes, order)
+        if node.op == "get_attr":
+            return _constant(operator.attrgetter(str(node.target))(self._graph))
+        inputs: Any = fx.map_arg((node.args, node.kwargs), lambda argument: known[argument])
+        target: Any = node.target
+        args, kwargs = inputs
+        if node.op == "output":
+            return args[0]
+        if node.target is operator.getitem:
+            return operator.getitem(*args)
+        if not any(isinstance(known[argument], Jet | Truth) for argument in node.all_input_nodes):
+            result = target(*args, **kwargs)
+            # A quotient of integers is rounded, and so to be bounded below; what is read from no tensor is a constant.
+            if not node.all_input_nodes or not result.is_floating_point():
+                return _constant(result)
+        if node.target not in OPERATIONS or kwargs.get("dtype") not in (None, torch.float64):
+            raise UnboundedError(f"the operation {node.target} has no interval form")
+        options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
+        try:
+            return OPERATIONS[node.target](*args, **options)
+        except TypeError as error:
+            raise UnboundedError(f"the operation {node.target} has no interval form with these arguments") from error
+
+
+def _require_symbolic(function: Callable[[Tensor], Tensor], states: Tensor) -> None:
+    """Raise TraceError where the function reads the numbers in a state otherwise than by operations on tensors.
+
+    What NumPy or Python computed of them would stand in the trace as a constant. Here the state has no numbers to read.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Accessing the data pointer")
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                function(mode.from_tensor(states))
+        except Exception as error:
+            raise TraceError("it cannot be traced: it reads a state otherwise than by operations on tensors") from error
+
+
+def _first_of_equals(graph: fx.Graph, exact: dict[fx.Node, str]) -> dict[fx.Node, fx.Node]:
+    """Return for every node the first that does the same to the same, so that z[:, 0] * z[:, 0] is seen to be a square.
+
+    ``exact`` nodes are the same where these texts of their numbers are.
+    """
+    sources: dict[fx.Node, fx.Node] = {}
+    first: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        inputs = fx.map_arg((node.args, node.kwargs), lambda argument: sources[argument])
+        operation = node.op if node.op in ("call_function", "output") else node.name
+        sources[node] = first.setdefault(exact.get(node, repr((operation, str(node.target), inputs))), node)
+    return sources
+
+
+def _is_exact(found: Any) -> bool:
+    return isinstance(found, Jet) and torch.equal(found.value.low, found.value.high)
+
+
+def _digits(value: Interval) -> str:
+    """Return the shape and the numbers of an exact interval as a text; 0 has one sign."""
+    return repr((tuple(value.shape), (value.low + 0.0).flatten().tolist()))
+
+
+def _constant(result: Any) -> Any:
+    """Return what does not depend on the state: a jet of numbers, or the tensor itself where it is of integers or truths."""
+    if not isinstance(result, Tensor):
+        return result
+    if result.is_floating_point() or result.is_complex():
+        if result.dtype != torch.float64:
+            raise UnboundedError(f"it computes in {str(result.dtype).removeprefix('torch.')}, not in float64")
+        return Jet.constant(result.detach())
+    return result
+
+
+def _jet(operand: Any) -> Jet:
+    """Return a number, a tensor or a truth (1 or 0) as a jet."""
+    if isinstance(operand, Jet):
+        return operand
+    if isinstance(operand, Truth):
+        return where(operand, _jet(1.0), _jet(0.0))
+    number = torch.as_tensor(operand, dtype=torch.float64)
+    given = operand.tolist() if isinstance(operand, Tensor) else operand
+    # Python compares its integers with floats exactly.
+    if number.tolist() != given:
+        raise UnboundedError(f"the number {operand} is not exact in float64")
+    return Jet.constant(number)
+
+
+def _truth(operand: Any) -> Truth:
+    if isinstance(operand, Jet):
+        raise TypeError("expected truths, got numbers")
+    return operand if isinstance(operand, Truth) else Truth.constant(operand)
+
+
+def _add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    return _jet(a) + (_jet(b) if alpha == 1 else _jet(b) * _jet(alpha))
+
+
+def _sub(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    if a is b and isinstance(a, Jet) and alpha == 1:
+        known = ~(a.value.low.isnan() | a.value.high.isnan())
+        return Jet.flat(Interval.point(torch.zeros_like(a.value.low)).where_known(known))
+    return _jet(a) - (_jet(b) if alpha == 1 else _jet(b) * _jet(alpha))
+
+
+def _mul(a: Any, b: Any) -> Jet:
+    return a.square() if a is b and isinstance(a, Jet) else _jet(a) * _jet(b)
+
+
+def _addmm(bias: Jet, a: Jet, b: Jet) -> Jet:
+    return bias + a.matmul(b)
+
+
+def _power(x: Jet, exponent: float) -> Jet:
+    if exponent == 2:
+        return x.square()
+    p = float(exponent)
+    if Fraction(p) - 1 != Fraction(p - 1) or Fraction(p) * Fraction(p - 1) != Fraction(p * (p - 1)):
+        raise TypeError("expected an exponent whose derivatives have exact coefficients")
+
+    def multiple(factor: float, power: float) -> Rule:
+        return lambda u: u.power(power if factor else 0.0).scaled(factor)
+
+    return x.chained(x.value.power(p), multiple(p, p - 1), multiple(p * (p - 1), p - 2))
+
+
+def _sum(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    jet = _jet(x)
+    last = _from_the_end(jet, dims)
+    return jet.linear(lambda part: part.sum(last, keepdim))
+
+
+def _mean(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    count = math.prod(x.shape[dim] for dim in _from_the_end(x, dims))
+    return _sum(x, dims, keepdim) / _jet(float(count))
+
+
+def _from_the_end(jet: Jet, dims: list[int] | None) -> list[int]:
+    """Return ``dims`` counted from the last dimension, all where none is given."""
+    rank = len(jet.shape)
+    return [dim - rank if dim >= 0 else dim for dim in (dims or range(rank))]
+
+
+def _amax(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    for dim in sorted(_from_the_end(x, dims)):
+        slices = rearranged(lambda numbers, dim=dim: numbers.unbind(dim), [x])
+        (x,) = rearranged(lambda numbers, dim=dim: numbers.unsqueeze(dim), [reduce(Jet.maximum, slices)])
+    return x if keepdim else rearranged(lambda numbers: numbers.squeeze(_from_the_end(x, dims)), [x])[0]
+
+
+def _amin(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    return -_amax(-x, dims, keepdim)
+
+
+def _clamp(x: Jet, least: float | None = None, most: float | None = None) -> Jet:
+    x = x if least is None else x.maximum(_jet(least))
+    return x if most is None else x.minimum(_jet(most))
+
+
+def _leaky_relu(x: Jet, slope: float = 0.01) -> Jet:
+    if not 0 <= slope <= 1:
+        raise TypeError("expected a slope between 0 and 1")
+    return x.maximum(x * _jet(slope))
+
+
+def _sign(x: Jet) -> Jet:
+    zero = _jet(0.0)
+    return where(exceeds(x, zero), _jet(1.0), where(exceeds(zero, x), _jet(-1.0), zero))
+
+
+def _greater(a: Any, b: Any) -> Truth:
+    return exceeds(_jet(a), _jet(b))
+
+
+def _equal(a: Any, b: Any) -> Truth:
+    return ~_greater(a, b) & ~_greater(b, a)
+
+
+def _either(a: Any, b: Any) -> Truth:
+    return ~(~_truth(a) & ~_truth(b))
+
+
+def _elementary(value: Rule, slope: Rule, curvature: Rule) -> Callable[[Any], Jet]:
+    """Return the operation on jets of a function of one number, given it and its two derivatives."""
+    return lambda x: _jet(x).chained(value(_jet(x).value), slope, curvature)
+
+
+def _one(u: Interval) -> Interval:
+    return Interval.point(torch.ones_like(u.low))
+
+
+def _tanh_slope(u: Interval) -> Interval:
+    return (_one(u) - u.tanh().square()).within(0, 1)
+
+
+def _sigmoid_slope(u: Interval) -> Interval:
+    return u.sigmoid() * (-u).sigmoid()
+
+
+def _atan_slope(u: Interval) -> Interval:
+    return (_one(u) + u.square()).reciprocal()
+
+
+def _tan_slope(u: Interval) -> Interval:
+    return _one(u) + u.tan().square()
+
+
+def _log1p_slope(u: Interval) -> Interval:
+    return (_one(u) + u).reciprocal()
+
+
+def _moves(function: Callable[..., Any], operands: int = 1, several: bool = False) -> Callable[..., Any]:
+    """Return the operation on jets that only moves elements as ``function`` does those of its first ``operands`` tensors.
+
+    A list of tensors counts as one operand; ``several``: it returns a list.
+    """
+
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        listed = isinstance(args[0], list | tuple)
+        parts, rest = (list(args[0]), args[1:]) if listed else (list(args[:operands]), args[operands:])
+        is_truth = all(isinstance(part, Truth) for part in parts)
+        jets = [_as_number(part) if is_truth else _jet(part) for part in parts]
+        results = rearranged(
+            lambda *numbers: (
+                function(list(numbers), *rest, **kwargs) if listed else function(*numbers, *rest, **kwargs)
+            ),
+            jets,
+        )
+        made = [_as_truth(result, parts[0]) for result in results] if is_truth else results
+        return made if several else made[0]
+
+    return operation
+
+
+def _as_number(truth: Truth) -> Jet:
+    return Jet.flat(Interval(truth.sure.double(), truth.possible.double()))
+
+
+def _as_truth(jet: Jet, like: Truth) -> Truth:
+    return Truth(jet.value.low > 0, jet.value.high > 0, like.order, like.dim)
+
+
+def _copied(target: Tensor, source: Tensor) -> Tensor:
+    return source.expand(target.shape)
+
+
+MOVES = [
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.diagonal.default,
+    aten.flip.default,
+    aten.repeat.default,
+    aten.roll.default,
+    aten.cat.default,
+    aten.stack.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+]
+SPLITS = [aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int]
+SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
+
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    **{target: _moves(target) for target in MOVES},
+    **{target: _moves(target, several=True) for target in SPLITS},
+    **{target: _moves(target, operands=2) for target in SCATTERS},
+    aten.copy.default: _moves(_copied, operands=2),
+    aten._to_copy.default: _jet,
+    aten.full_like.default: lambda x, number: Jet.constant(torch.full(x.shape, float(number), dtype=torch.float64)),
+    aten.zeros_like.default: lambda x: Jet.constant(torch.zeros(x.shape, dtype=torch.float64)),
+    aten.ones_like.default: lambda x: Jet.constant(torch.ones(x.shape, dtype=torch.float64)),
+    aten.neg.default: lambda x: -_jet(x),
+    aten.add.Tensor: _add,
+    aten.add.Scalar: _add,
+    aten.sub.Tensor: _sub,
+    aten.sub.Scalar: _sub,
+    aten.rsub.Scalar: lambda a, b: _sub(b, a),
+    aten.mul.Tensor: _mul,
+    aten.mul.Scalar: _mul,
+    aten.div.Tensor: lambda a, b: _jet(a) / _jet(b),
+    aten.div.Scalar: lambda a, b: _jet(a) / _jet(b),
+    aten.mm.default: Jet.matmul,
+    aten.bmm.default: Jet.matmul,
+    aten.addmm.default: _addmm,
+    aten.sum.default: _sum,
+    aten.sum.dim_IntList: _sum,
+    aten.mean.default: _mean,
+    aten.mean.dim: _mean,
+    aten.amax.default: _amax,
+    aten.amin.default: _amin,
+    aten.maximum.default: lambda a, b: _jet(a).maximum(_jet(b)),
+    aten.minimum.default: lambda a, b: _jet(a).minimum(_jet(b)),
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: lambda x, most: _clamp(x, None, most),
+    aten.hardtanh.default: lambda x, least=-1.0, most=1.0: _clamp(x, least, most),
+    aten.relu.default: lambda x: _clamp(x, 0.0),
+    aten.leaky_relu.default: _leaky_relu,
+    aten.abs.default: Jet.abs,
+    aten.sign.default: _sign,
+    aten.sgn.default: _sign,
+    aten.pow.Tensor_Scalar: _power,
+    aten.square.default: Jet.square,
+    aten.sqrt.default: lambda x: _power(x, 0.5),
+    aten.rsqrt.default: lambda x: _power(x, -0.5),
+    aten.reciprocal.default: lambda x: _jet(1.0) / x,
+    aten.exp.default: _elementary(Interval.exp, Interval.exp, Interval.exp),
+    aten.expm1.default: _elementary(Interval.expm1, Interval.exp, Interval.exp),
+    aten.log.default: _elementary(Interval.log, Interval.reciprocal, lambda u: -u.square().reciprocal()),
+    aten.log1p.default: _elementary(Interval.log1p, _log1p_slope, lambda u: -_log1p_slope(u).square()),
+    aten.sin.default: _elementary(Interval.sin, Interval.cos, lambda u: -u.sin()),
+    aten.cos.default: _elementary(Interval.cos, lambda u: -u.sin(), lambda u: -u.cos()),
+    aten.tan.default: _elementary(Interval.tan, _tan_slope, lambda u: (u.tan() * _tan_slope(u)).scaled(2)),
+    aten.tanh.default: _elementary(Interval.tanh, _tanh_slope, lambda u: (u.tanh() * _tanh_slope(u)).scaled(-2)),
+    aten.sigmoid.default: _elementary(
+        Interval.sigmoid, _sigmoid_slope, lambda u: _sigmoid_slope(u) * ((-u).sigmoid() - u.sigmoid())
+    ),
+    aten.atan.default: _elementary(Interval.atan, _atan_slope, lambda u: (u * _atan_slope(u).square()).scaled(-2)),
+    aten.where.self: lambda condition, a, b: where(_truth(condition), _jet(a), _jet(b)),
+    **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
+    **{operation: lambda a, b: _greater(b, a) for operation in (aten.lt.Scalar, aten.lt.Tensor)},
+    **{operation: lambda a, b: ~_greater(b, a) for operation in (aten.ge.Scalar, aten.ge.Tensor)},
+    **{operation: lambda a, b: ~_greater(a, b) for operation in (aten.le.Scalar, aten.le.Tensor)},
+    **dict.fromkeys((aten.eq.Scalar, aten.eq.Tensor), _equal),
+    **{operation: lambda a, b: ~_equal(a, b) for operation in (aten.ne.Scalar, aten.ne.Tensor)},
+    **{op: lambda a, b: _truth(a) & _truth(b) for op in (aten.logical_and.default, aten.bitwise_and.Tensor)},
+    **dict.fromkeys((aten.logical_or.default, aten.bitwise_or.Tensor), _either),
+    **{op: lambda a: ~_truth(a) for op in (aten.logical_not.default, aten.bitwise_not.default)},
+}
