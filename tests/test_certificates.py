@@ -656,3 +656,15 @@ def test_piecewise_affine_dynamics_decay_to_an_equilibrium_in_reach() -> None:
 def test_what_is_not_piecewise_affine_is_refused(velocity) -> None:
     with pytest.raises((NotPiecewiseAffineError, TraceError)):
         read_network(velocity, 3)
+
+
+def test_a_velocity_that_leaves_pytorch_is_not_read_as_a_constant() -> None:
+    def by_numpy(z: Tensor) -> Tensor:
+        return -z + torch.from_numpy(0.1 * z.detach().numpy().sum(0) ** 2)
+
+    def by_python(z: Tensor) -> Tensor:
+        return -z * (1 + float(z[0, 0]))
+
+    for velocity in (by_numpy, by_python):
+        with pytest.raises(TraceError, match="otherwise than by operations on tensors"):
+            read_network(velocity, 2)

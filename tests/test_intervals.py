@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from analysis.certificates.enclosures import Enclosure, UnboundedError
+from analysis.certificates.function_enclosure import FunctionEnclosure, UnboundedError
 from analysis.certificates.intervals import Interval
 
 TRIAL = torch.tensor([[0.3, -0.4], [0.55, 0.2]], dtype=torch.float64)
@@ -186,7 +186,7 @@ SMOOTH = list(FUNCTIONS)[:17]
 
 
 def breaches(
-    enclosure: Enclosure, function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, seed: int
+    enclosure: FunctionEnclosure, function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, seed: int
 ) -> list[str]:
     """Return which bounds on a box fail to hold what autograd finds at states drawn from it, to within its own rounding."""
     generator = torch.Generator().manual_seed(seed)
@@ -210,7 +210,7 @@ def breaches(
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_bounds_hold_values_gradients_and_hessians(name: str) -> None:
-    enclosure = Enclosure(FUNCTIONS[name], TRIAL)
+    enclosure = FunctionEnclosure(FUNCTIONS[name], TRIAL)
     generator = torch.Generator().manual_seed(1)
     for seed in range(25):
         ends = 4 * torch.rand(2, 2, generator=generator, dtype=torch.float64) - 2
@@ -222,7 +222,7 @@ def test_bounds_hold_values_gradients_and_hessians(name: str) -> None:
 @pytest.mark.parametrize("name", SMOOTH)
 def test_bounds_of_smooth_functions_shrink_with_the_box(name: str) -> None:
     state = torch.tensor([[0.31, -0.72]], dtype=torch.float64)
-    jet = Enclosure(FUNCTIONS[name], TRIAL)(Interval(state - 1e-7, state + 1e-7), 2)
+    jet = FunctionEnclosure(FUNCTIONS[name], TRIAL)(Interval(state - 1e-7, state + 1e-7), 2)
     for bounds in (jet.value, jet.gradient, jet.hessian):
         assert float((bounds.high - bounds.low).max()) < 1e-3
     assert not bool(jet.bends_up | jet.bends_down)
@@ -241,7 +241,7 @@ def test_bounds_of_smooth_functions_shrink_with_the_box(name: str) -> None:
 def test_a_wrong_rule_is_noticed(
     monkeypatch: pytest.MonkeyPatch, operation: str, wrong: Callable[..., Interval], function: str
 ) -> None:
-    enclosure = Enclosure(FUNCTIONS[function], TRIAL)
+    enclosure = FunctionEnclosure(FUNCTIONS[function], TRIAL)
     monkeypatch.setattr(Interval, operation, wrong)
     low, high = torch.tensor([[-1.5, -1.0], [0.9, 1.2]], dtype=torch.float64)
     assert breaches(enclosure, FUNCTIONS[function], low, high, 0)
@@ -260,7 +260,7 @@ def test_polynomials_hold_exactly(c: list[float], x: float, y: float, width: flo
         a, b = plane(z)
         return c[0] * a**3 + c[1] * a * b + c[2] * (a - c[3] * b) ** 2 * b + c[4] * b + c[5]
 
-    jet = Enclosure(polynomial, TRIAL)(box([x, y], [x + width, y]), 1)
+    jet = FunctionEnclosure(polynomial, TRIAL)(box([x, y], [x + width, y]), 1)
     a, b = Fraction(min(x + share * width, x + width)), Fraction(y)
     k = [Fraction(number) for number in c]
     inner = a - k[3] * b
@@ -271,10 +271,10 @@ def test_polynomials_hold_exactly(c: list[float], x: float, y: float, width: flo
 
 def test_kinks_are_told_by_their_direction() -> None:
     around = box([-0.1, -0.1], [0.1, 0.1])
-    convex = Enclosure(lambda z: z.abs().sum(1), TRIAL)(around, 2)
-    concave = Enclosure(lambda z: -(z[:, 0].relu()), TRIAL)(around, 2)
-    squared = Enclosure(lambda z: z[:, 0].relu() ** 2 - z[:, 1], TRIAL)(around, 2)
-    product_below = Enclosure(lambda z: (z[:, 1] - 1) * z[:, 0].abs(), TRIAL)(around, 2)
+    convex = FunctionEnclosure(lambda z: z.abs().sum(1), TRIAL)(around, 2)
+    concave = FunctionEnclosure(lambda z: -(z[:, 0].relu()), TRIAL)(around, 2)
+    squared = FunctionEnclosure(lambda z: z[:, 0].relu() ** 2 - z[:, 1], TRIAL)(around, 2)
+    product_below = FunctionEnclosure(lambda z: (z[:, 1] - 1) * z[:, 0].abs(), TRIAL)(around, 2)
     assert (bool(convex.bends_up), bool(convex.bends_down)) == (True, False)
     assert (bool(concave.bends_up), bool(concave.bends_down)) == (False, True)
     assert not bool(squared.bends_down)
@@ -282,7 +282,7 @@ def test_kinks_are_told_by_their_direction() -> None:
 
 
 def test_a_jump_has_no_gradient() -> None:
-    jet = Enclosure(lambda z: torch.where(z[:, 0] > 0, z.new_ones(()), z.new_zeros(())) + z[:, 1], TRIAL)(
+    jet = FunctionEnclosure(lambda z: torch.where(z[:, 0] > 0, z.new_ones(()), z.new_zeros(())) + z[:, 1], TRIAL)(
         box([-0.1, 0.0], [0.1, 0.0]), 2
     )
     assert (float(jet.value.low), float(jet.value.high)) == (0, 1)
@@ -310,11 +310,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 def test_what_cannot_be_bounded_is_refused_by_name(name: str) -> None:
     function, reason = REFUSED[name]
     with pytest.raises(UnboundedError, match=reason):
-        Enclosure(function, TRIAL.abs())
+        FunctionEnclosure(function, TRIAL.abs())
 
 
 def test_a_batch_gives_what_each_box_gives_alone() -> None:
-    enclosure = Enclosure(FUNCTIONS["extremes"], TRIAL)
+    enclosure = FunctionEnclosure(FUNCTIONS["extremes"], TRIAL)
     low = torch.linspace(-1, 1, 10, dtype=torch.float64).reshape(5, 2)
     together = enclosure(Interval(low, low + 0.3), 2)
     for row in range(5):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from analysis.certificates.branch_and_bound import Examined, cover, middle
 from analysis.certificates.definiteness import proves_positive_definite
-from analysis.certificates.enclosures import Enclosure, UnboundedError
+from analysis.certificates.function_enclosure import FunctionEnclosure, UnboundedError
 from analysis.certificates.intervals import Interval
 from analysis.certificates.jets import Bounds
 from analysis.evidence.regions import Ball, Box, Region, Sublevel
@@ -90,14 +90,14 @@ class _Search:
     seconds: float
 
     @cached_property
-    def value(self) -> Enclosure:
-        return Enclosure(self.value_function, self._trial)
+    def value(self) -> FunctionEnclosure:
+        return FunctionEnclosure(self.value_function, self._trial)
 
     @cached_property
-    def velocity(self) -> Enclosure:
+    def velocity(self) -> FunctionEnclosure:
         if self.velocity_function is None:
             raise ValueError("expected the dynamics, got None: a claim about V-dot needs them")
-        return Enclosure(self.velocity_function, self._trial)
+        return FunctionEnclosure(self.velocity_function, self._trial)
 
     @cached_property
     def _trial(self) -> Tensor:

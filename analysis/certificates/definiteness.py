@@ -18,9 +18,10 @@ def proves_positive_definite(matrices: Tensor, error: Tensor | float = 0.0) -> T
     diagonal = matrices.diagonal(dim1=-2, dim2=-1)
     roundoff = torch.finfo(torch.float64).eps
     radius = torch.as_tensor(error, dtype=torch.float64).expand_as(matrices).abs()
-    # A symmetric perturbation moves eigenvalues by no more than its largest row sum. The factor 2 covers the rounding of
-    # these few sums and the difference below; the tiny term covers underflow.
-    shift = 2 * ((n + 2) * roundoff * diagonal.abs().sum(-1) + radius.sum(-1).amax(-1)) + n * n * 1e-300
+    # The factor 2 covers the rounding of the sums and of the difference below; the last term covers underflow.
+    shift = 2 * (n + 2) * roundoff * diagonal.abs().sum(-1) + n * n * 1e-300
+    # A symmetric perturbation moves eigenvalues by no more than its largest row sum.
+    shift = shift + (1 + 2 * n * roundoff) * radius.sum(-1).amax(-1)
     lowered = matrices - torch.diag_embed(shift[..., None].expand_as(diagonal))
     failed = torch.linalg.cholesky_ex(lowered).info
     return (failed == 0) & shift.isfinite() & (diagonal > 0).all(-1)

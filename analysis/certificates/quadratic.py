@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from analysis.certificates.decay import Decay, Shortfall, find_decay
 from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
 from analysis.certificates.network import ReluNetwork
-from analysis.tracing import trace
+from analysis.tracing import require_symbolic, trace
 from stabdeq.errors import StabdeqError
 
 ATEN = torch.ops.aten
@@ -74,6 +74,7 @@ def read_network(velocity: Callable[[Tensor], Tensor], dim: int) -> ReluNetwork:
     Raises TraceError or NotPiecewiseAffineError where it cannot be read.
     """
     states = torch.randn(dim + 3, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    require_symbolic(velocity, states)
     reader = _Reader(trace(velocity, states), dim, len(states))
     return reader.network()
 

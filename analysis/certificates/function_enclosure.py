@@ -5,7 +5,6 @@ The function meant is the one that the graph's operations define in real arithme
 
 import math
 import operator
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -14,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from analysis.certificates.intervals import Interval
 from analysis.certificates.jets import Bounds, Jet, Rule, Truth, exceeds, rearranged, where
-from analysis.tracing import TraceError, trace
+from analysis.tracing import TraceError, require_symbolic, trace
 from stabdeq.errors import StabdeqError
 
 aten = torch.ops.aten
@@ -32,7 +30,7 @@ class UnboundedError(StabdeqError):
     """A function cannot be bounded over boxes: it cannot be traced, or an operation in it has no interval form."""
 
 
-class Enclosure:
+class FunctionEnclosure:
     """Bounds of ``function``, (B, n) -> (B,) or (B, n), and of its derivatives over boxes of states.
 
     ``trial`` (2, n) are two states where it is defined. Raises UnboundedError where it cannot be bounded.
@@ -40,7 +38,7 @@ class Enclosure:
 
     def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
         try:
-            _require_symbolic(function, trial[:1])
+            require_symbolic(function, trial[:1])
             # A batch of one state cannot mix the states of a batch. In-place operations become others.
             self._graph = trace(lambda states: torch.func.functionalize(function)(states), trial[:1])
         except TraceError as error:
@@ -115,20 +113,6 @@ class Enclosure:
             return OPERATIONS[node.target](*args, **options)
         except TypeError as error:
             raise UnboundedError(f"the operation {node.target} has no interval form with these arguments") from error
-
-
-def _require_symbolic(function: Callable[[Tensor], Tensor], states: Tensor) -> None:
-    """Raise TraceError where the function reads the numbers in a state otherwise than by operations on tensors.
-
-    What NumPy or Python computed of them would stand in the trace as a constant. Here the state has no numbers to read.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Accessing the data pointer")
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-                function(mode.from_tensor(states))
-        except Exception as error:
-            raise TraceError("it cannot be traced: it reads a state otherwise than by operations on tensors") from error
 
 
 def _first_of_equals(graph: fx.Graph, exact: dict[fx.Node, str]) -> dict[fx.Node, fx.Node]:
