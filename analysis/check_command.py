@@ -1,24 +1,30 @@
 """``stabdeq check``: judge what a user claims of a Lyapunov function of their own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed
 from stabdeq.errors import ConfigError, closest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from analysis.evidence.regions import Region
+    from analysis.findings import Finding
+    from analysis.foreign.subject import Subject
     from analysis.foreign_function import ForeignFunction
 
-NEEDS_DYNAMICS = ("equilibrium", "decrease", "decay", "invariant")
+ALONG_THE_FLOW = ("decrease", "decay", "invariant")
+NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
 NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
 # Stability needs neither: a Lyapunov function need not be convex, and growth without bound is for global claims.
 ON_REQUEST = ("proper", "convex")
 DEFAULT_RADIUS = 1.0
+# Where the largest level is sought, each further out than the one before, as long as none is refuted.
+RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+PROOF_SECONDS = 3.0
 Signed = Parameter(allow_leading_hyphen=True)
 
 
@@ -31,13 +37,15 @@ def check(
     center: Annotated[str, Signed] = "0",
     radius: float | None = None,
     box: Annotated[str | None, Signed] = None,
-    sublevel: float | None = None,
+    sublevel: float | Literal["max"] | None = None,
     claims: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    samples: OptionalWholeNumber = None,
+    starts: Count = 64,
     json: Path | None = None,
     seed: Seed = 0,
     budget: float | None = None,
 ) -> None:
-    """Test a Lyapunov function of your own, by samples and by a falsifier that hunts for a counterexample.
+    """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
 
     Exits with 0 where no claim is refuted or left open, 1 where one is refuted, 3 where one is inconclusive.
 
@@ -45,7 +53,8 @@ def check(
     ----------
     function
         V as MODULE:NAME, found from the current folder too. It maps states (B, N) to (B,): a function of torch tensors
-        (float64) or of NumPy arrays, a torch module, or a factory of one that takes no arguments.
+        (float64) or of NumPy arrays, a torch module, or a factory of one that takes no arguments. Of arrays, gradients are
+        taken by finite differences.
     dim
         N, the number of coordinates of a state.
     dynamics
@@ -59,54 +68,84 @@ def check(
     box
         Judge the box LO,HI in every coordinate instead.
     sublevel
-        Judge the set {V <= C}, as far as it is seen from the centre, instead.
+        Judge the set {V <= C}, as far as it is seen from the centre, instead. With "max", find by bisection the largest C for
+        each of decrease, decay and invariant, within --radius or, by default, as far out as is needed.
     claims
-        Which claims, of zero, positive, proper, convex, equilibrium, decrease, decay, invariant. By default all that
-        stability needs and that the options allow: not proper and convex.
+        Which claims: zero (V = 0 at the centre), positive (V > 0 elsewhere), proper (V grows without bound), convex,
+        equilibrium (f = 0 at the centre), decrease (V-dot < 0 off the centre), decay (V-dot <= -alpha V), invariant (no
+        trajectory leaves {V <= C}). By default all that stability needs and that the options allow: not proper and convex.
+    samples
+        How many states to draw for each claim; by default 32768, and fewer where gradients are finite differences.
+    starts
+        How many climbs of the falsifier, each from a different distance to the centre.
     json
         Write the findings to this file.
     seed
         Seed of all random states.
     budget
-        Go on with fresh states for about this many seconds.
+        Spend about this many seconds: half on fresh states, half on proofs.
     """
     import torch
 
     from analysis.evidence.judge import Effort
     from analysis.findings import exit_code
-    from analysis.foreign_claims import Subject, judge_claims
+    from analysis.foreign.subject import Subject
     from analysis.foreign_function import load_function
 
-    _require_options(alpha, radius, box, sublevel, budget, json)
+    _require_options(alpha, radius, box, sublevel, samples, budget, json)
     names = _claim_names(claims, dynamics, alpha, sublevel)
     origin = torch.tensor(_numbers("--center", center, dim), dtype=torch.float64)
-    value = load_function(function, dim, "value")
-    velocity = load_function(dynamics, dim, "velocity") if dynamics else None
+    region = _ball_or_box(origin, radius, box)
+    # More states than coordinates, so that a sum over the wrong axis shows.
+    trial = region.sample(dim + 3, torch.Generator().manual_seed(0))
+    value = load_function(function, dim, "value", centre=origin, trial=trial)
+    velocity = load_function(dynamics, dim, "velocity", trial=trial) if dynamics else None
     # Differences cost 4 N evaluations for each state.
-    states = 32768 if value.is_differentiable else max(1024, 65536 // dim)
-    seconds = budget / len(names) if budget else None
+    states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
+    share = budget / len(names) / 2 if budget else None
     subject = Subject(
         value,
         velocity,
-        _region(origin, radius, box, sublevel, value),
+        _sublevel(region, radius, sublevel, value) if isinstance(sublevel, float) else region,
         alpha,
         seed=seed,
-        effort=Effort(samples=states, starts=128, steps=100, seconds=seconds),
+        effort=Effort(samples=states, starts=starts, steps=100, seconds=share),
+        proof_seconds=share or PROOF_SECONDS,
     )
-    findings = judge_claims(subject, names)
+    radii = ((radius,) if radius else RADII) if sublevel == "max" else ()
+    findings = _judge(subject, names, radii)
     _publish(findings, json)
     raise SystemExit(exit_code(findings))
+
+
+def _judge(subject: "Subject", names: list[str], radii: tuple[float, ...]) -> "list[Finding]":
+    """Return the findings; on the largest sublevel sets within ``radii`` where these are given. A terminal shows progress."""
+    from rich.console import Console
+
+    from analysis.foreign.judgement import judge_claims, judge_largest_levels
+
+    with Console(stderr=True).status("judging") as status:
+
+        def on_claim(name: str) -> None:
+            place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
+            status.update(f"judging: {name}{place}")
+
+        if radii:
+            return judge_largest_levels(subject, names, radii, on_claim=on_claim)
+        return judge_claims(subject, names, on_claim=on_claim)
 
 
 def _require_options(
     alpha: float | None,
     radius: float | None,
     box: str | None,
-    sublevel: float | None,
+    sublevel: float | str | None,
+    samples: int | None,
     budget: float | None,
     json: Path | None,
 ) -> None:
-    given = {"--alpha": alpha, "--radius": radius, "--sublevel": sublevel, "--budget": budget}
+    level = None if isinstance(sublevel, str) else sublevel
+    given = {"--alpha": alpha, "--radius": radius, "--sublevel": level, "--samples": samples, "--budget": budget}
     for name, number in given.items():
         if number is not None and not 0 < number < float("inf"):
             raise ConfigError(f"{name} must be positive and finite, got {number}")
@@ -117,7 +156,7 @@ def _require_options(
 
 
 def _claim_names(
-    asked: list[str] | None, dynamics: str | None, alpha: float | None, sublevel: float | None
+    asked: list[str] | None, dynamics: str | None, alpha: float | None, sublevel: float | str | None
 ) -> list[str]:
     """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
     missing = {
@@ -131,7 +170,7 @@ def _claim_names(
         if given is None
     }
     if asked is None:
-        return [name for name in NAMES if name not in missing and name not in ON_REQUEST]
+        asked = [name for name in NAMES if name not in missing and name not in ON_REQUEST]
     names = [name for part in asked for name in part.split(",") if name]
     for name in names:
         if name not in NAMES:
@@ -140,6 +179,8 @@ def _claim_names(
             raise ConfigError(f"the claim {name!r} needs {missing[name]}")
     if not names:
         raise ConfigError(f"--claims names none. Valid: {', '.join(NAMES)}")
+    if sublevel == "max" and not set(names) & set(ALONG_THE_FLOW):
+        raise ConfigError(f"--sublevel max is for the claims {', '.join(ALONG_THE_FLOW)}, which need --dynamics")
     return list(dict.fromkeys(names))
 
 
@@ -156,28 +197,30 @@ def _numbers(option: str, text: str, count: int) -> list[float]:
     return numbers if len(numbers) == count else numbers * count
 
 
-def _region(
-    centre: "Tensor", radius: float | None, box: str | None, sublevel: float | None, value: "ForeignFunction"
-) -> "Region":
+def _ball_or_box(centre: "Tensor", radius: float | None, box: str | None) -> "Region":
     import torch
 
-    from analysis.evidence.regions import Ball, Box, Sublevel
-    from analysis.foreign_claims import sublevel_radius
+    from analysis.evidence.regions import Ball, Box
 
-    if box is not None:
-        if len(box.split(",")) != 2:
-            raise ConfigError(f"--box: expected LO,HI, got {box!r}")
-        low, high = (torch.full_like(centre, bound) for bound in _numbers("--box", box, 2))
-        if not bool(((low <= centre) & (centre <= high) & (low < high)).all()):
-            raise ConfigError(f"--box: expected LO < HI with the centre between them, got {box!r}")
-        return Box(centre, low, high)
-    if sublevel is not None:
-        reach = radius if radius is not None else sublevel_radius(value, centre, sublevel)
-        return Sublevel(centre, reach, value, sublevel)
-    return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
+    if box is None:
+        return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
+    if len(box.split(",")) != 2:
+        raise ConfigError(f"--box: expected LO,HI, got {box!r}")
+    low, high = (torch.full_like(centre, bound) for bound in _numbers("--box", box, 2))
+    if not bool(((low <= centre) & (centre <= high) & (low < high)).all()):
+        raise ConfigError(f"--box: expected LO < HI with the centre between them, got {box!r}")
+    return Box(centre, low, high)
 
 
-def _publish(findings: list[Any], json_path: Path | None) -> None:
+def _sublevel(region: "Region", radius: float | None, level: float, value: "ForeignFunction") -> "Region":
+    from analysis.evidence.regions import Sublevel
+    from analysis.foreign.levels import sublevel_radius
+
+    reach = radius if radius is not None else sublevel_radius(value, region.centre, level)
+    return Sublevel(region.centre, reach, value, level)
+
+
+def _publish(findings: "list[Finding]", json_path: Path | None) -> None:
     """Print the table of verdicts and, where asked, write the findings."""
     import json
     import os

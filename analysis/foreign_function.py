@@ -15,9 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from analysis.evidence.judge import EvaluationError
+from analysis.evidence.sampling import in_ball
 from stabdeq.errors import ConfigError, closest
+from stabdeq.lyapunov import InputConvexLyapunov
 
 Output = Literal["value", "velocity"]
+
+
+class CentredValue(nn.Module):
+    """This library's V as a function of states: its value at z - c, without the gradient that it returns besides."""
+
+    def __init__(self, lyapunov: InputConvexLyapunov, centre: Tensor | None) -> None:
+        super().__init__()
+        self.lyapunov = lyapunov
+        self.register_buffer("centre", centre)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return V (B,) at ``states`` (B, n)."""
+        return self.lyapunov(states if self.centre is None else states - self.centre)[0]
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class ForeignFunction:
     def _error(self, fault: str, result: Any, states: Tensor) -> EvaluationError:
         came = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
         state = states[0].tolist()
-        return EvaluationError(f"{self.name} {fault} {came} (first state: {_short(state)})", state)
+        return EvaluationError(f"{self.name} {fault} {came} (first state: {short(state)})", state)
 
     def _blame(self, states: Tensor, error: Exception) -> EvaluationError:
         """Return the error with the state that raises it, found by halving the batch."""
@@ -76,7 +91,7 @@ class ForeignFunction:
         state = batch[0].tolist()
         alone = "" if self._raises(batch) else f" in a batch of {len(states)}, though not alone"
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        return EvaluationError(f"{self.name} raises {what}, at the state {_short(state)}{alone}", state)
+        return EvaluationError(f"{self.name} raises {what}, at the state {short(state)}{alone}", state)
 
     def _raises(self, states: Tensor) -> bool:
         try:
@@ -86,19 +101,25 @@ class ForeignFunction:
         return False
 
 
-def load_function(location: str, dim: int, output: Output) -> ForeignFunction:
-    """Return the function at ``location``, "module:name", after a try at a few states.
+def load_function(
+    location: str, dim: int, output: Output, *, centre: Tensor | None = None, trial: Tensor | None = None
+) -> ForeignFunction:
+    """Return the function at ``location``, "module:name", after a try at the states ``trial`` (B, dim).
 
     What stands there may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
     that, called without arguments, returns the function. A module is copied, put in evaluation mode and widened to
-    float64.
+    float64. An ``InputConvexLyapunov`` of this library becomes its value at z - ``centre`` (dim,), by default 0. By default it
+    is tried in the unit ball; let there be more states than coordinates, so that a sum over the wrong axis shows.
 
     Raises:
         ConfigError: it is not found or not callable, or it is random or couples the states of a batch.
         EvaluationError: at the first states it raises, or returns a wrong shape or complex numbers.
     """
     found = _made(find_object(location, "energy:V"), location)
-    trial = _trial_states(dim)
+    if isinstance(found, InputConvexLyapunov) and output == "value":
+        found = CentredValue(found, centre)
+    if trial is None:
+        trial = in_ball(dim + 3, torch.zeros(dim, dtype=torch.float64), 1.0, torch.Generator().manual_seed(0))
     function = _adapted(found, location, dim, output, trial)
     first = function(trial)
     _require_repeatable(function, trial, first)
@@ -189,20 +210,14 @@ def _adapted(found: Callable[[Any], Any], name: str, dim: int, output: Output, t
     return plain
 
 
-def _trial_states(dim: int) -> Tensor:
-    """Return (dim + 3, dim): more states than coordinates, so that a sum over the wrong axis shows."""
-    generator = torch.Generator().manual_seed(0)
-    return 0.5 * torch.randn(dim + 3, dim, generator=generator, dtype=torch.float64)
-
-
 def _require_repeatable(function: ForeignFunction, trial: Tensor, first: Tensor) -> None:
     again = function(trial)
-    differs = ~torch.isclose(first, again, rtol=0, atol=0, equal_nan=True).reshape(len(trial), -1).all(1)
+    differs = ~torch.isclose(first, again, rtol=1e-9, atol=0, equal_nan=True).reshape(len(trial), -1).all(1)
     if bool(differs.any()):
         row = int(differs.nonzero()[0])
         raise ConfigError(
-            f"{function.name} is random: at {_short(trial[row].tolist())} two calls gave {_short(first[row].tolist())} and "
-            f"{_short(again[row].tolist())}; fix its seed or switch the randomness off"
+            f"{function.name} is random: at {short(trial[row].tolist())} two calls gave {short(first[row].tolist())} and "
+            f"{short(again[row].tolist())}; fix its seed or switch the randomness off"
         )
     alone = torch.cat([function(state[None]) for state in trial])
     if not torch.allclose(first, alone, rtol=1e-5, atol=1e-8, equal_nan=True):
@@ -211,7 +226,8 @@ def _require_repeatable(function: ForeignFunction, trial: Tensor, first: Tensor)
         )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a number, or the first eight of a list, with six digits."""
     values = value if isinstance(value, list) else [value]
     shown = ", ".join(f"{item:.6g}" for item in values[:8])
     more = f", ... {len(values)} in all" if len(values) > 8 else ""

@@ -1,6 +1,7 @@
 """``stabdeq check`` on objects with a known truth, and on functions that are broken in every way that users break them."""
 
 import json
+import math
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +13,10 @@ import zoo
 from cyclopts import App
 from zoo import CASES, Case
 
+from analysis.certificates import box_proofs
+from analysis.evidence.regions import Ball
+from analysis.foreign.jumps import find_jump
+from analysis.foreign_function import load_function
 from stabdeq.errors import StabdeqError
 
 
@@ -36,7 +41,7 @@ def _import_from_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_known_answers(case: Case, tmp_path: Path) -> None:
     code, findings = run(case.arguments(), tmp_path)
     finding = findings[case.claim]
-    assert finding["verdict"] == ("SUPPORTED" if case.is_valid else "REFUTED"), finding["evidence"]
+    assert finding["verdict"] in (("SUPPORTED", "PROVED") if case.is_valid else ("REFUTED",)), finding["evidence"]
     assert code == (0 if case.is_valid else 1)
     if not case.is_valid:
         assert_replays(case, finding["witness"])
@@ -60,6 +65,9 @@ def assert_replays(case: Case, witness: dict[str, Any]) -> None:
         a, b = witness["a"], witness["b"]
         middle = [(x + y) / 2 for x, y in zip(a, b, strict=True)]
         assert at(middle) > (at(a) + at(b)) / 2
+    elif case.claim == "equilibrium":
+        velocity = getattr(zoo, str(case.dynamics))(torch.tensor([state], dtype=torch.float64))[0]
+        assert float(velocity.norm()) > 1e-9
     else:
         velocity = getattr(zoo, str(case.dynamics))(torch.tensor([state], dtype=torch.float64))[0]
         step = 1e-4 * max(map(abs, state)) / float(velocity.norm() + 1e-300)
@@ -168,6 +176,8 @@ def test_factories_and_modules(broken: Path, name: str) -> None:
         (["zoo:square", "--dim", "2", "--center", "1,2,3"], "expected 1 or 2 numbers"),
         (["zoo:square", "--dim", "2", "--center", "a"], "expected numbers"),
         (["zoo:nothing", "--dim", "2", "--sublevel", "1"], "give --radius"),
+        (["zoo:square", "--dim", "2", "--sublevel", "max"], "--sublevel max is for the claims"),
+        (["zoo:square", "--dim", "2", "--samples", "0"], "--samples must be positive"),
         (["zoo:square", "--dim", "2", "--json", "/nowhere/at/all.json"], "there is no folder"),
     ],
 )
@@ -198,7 +208,8 @@ def test_the_same_seed_gives_the_same_findings(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_a_wrong_backward_refutes_nothing(tmp_path: Path, broken: Path) -> None:
+@pytest.mark.parametrize("name", ["wrong_backward", "half_detached"])
+def test_a_gradient_that_is_not_the_slope_is_not_believed(broken: Path, name: str) -> None:
     (broken / "deceived.py").write_text(
         textwrap.dedent("""
         import torch
@@ -213,10 +224,249 @@ def test_a_wrong_backward_refutes_nothing(tmp_path: Path, broken: Path) -> None:
             def backward(ctx, upstream):
                 return -2 * ctx.saved_tensors[0] * upstream[:, None]
 
-        def V(z):
+        def wrong_backward(z):
             return Deceived.apply(z)
+
+        def half_detached(z):
+            return 4 * (z[:, 0] * z[:, 0].detach()) + z[:, 1] ** 2
+
+        def unstable(z):
+            return z
         """)
     )
-    code, findings = run(["deceived:V", "--dim", "2", "--dynamics", "zoo:sink", "--claims", "decrease"], tmp_path)
+    for dynamics, verdict in (("zoo:sink", "SUPPORTED"), ("deceived:unstable", "REFUTED")):
+        options = ["--dim", "2", "--dynamics", dynamics, "--claims", "decrease"]
+        finding = run([f"deceived:{name}", *options], broken)[1]["decrease"]
+        assert finding["verdict"] == verdict
+        assert "is not its slope" in finding["evidence"]
+
+
+OWN = """
+import torch
+
+calls = 0
+generator = torch.Generator().manual_seed(0)
+
+def counting(z):
+    global calls
+    calls += 1
+    return z.square().sum(1) * (1 if calls < 40 else 2)
+
+def seldom_random(z):
+    value = z.square().sum(1)
+    return torch.where(torch.rand(len(z), generator=generator) < 0.003, 1.5 * value, value)
+
+def coupled_when_many(z):
+    value = z.square().sum(1)
+    return value * (value.max() / (1 + value.max()) if len(z) > 500 else 1)
+
+def torn(z):
+    return z.square().sum(1) + (z[:, 0] > 0.3).to(z.dtype)
+
+def torn_flow(z):
+    return -z - z.sign()
+
+def sink(z):
+    return -z
+
+def steep(z):
+    return z.square().sum(1) + torch.tanh(1e4 * (z[:, 0] - 0.3)) - torch.tanh(torch.tensor(-3e3))
+
+def rooted(z):
+    return z.abs().sqrt().sum(1)
+
+weights = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+def kinked(z):
+    return (z @ weights.T).relu().sum(1)
+
+def bump(z):
+    return 1 - torch.exp(-z.square().sum(1))
+
+def shelf(z):
+    return z.square().sum(1).clamp(max=0.5)
+
+def growing_outside(z):
+    return z * (z.square().sum(1, keepdim=True) - 4)
+
+def unstable(z):
+    return z
+
+def inside_only(z):
+    if bool((z.norm(dim=1) > 1.001).any()):
+        raise ValueError("outside")
+    return z.square().sum(1)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_functions.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_functions", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["counting", "seldom_random", "coupled_when_many"])
+def test_what_is_no_function_of_the_state_is_inconclusive(own: Path, name: str) -> None:
+    code, findings = run([f"own_functions:{name}", "--dim", "2", "--claims", "zero,positive"], own)
     assert code == 3
-    assert "the paths disagree" in findings["decrease"]["evidence"]
+    for finding in findings.values():
+        assert finding["verdict"] == "INCONCLUSIVE"
+        assert "is no function of the state alone" in finding["evidence"]
+        assert finding["witness"]["first"] != finding["witness"]["second"]
+
+
+@pytest.mark.parametrize(
+    ("value", "dynamics", "jump_at"), [("torn", "sink", 0.3), ("steep", "torn_flow", 0.0), ("kinked", "torn_flow", 0.0)]
+)
+def test_a_jump_leaves_claims_along_the_flow_open(own: Path, value: str, dynamics: str, jump_at: float) -> None:
+    options = ["--dim", "2", "--dynamics", f"own_functions:{dynamics}", "--claims", "zero,decrease"]
+    code, findings = run([f"own_functions:{value}", *options], own)
+    assert code == 3
+    assert findings["decrease"]["verdict"] == "INCONCLUSIVE"
+    assert min(abs(coordinate - jump_at) for coordinate in findings["decrease"]["witness"]["state"]) < 1e-9
+    assert findings["zero"]["verdict"] == "SUPPORTED"
+    assert "jumps from" in findings["zero"]["evidence"]
+
+
+def test_a_field_projected_around_the_origin_jumps_there(tmp_path: Path) -> None:
+    options = ["--dim", "2", "--dynamics", "zoo:projected_at_origin", "--alpha", "1"]
+    code, findings = run(["zoo:square", *options, "--claims", "equilibrium,decay"], tmp_path)
+    assert code == 1
+    assert findings["equilibrium"]["verdict"] == "REFUTED"
+    assert findings["decay"]["verdict"] == "INCONCLUSIVE"
+    assert findings["decay"]["witness"]["state"] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_a_jump_saves_no_refuted_claim(own: Path) -> None:
+    options = ["--dim", "2", "--dynamics", "own_functions:unstable", "--claims", "decrease"]
+    assert run(["own_functions:torn", *options], own)[1]["decrease"]["verdict"] == "REFUTED"
+
+
+@pytest.mark.parametrize("name", ["steep", "rooted", "kinked", "bump"])
+def test_steep_and_kinked_functions_do_not_jump(own: Path, name: str) -> None:
+    function = load_function(f"own_functions:{name}", 2, "value")
+    for seed in range(5):
+        assert find_jump(function, Ball(torch.zeros(2, dtype=torch.float64), 1.0), seed) is None
+
+
+def test_functions_are_tried_within_the_region_alone(own: Path) -> None:
+    assert run(["own_functions:inside_only", "--dim", "2"], own)[0] == 0
+
+
+STRUCTURE = {
+    "zero": "g(0) is recomputed",
+    "positive": "0.1 ||z - c||^2 <= V <=",
+    "convex": "0.2-strongly convex",
+    "proper": "0.1 ||z - c||^2 <= V",
+}
+
+
+def test_the_weights_of_our_own_family_prove_its_claims(tmp_path: Path) -> None:
+    options = ["--dim", "3", "--center", "1,-2,0.5", "--samples", "2000", "--starts", "8", "--claims"]
+    code, findings = run(["zoo:structured", *options, ",".join(STRUCTURE)], tmp_path)
+    assert code == 0
+    for name, words in STRUCTURE.items():
+        assert findings[name]["verdict"] == "PROVED"
+        assert words in findings[name]["evidence"]
+    assert run(["zoo:Structured", *options, "proper"], tmp_path)[1]["proper"]["verdict"] == "SUPPORTED"
+
+
+class TestProofs:
+    """What ``prove_claim`` answers decides between PROVED and SUPPORTED, and nothing else."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        names: list[str] = []
+
+        def prove_claim(name: str, *_: Any, **__: Any) -> box_proofs.Proof | box_proofs.Unproved:
+            names.append(name)
+            return box_proofs.Proof("Shown.", 1) if name == "positive" else box_proofs.Unproved("time is up")
+
+        monkeypatch.setattr(box_proofs, "prove_claim", prove_claim)
+        return names
+
+    def test_a_proof_comes_first_and_its_lack_is_said(self, asked: list[str], tmp_path: Path) -> None:
+        findings = run(["zoo:square", "--dim", "2"], tmp_path)[1]
+        assert findings["positive"]["verdict"] == "PROVED"
+        assert findings["positive"]["evidence"].startswith("Shown. Tried besides: No violation")
+        assert findings["zero"]["verdict"] == "SUPPORTED"
+        assert findings["zero"]["evidence"].endswith("Not proved: time is up.")
+        assert asked == ["zero", "positive"]
+
+    def test_no_proof_is_sought_of_what_is_refuted_or_jumps(self, asked: list[str], own: Path) -> None:
+        assert run(["zoo:nothing", "--dim", "2", "--claims", "positive"], own)[1]["positive"]["verdict"] == "REFUTED"
+        assert run(["own_functions:torn", "--dim", "2"], own)[1]["positive"]["verdict"] == "SUPPORTED"
+        assert asked == []
+
+    @pytest.mark.parametrize(
+        ("function", "dim", "why"),
+        [("zoo:square", 7, "at most 6 coordinates"), ("zoo:square_of_array", 2, "not written in PyTorch")],
+    )
+    def test_beyond_the_means(self, asked: list[str], tmp_path: Path, function: str, dim: int, why: str) -> None:
+        finding = run([function, "--dim", str(dim), "--claims", "positive"], tmp_path)[1]["positive"]
+        assert finding["verdict"] == "SUPPORTED"
+        assert why in finding["evidence"]
+        assert asked == []
+
+
+@pytest.mark.parametrize("claim", ["decrease", "invariant"])
+def test_the_largest_level_of_van_der_pol(tmp_path: Path, claim: str) -> None:
+    options = ["--dim", "2", "--dynamics", "zoo:van_der_pol", "--sublevel", "max", "--claims", claim]
+    options += ["--samples", "4096", "--starts", "32"]
+    code, findings = run(["zoo:van_der_pol_energy", *options], tmp_path)
+    finding = findings[claim]
+    assert code == 0
+    assert finding["witness"]["level"] == pytest.approx(2.30, rel=0.01)
+    assert finding["witness"]["level"] < finding["witness"]["refuted_level"] < 2.34
+    assert f"V <= {finding['witness']['level']:.4g}" in finding["claim"]
+
+
+def largest(folder: Path, value: str, dynamics: str, *options: str) -> dict[str, Any]:
+    arguments = [value, "--dynamics", dynamics, "--sublevel", "max", "--claims", "decrease", *options]
+    return run(arguments, folder)[1]["decrease"]
+
+
+def test_the_largest_level_against_known_answers(own: Path) -> None:
+    found = largest(own, "zoo:square", "own_functions:growing_outside", "--dim", "3")
+    assert found["witness"]["level"] == pytest.approx(4, rel=0.01)
+    # Nothing is refuted within the radius: the limit is what is closed there.
+    found = largest(own, "own_functions:bump", "own_functions:sink", "--dim", "2", "--radius", "1")
+    assert found["verdict"] in ("SUPPORTED", "PROVED")
+    assert "No larger set is closed within 1" in found["evidence"]
+    assert float(found["claim"].split("<= ")[1].split("}")[0]) == pytest.approx(1 - math.exp(-1), rel=0.01)
+    # A jump of V at x = 0.3, where V = 0.09, bounds the level too.
+    found = largest(own, "own_functions:torn", "own_functions:sink", "--dim", "2", "--radius", "2")
+    assert found["verdict"] == "SUPPORTED"
+    assert found["witness"]["level"] < 1.09
+
+
+def test_where_no_level_holds(own: Path) -> None:
+    found = largest(own, "zoo:square", "own_functions:unstable", "--dim", "2", "--radius", "1")
+    assert found["verdict"] == "REFUTED"
+    assert "at every level tried" in found["evidence"]
+    found = largest(own, "zoo:nothing", "own_functions:sink", "--dim", "2", "--radius", "1")
+    assert found["verdict"] == "INCONCLUSIVE"
+    assert "no sublevel set is closed" in found["evidence"]
+
+
+def test_a_sublevel_set_that_is_open_along_one_axis_is_noticed(tmp_path: Path) -> None:
+    # In 24 dimensions no drawn ray points along the axis on which V hardly rises; descent finds it.
+    sys.path.append(str(tmp_path))
+    (tmp_path / "long_set.py").write_text(
+        "def V(z):\n    return z[:, 1:].square().sum(1) + 1e-4 * z[:, 0] ** 2\n\ndef f(z):\n    return -z\n"
+    )
+    options = ["--dim", "24", "--dynamics", "long_set:f", "--sublevel", "1", "--claims", "invariant"]
+    assert run(["long_set:V", *options, "--radius", "3"], tmp_path)[1]["invariant"]["verdict"] == "INCONCLUSIVE"
+    assert run(["long_set:V", *options], tmp_path)[1]["invariant"]["verdict"] == "SUPPORTED"
+    sys.path.remove(str(tmp_path))
+
+
+def test_samples_and_starts_are_as_asked(tmp_path: Path) -> None:
+    few, many = (
+        run(["zoo:square", "--dim", "2", "--claims", "positive", "--samples", count, "--starts", "8"], tmp_path)[1]
+        for count in ("500", "5000")
+    )
+    assert "Of 500 drawn" in few["positive"]["evidence"]
+    assert "Of 5000 drawn" in many["positive"]["evidence"]

@@ -1,6 +1,15 @@
 """Objects with a known truth: V, dynamics, and the verdict that each claim about them must get.
 
-A case names functions of this module, so that the command line can be given them too.
+A case names functions of this module, so that the command line can be given them too. The numbers are those of the zoo of
+known answers. What cases 12 to 16 and 18 say of a V and a flow is here; what they say of models and solvers is elsewhere:
+
+- 12, Euler steps: test_audit, an expanding field;
+- 13, no equilibrium, separation 0: test_audit, a cell that ignores its state; test_projection, the origin;
+- 14, Picard cycles: test_solvers, and test_audit where the flow is stable all the same;
+- 15, well-posed at norm ten: test_solvers and test_audit;
+- 16, a continuum and three roots: test_solvers and test_audit;
+- 17, g(0) stored: here; recomputed while training: test_lyapunov;
+- 18, the spectral radius of a rotation: test_audit and test_solvers.
 """
 
 from dataclasses import dataclass
@@ -101,6 +110,58 @@ def projected(z: Tensor) -> Tensor:
     return project(z, 2 * z, square(z), 1.0)
 
 
+FEATURES = torch.tensor([1.0, 0.5], dtype=torch.float64)
+
+
+def projected_at_origin(z: Tensor) -> Tensor:
+    """Case 13: a cell that ignores its state, with V centred at 0: the field never rests, and jumps at the origin."""
+    return project(FEATURES - z, 2 * z, square(z), 1.0)
+
+
+def clipped_cell(z: Tensor) -> Tensor:
+    """Case 14: the flow is stable at 1, where Picard's iteration cycles."""
+    return (4 - 3 * z).relu() - z
+
+
+ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+
+
+def tenfold_rotation(z: Tensor) -> Tensor:
+    """Case 15: z* = (0, 2) for h = (1, 2)."""
+    return (10 * z @ ROTATION.T + torch.tensor([1.0, 2.0], dtype=torch.float64)).relu() - z
+
+
+def solved_at_rest(z: Tensor) -> Tensor:
+    """The quadratic V of case 15 around (0, 2): A'P + PA = -I with A = [[-1, 0], [10, -1]] of the active side."""
+    offset = (z - torch.tensor([0.0, 2.0], dtype=torch.float64)).flip(1)
+    return solved(offset)
+
+
+def continuum(z: Tensor) -> Tensor:
+    return z.relu() - z
+
+
+def three_roots(z: Tensor) -> Tensor:
+    return 3 * (z - 1).relu() - 3 * (z - 2).relu() - z
+
+
+def turning(z: Tensor) -> Tensor:
+    """Case 18: 0.99 times a rotation by 90 degrees, less the state."""
+    return 0.99 * z @ ROTATION.T - z
+
+
+def around_one(z: Tensor) -> Tensor:
+    return square(z - 1)
+
+
+def around_three_halves(z: Tensor) -> Tensor:
+    return square(z - 1.5)
+
+
+def around_three(z: Tensor) -> Tensor:
+    return square(z - 3)
+
+
 def square_of_array(z: np.ndarray) -> np.ndarray:
     return np.einsum("bi,bi->b", z, z)
 
@@ -133,6 +194,20 @@ class FrozenLyapunov(nn.Module):
         return smooth_relu(self.g(z) - self.stored, 1.0) + 0.1 * square(z)
 
 
+class Structured(InputConvexLyapunov):
+    """Of the library's own class but in name: a subclass may change anything, so its structure proves nothing."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(3, LyapunovConfig(hidden=8), "origin")
+
+
+def structured() -> InputConvexLyapunov:
+    """Case 17: V of the library's own class, as a user has it, which returns grad V too."""
+    torch.manual_seed(0)
+    return InputConvexLyapunov(3, LyapunovConfig(hidden=8), "origin")
+
+
 class Learned(nn.Module):
     """The paper's V, as it should be: g(0) is recomputed."""
 
@@ -158,18 +233,20 @@ class Case:
     alpha: float | None = None
     radius: float | None = None
     sublevel: float | None = None
+    center: float | str | None = None
 
     def arguments(self) -> list[str]:
         """The command line that judges this claim."""
         options = [f"zoo:{self.value}", "--dim", str(self.dim), "--claims", self.claim]
         options += ["--dynamics", f"zoo:{self.dynamics}"] if self.dynamics else []
-        for name in ("alpha", "radius", "sublevel"):
+        for name in ("alpha", "radius", "sublevel", "center"):
             given = getattr(self, name)
             options += [f"--{name}", str(given)] if given is not None else []
         return options
 
     def __str__(self) -> str:
-        details = f"-{self.alpha}" if self.alpha else f"-{self.sublevel}" if self.sublevel else ""
+        given = (self.dynamics, self.alpha, self.sublevel, self.radius, self.center)
+        details = "".join(f"-{option}" for option in given if option is not None)
         return f"{self.number}-{self.value}-{self.claim}{details}-{'valid' if self.is_valid else 'invalid'}"
 
 
@@ -215,7 +292,26 @@ CASES = [
     Case(11, "pendulum_energy_of_array", "positive", True),
     Case(11, "pendulum_energy", "decay", False, dynamics="pendulum", alpha=0.1),
     Case(12, "square", "decay", True, dynamics="projected", alpha=1, radius=10),
+    Case(13, "square", "equilibrium", False, dynamics="projected_at_origin"),
+    Case(14, "around_one", "equilibrium", True, dim=1, dynamics="clipped_cell", center=1),
+    Case(14, "around_one", "decay", True, dim=1, dynamics="clipped_cell", alpha=2, radius=100, center=1),
+    Case(14, "around_one", "decay", False, dim=1, dynamics="clipped_cell", alpha=8.01, center=1),
+    Case(15, "solved_at_rest", "equilibrium", True, dynamics="tenfold_rotation", center="0,2"),
+    Case(15, "solved_at_rest", "decrease", True, dynamics="tenfold_rotation", radius=0.18, center="0,2"),
+    Case(15, "solved_at_rest", "positive", True, center="0,2"),
+    Case(16, "square", "decrease", False, dim=1, dynamics="continuum"),
+    Case(16, "square", "decrease", True, dim=1, dynamics="three_roots", radius=1.4),
+    Case(16, "square", "decrease", False, dim=1, dynamics="three_roots", radius=1.6),
+    Case(16, "around_three_halves", "equilibrium", True, dim=1, dynamics="three_roots", center=1.5),
+    Case(16, "around_three_halves", "decrease", False, dim=1, dynamics="three_roots", radius=0.4, center=1.5),
+    Case(16, "around_three", "decrease", True, dim=1, dynamics="three_roots", radius=1.4, center=3),
+    Case(18, "square", "decay", True, dynamics="turning", alpha=2),
+    Case(18, "square", "decay", False, dynamics="turning", alpha=2.01),
     Case(17, "FrozenLyapunov", "zero", False, dim=3),
+    Case(17, "structured", "zero", True, dim=3),
+    Case(17, "structured", "positive", True, dim=3),
+    Case(17, "structured", "convex", True, dim=3),
+    Case(17, "structured", "proper", True, dim=3),
     Case(17, "Learned", "zero", True, dim=3),
     Case(17, "Learned", "convex", True, dim=3),
     Case(17, "Learned", "positive", True, dim=3),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.evidence.falsifier import falsify
+from analysis.evidence.falsifier import approach, falsify, polish
+from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
 from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
@@ -19,8 +20,11 @@ from stabdeq.errors import StabdeqError
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
-CHUNK = 65536
-CANDIDATES = 8
+# Numbers in one batch of states: 8 MiB.
+CHUNK = 2**20
+POLISHED = 4
+# Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
+CANDIDATES = 32
 NEIGHBOURS = 16
 
 
@@ -93,57 +97,95 @@ class _Search:
     def __init__(self, claim: Claim, region: Region, generator: torch.Generator) -> None:
         self.claim, self.region, self.generator = claim, region, generator
         self.inner = CLEAR_OF_CENTRE * region.radius
+        self.chunk = max(1024, CHUNK // len(region.centre))
         self.drawn = self.drawn_violating = self.evaluated = 0
         self.worst = -math.inf
         self.not_finite: Tensor | None = None
         self.witness: dict[str, Any] | None = None
         self.unconfirmed: dict[str, Any] | None = None
+        self.suspects: list[tuple[Tensor, Tensor]] = []
 
     @property
     def samples(self) -> int:
         return self.drawn + self.evaluated
 
     def run_round(self, effort: Effort) -> None:
-        uniform = self.region.sample(effort.samples, self.generator)
-        shells = self.region.shells(max(effort.samples // 4, 256), self.generator)
-        uniform_relative, shells_relative = self._relative(uniform), self._relative(shells)
-        self.drawn += len(uniform)
-        self.evaluated += len(shells)
-        self.drawn_violating += int(self._violates(uniform, uniform_relative).sum())
-        states, relative = torch.cat([uniform, shells]), torch.cat([uniform_relative, shells_relative])
-        hunted, hunted_relative = self._hunt(states, relative, effort)
-        states, relative = torch.cat([states, hunted]), torch.cat([relative, hunted_relative])
-        clear = self._distance(states) >= self.inner
-        self.worst = max(self.worst, _max(relative[clear]))
-        self._settle(states, relative)
+        """Look at random states and at landmarks, climb from the most promising, and settle on a witness."""
+        is_first, self.suspects = not self.drawn, []
+        promising = []
+        for count in self._chunks(effort.samples):
+            states = self.region.sample(count, self.generator)
+            relative = self._look(states)
+            self.drawn += count
+            self.drawn_violating += int(self._violates(states, relative).sum())
+            promising.append(self._promising(states, relative, effort.starts))
+        for count in self._chunks(max(effort.samples // 4, 256)):
+            states = self.region.shells(count, self.generator)
+            promising.append(self._promising(states, self._look(states), effort.starts))
+            self.evaluated += count
+        states, relative = (torch.cat(parts) for parts in zip(*promising, strict=True))
+        starts, _ = self._promising(states, relative, effort.starts)
+        if is_first:
+            known = landmarks(self.claim.violation, self.region, self.generator)
+            known_starts, _ = self._promising(known, self._look(known), effort.starts // 2)
+            starts = torch.cat([starts, known_starts])
+            self.evaluated += len(known)
+        self._hunt(starts, effort)
+        self._settle()
 
-    def _hunt(self, states: Tensor, relative: Tensor, effort: Effort) -> tuple[Tensor, Tensor]:
-        """Climb from the most promising states, each at its own distance from the centre."""
-        starts = states[_best_by_distance(self._distance(states), relative, effort.starts)]
+    def _chunks(self, count: int) -> list[int]:
+        """Return the sizes of the batches that ``count`` states are drawn in."""
+        return [self.chunk] * (count // self.chunk) + [count % self.chunk] * (count % self.chunk > 0)
+
+    def _promising(self, states: Tensor, relative: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the worst states at each of ``count`` distances from the centre, and their relative violation."""
+        best = _best_by_distance(self._distance(states), relative, count)
+        return states[best], relative[best]
+
+    def _hunt(self, starts: Tensor, effort: Effort) -> None:
+        """Climb from ``starts``, each at its own distance from the centre, by the smoothed violation and by the true one."""
         # A strict claim tends to equality at the centre, which would draw every climb there.
         region = Outside(self.region, self.inner) if self.claim.strict else self.region
+        violation, project = self.claim.violation, region.project
+        first_step = 0.25 * self._distance(starts).clamp(min=self.inner)
+        near = approach(
+            violation, starts, project, centre=region.centre, first_step=first_step, generator=self.generator
+        )
         result = falsify(
-            self.claim.violation,
-            starts,
-            region.project,
-            first_step=0.25 * self._distance(starts).clamp(min=self.inner),
+            violation,
+            torch.cat([starts, near]),
+            project,
+            first_step=torch.cat([first_step, first_step]),
             generator=self.generator,
             steps=effort.steps,
         )
-        self.evaluated += result.evaluations
         self.not_finite = result.not_finite if self.not_finite is None else self.not_finite
+        best = result.states[result.relatives.argsort(descending=True)[:POLISHED]]
+        if len(region.centre) <= LARGEST_HESSIAN:
+            best = polish(violation, best, project, reach=self._distance(best).clamp(min=self.inner))
         # Equality often holds on a hyperplane, which a climb approaches and a rounded coordinate meets.
-        near = rounded(result.states, self.region.centre) if self.claim.strict else result.states[:0]
-        hunted = torch.cat([result.states, region.project(near)])
-        return hunted, self._relative(hunted)
+        rounder = rounded(result.states, self.region.centre) if self.claim.strict else best[:0]
+        self._look(torch.cat([result.states, best, project(rounder)]))
+        self.evaluated += result.evaluations
 
-    def _settle(self, states: Tensor, relative: Tensor) -> None:
+    def _look(self, states: Tensor) -> Tensor:
+        """Return the relative violation (B,) at ``states``; remember the least margin and the states to settle on."""
+        relative = self._relative(states)
+        self.worst = max(self.worst, _max(relative[self._distance(states) >= self.inner]))
+        violating = self._violates(states, relative).nonzero().squeeze(1)
+        violating = violating[self.region.contains(states[violating])] if len(violating) else violating
+        best = violating[self._preference(states[violating], relative[violating]).argsort(descending=True)[:CANDIDATES]]
+        self.suspects.append((states[best], relative[best]))
+        return relative
+
+    def _preference(self, states: Tensor, relative: Tensor) -> Tensor:
+        """Return by what to choose among witnesses: one next to the centre is harder to look at."""
+        return torch.where(self._distance(states) >= self.inner, relative, relative / 2)
+
+    def _settle(self) -> None:
         """Make the worst violating state that replays the witness."""
-        violating = self._violates(states, relative) & self.region.contains(states)
-        states, relative = states[violating], relative[violating]
-        # A witness next to the centre is harder to look at, so one further out is preferred to it.
-        preference = torch.where(self._distance(states) >= self.inner, relative, relative / 2)
-        for index in preference.argsort(descending=True)[:CANDIDATES].tolist():
+        states, relative = (torch.cat(parts) for parts in zip(*self.suspects, strict=True))
+        for index in self._preference(states, relative).argsort(descending=True)[:CANDIDATES].tolist():
             if not self._stands(states[index]):
                 self.unconfirmed = self._replay(states[index])[0] | {"isolated": True}
                 continue
@@ -197,9 +239,10 @@ class _Search:
 
     def _relative(self, states: Tensor) -> Tensor:
         """Return the relative violation (B,), -inf where it is not finite; remember the first such state."""
+        if not len(states):
+            return states.new_zeros(0)
         with torch.no_grad():
-            parts = [self.claim.violation(chunk).relative for chunk in states.split(CHUNK)]
-        relative = torch.cat(parts) if parts else states.new_zeros(0)
+            relative = torch.cat([self.claim.violation(part).relative for part in states.split(self.chunk)])
         bad = (~relative.isfinite()).nonzero()
         if len(bad) and self.not_finite is None:
             self.not_finite = states[int(bad[0])]
