@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -24,7 +25,9 @@ def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> fx.GraphModul
     the graph as a constant: a proof asks ``require_symbolic`` first.
     """
     try:
-        graph = make_fx(function, decomposition_table=core_aten_decompositions(), tracing_mode="real")(states)
+        # The table's own type is wider than what make_fx declares.
+        table: Any = core_aten_decompositions()
+        graph = make_fx(function, decomposition_table=table, tracing_mode="real")(states)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TraceError(f"it cannot be traced: {reason}") from error

@@ -187,5 +187,5 @@ def _propose_linear(A: np.ndarray) -> tuple[Tensor, Tensor]:
     from scipy.linalg import solve_continuous_lyapunov
 
     rate = -LINEAR_SHARE * np.linalg.eigvals(A).real.max()
-    norm = solve_continuous_lyapunov((A + rate * np.eye(len(A))).T, -np.eye(len(A)))
+    norm = np.asarray(solve_continuous_lyapunov((A + rate * np.eye(len(A))).T, -np.eye(len(A))))
     return torch.from_numpy(norm + norm.T) / 2, torch.zeros(0, dtype=torch.float64)
