@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from analysis.audit import audit_model
 from stabdeq.certified_cell import MARGIN, CertifiedCell
 from stabdeq.config import ArchitectureConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
@@ -206,3 +207,11 @@ def test_the_certified_recipe_reads() -> None:
     recipe = load_recipe("mnist-certified")
     assert recipe.model.cell == "certified"
     assert recipe.margin.radius > 0
+
+
+@pytest.mark.parametrize("kind", ["deq", "lyadeq-anchored"])
+def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
+    report = audit_model(model(kind), images(), torch.arange(5) % 4, checks=["equilibrium"])
+    found = {finding["name"]: finding for finding in report["findings"]}
+    assert found["unique"]["verdict"] == "PROVED"
+    assert found["exists"]["verdict"] == "SUPPORTED"

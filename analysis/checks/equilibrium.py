@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
+from stabdeq.certified_cell import CertifiedCell
 from stabdeq.solvers import Status, norm, relative_residual
 
 RESTARTS = 8
@@ -144,6 +146,13 @@ def _unique(subject: Subject, restarts: _Restarts) -> Finding:
         claim = "z* is the only equilibrium of the stabilised field."
         return _finding(subject, "unique", claim, verdict=Verdict.PROVED, margin=None, evidence=evidence, **common)
     claim = "The equilibrium is the only one: it does not depend on where the solver starts."
+    rate = _proved_contraction(subject)
+    if rate < 1 and not bool(restarts.differs.any()):
+        evidence = (
+            f"The cell is certified by construction: it contracts by {rate:.4g} in the Euclidean norm, proved from its weights. "
+            f"{restarts.measurement.text}."
+        )
+        return _finding(subject, "unique", claim, verdict=Verdict.PROVED, margin=1 - rate, evidence=evidence, **common)
     if bool(restarts.differs.any()):
         return _finding(subject, "unique", claim, **_second_equilibrium(subject, restarts), **common)
     largest = float(restarts.distance[restarts.converged].max()) if bool(restarts.converged.any()) else 0.0
@@ -166,6 +175,14 @@ def _unique(subject: Subject, restarts: _Restarts) -> Finding:
         evidence=evidence,
         **common,
     )
+
+
+def _proved_contraction(subject: Subject) -> float:
+    """Return a proved Lipschitz constant of the cell where it is certified by construction; infinite elsewhere."""
+    cell = subject.model.cell
+    if type(cell) is not CertifiedCell or "forward" in vars(cell):
+        return float("inf")
+    return spectral_norm_bound(Enclosure.exact(cell.fold().transition))
 
 
 def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, object]:
