@@ -1,6 +1,8 @@
 """The cell that is certified by construction: its inequality, its equilibria, its gradients, and the bounds on its logits."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from analysis.audit import audit_model
 from stabdeq.certified_cell import MARGIN, CertifiedCell
-from stabdeq.config import ArchitectureConfig, SolverConfig
+from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stabdeq.config import ArchitectureConfig, DataConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.kinds import KINDS, model_config
 from stabdeq.lipschitz import extractor_matrix, logit_difference_bound
@@ -189,8 +192,14 @@ def test_the_margin_loss_is_that_of_a_slow_loop() -> None:
 
 
 def test_a_model_without_a_bound_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"margin.radius needs .* model.cell=certified"):
-        Recipe(margin=MarginConfig(radius=0.1))
+    bad: list[dict[str, Any]] = [
+        {"kind": "deq"},
+        {"kind": "lyadeq", "model": ArchitectureConfig(cell="certified")},
+        {"kind": "deq", "model": ArchitectureConfig(cell="certified", backbone="resnet20")},
+    ]
+    for settings in bad:
+        with pytest.raises(ConfigError, match=r"margin.radius needs .* model.cell=certified"):
+            Recipe(margin=MarginConfig(radius=0.1), **settings)
     with pytest.raises(ConfigError, match="stability state"):
         logit_difference_bound(model("lyadeq"), torch.zeros(1, dtype=torch.int64))
 
@@ -215,3 +224,11 @@ def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
     found = {finding["name"]: finding for finding in report["findings"]}
     assert found["unique"]["verdict"] == "PROVED"
     assert found["exists"]["verdict"] == "SUPPORTED"
+
+
+def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:
+    network, path = model("deq-orth").eval(), tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Checkpoint(model=network.float(), data=DataConfig(), class_names=tuple("abcd"), seed=0, epoch=1))
+    loaded = load_checkpoint(path)
+    assert loaded.kind == "deq-orth, certified cell"
+    assert torch.equal(loaded.model(images().float()), network(images().float()))

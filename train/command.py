@@ -25,7 +25,7 @@ def train(
     Parameters
     ----------
     recipe
-        digits, mnist, svhn, cifar10, cifar100, or the path of a TOML file.
+        digits, mnist, svhn, cifar10, cifar100, mnist-certified, or the path of a TOML file.
     kind
         deq, deq-orth, lyadeq-noorth, lyadeq or lyadeq-anchored.
     epochs

@@ -61,8 +61,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind {self.kind!r}: {closest(self.kind, KINDS)}")
-        if self.margin.radius > 0 and self.model.cell != "certified":
-            raise ConfigError("margin.radius needs a cell with a bound: set model.cell=certified, or margin.radius=0")
+        if self.margin.radius > 0 and not (
+            self.model.cell == "certified"
+            and self.model.backbone == "fcn"
+            and KINDS[self.kind].stability in ("none", "anchored")
+        ):
+            raise ConfigError(
+                "margin.radius needs a model whose logits have a bound: model.cell=certified, backbone fcn and kind deq, "
+                "deq-orth or lyadeq-anchored; or set margin.radius=0"
+            )
 
 
 def recipe_names() -> list[str]:
