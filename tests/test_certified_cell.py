@@ -197,9 +197,9 @@ def test_a_model_without_a_bound_is_refused() -> None:
         {"kind": "lyadeq", "model": ArchitectureConfig(cell="certified")},
         {"kind": "deq", "model": ArchitectureConfig(cell="certified", backbone="resnet20")},
     ]
-    for settings in bad:
+    for values in bad:
         with pytest.raises(ConfigError, match=r"margin.radius needs .* model.cell=certified"):
-            Recipe(margin=MarginConfig(radius=0.1), **settings)
+            Recipe(margin=MarginConfig(radius=0.1), **values)
     with pytest.raises(ConfigError, match="stability state"):
         logit_difference_bound(model("lyadeq"), torch.zeros(1, dtype=torch.int64))
 
@@ -227,7 +227,7 @@ def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
 
 
 def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:
-    network, path = model("deq-orth").eval(), tmp_path / "checkpoint.safetensors"
+    network, path = model("deq-orth", SolverConfig()).eval(), tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, Checkpoint(model=network.float(), data=DataConfig(), class_names=tuple("abcd"), seed=0, epoch=1))
     loaded = load_checkpoint(path)
     assert loaded.kind == "deq-orth, certified cell"
