@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from stabdeq.attacks import IFGSM, PGD, Outcome
+    from stabdeq.attacks import Attack, Outcome
     from stabdeq.checkpoint import Checkpoint
     from stabdeq.data import Split
 
@@ -26,21 +26,24 @@ def attack(
     checkpoint: Annotated[Path, Parameter(help="A checkpoint.safetensors that 'stabdeq train' wrote.")],
     *,
     attack: Annotated[
-        Literal["ifgsm", "pgd"],
-        Parameter(help="I-FGSM, from the image; or PGD, from random points of the ball."),
+        Literal["ifgsm", "pgd", "apgd-ce", "apgd-t", "square", "intermediate", "honest"],
+        Parameter(
+            help="I-FGSM, from the image, or PGD, from random points of the ball, as in the paper; APGD on cross-entropy or "
+            "targeted DLR; Square, without gradients; PGD through intermediate states; or honest, the worst over all but the first."
+        ),
     ] = "pgd",
     eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
     norm: Annotated[
-        Literal["linf", "l2"], Parameter(help="The ball's norm: of the largest pixel, or Euclidean (pgd alone).")
+        Literal["linf", "l2"], Parameter(help="The ball's norm: of the largest pixel, or Euclidean.")
     ] = "linf",
     steps: Annotated[
         OptionalWholeNumber,
         Parameter(
-            help="Steps, of 1/255 each or in l2 of 2.5 eps / steps; if not given, the paper's "
-            "floor(min(255 eps + 4, 1.25 * 255 eps)), in l2 50."
+            help="Steps, or queries of Square. If not given: I-FGSM and PGD take the paper's floor(min(255 eps + 4, "
+            "1.25 * 255 eps)), of 1/255 each, PGD in l2 50; APGD 100, Square 1000, intermediate 20, honest 100."
         ),
     ] = None,
-    restarts: Annotated[Count, Parameter(help="Random starts of PGD; the worst is kept, sample by sample.")] = 1,
+    restarts: Annotated[Count, Parameter(help="Random starts; the worst is kept, sample by sample.")] = 1,
     limit: Annotated[
         OptionalWholeNumber,
         Parameter(help="Attack only so many test images, drawn at random; if not given, all of them."),
@@ -66,17 +69,19 @@ def attack(
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
 
-    if norm == "l2" and steps is None:
+    if attack == "pgd" and norm == "l2" and steps is None:
         steps = L2_STEPS
     chosen = build_attack(attack, eps=radius, steps=steps, restarts=restarts, norm=norm)
+    control_attack = build_attack(attack, eps=0.0, steps=1, norm=norm)
     loaded = load_checkpoint(checkpoint)
     split, indices = _draw(load_data(loaded.data, data_dir=data_dir).test, limit, seed)
-    control, outcome = _run(chosen, loaded, split, seed=seed, batch_size=batch_size)
-    _print(f"{attack} ({norm})", eps, loaded, control, outcome)
+    control, outcome = _run((control_attack, chosen), loaded, split, seed=seed, batch_size=batch_size)
+    names = list(getattr(chosen, "attacks", ()))
+    _print(f"{attack} ({norm})", eps, loaded, control, outcome, names)
     if json_file is not None:
-        settings = {"attack": attack, **_settings(chosen), "seed": seed, "batch_size": batch_size}
+        settings = {"attack": attack, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
         subject = {"checkpoint": str(checkpoint), "kind": loaded.kind, "data": loaded.data.name}
-        result = _result(control, outcome, indices)
+        result = _result(control, outcome, indices, names)
         _write_json(json_file, {"schema": SCHEMA, **subject, **settings, **result, "versions": _versions()})
 
 
@@ -114,11 +119,9 @@ def _draw(split: "Split", limit: int | None, seed: int) -> tuple["Split", "Tenso
 
 
 def _run(
-    chosen: "IFGSM | PGD", loaded: "Checkpoint", split: "Split", *, seed: int, batch_size: int
+    attacks: tuple["Attack", "Attack"], loaded: "Checkpoint", split: "Split", *, seed: int, batch_size: int
 ) -> tuple["Outcome", "Outcome"]:
     """Run the control at eps = 0, then the attack, on a GPU where there is one, under a progress bar."""
-    from dataclasses import replace
-
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -130,7 +133,7 @@ def _run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        for name, each in (("eps = 0", replace(chosen, eps=0.0, steps=1)), ("attack", chosen)):
+        for name, each in zip(("eps = 0", "attack"), attacks, strict=True):
             task = bar.add_task(name, total=len(split))
 
             def show(done: int, right: int, *, name: str = name, task: Any = task) -> None:
@@ -142,16 +145,18 @@ def _run(
     return outcomes[0], outcomes[1]
 
 
-def _print(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome") -> None:
+def _print(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome", names: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_table(name, eps, loaded, control, outcome))
+    console.print(_table(name, eps, loaded, control, outcome, names))
     for warning in _warnings(control, outcome):
         console.print(warning, markup=False, style="yellow")
 
 
-def _table(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome") -> "Table":
+def _table(
+    name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome", names: list[str]
+) -> "Table":
     from rich.table import Table
 
     from stabdeq.attacks.evaluate import fraction
@@ -168,7 +173,19 @@ def _table(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcom
             f"{fraction(row.worst_correct):.2%}",
             _percent(row.robust_unconverged),
         )
+    for attack, share in _standing(outcome, names).items():
+        table.add_row(f"  after {attack}", "", f"{share:.2%}", "")
     return table
+
+
+def _standing(outcome: "Outcome", names: list[str]) -> dict[str, float]:
+    """The fraction of samples that neither the clean image nor the attacks up to each of ``names`` broke."""
+    from stabdeq.attacks.evaluate import fraction
+
+    by = outcome.broken_by
+    if by is None:
+        return {}
+    return {name: fraction((by < 0) | (by > index)) for index, name in enumerate(names, start=1)}
 
 
 def _percent(value: float | None) -> str:
@@ -196,21 +213,20 @@ def _warnings(control: "Outcome", outcome: "Outcome") -> list[str]:
     return found
 
 
-def _settings(chosen: "IFGSM | PGD") -> dict[str, Any]:
-    from stabdeq.attacks import PGD, schedule
+def _settings(chosen: "Attack") -> dict[str, Any]:
+    """All settings of an attack; those of the paper's attacks with the steps that its rule gives."""
+    from stabdeq.attacks import IFGSM, PGD, Worst, schedule
 
-    norm = chosen.norm if isinstance(chosen, PGD) else "linf"
-    steps, step_size = schedule(chosen.eps, chosen.steps, chosen.step_size, norm)
-    return {
-        "eps": chosen.eps,
-        "norm": norm,
-        "steps": steps,
-        "step_size": step_size,
-        "restarts": getattr(chosen, "restarts", 1),
-    }
+    if isinstance(chosen, Worst):
+        return {"eps": chosen.eps, "attacks": {name: _settings(each) for name, each in chosen.attacks.items()}}
+    settings = dict(vars(chosen))
+    if isinstance(chosen, IFGSM | PGD):
+        norm = settings.get("norm", "linf")
+        settings["steps"], settings["step_size"] = schedule(chosen.eps, chosen.steps, chosen.step_size, norm)
+    return settings
 
 
-def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor") -> dict[str, Any]:
+def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor", names: list[str]) -> dict[str, Any]:
     from stabdeq.attacks.evaluate import fraction
 
     samples = {
@@ -234,9 +250,18 @@ def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor") -> dict[s
             "eps_0": control.robust_unconverged,
             "robust": outcome.robust_unconverged,
         },
+        "standing": _standing(outcome, names),
         "warnings": _warnings(control, outcome),
-        "samples": {name: values.tolist() for name, values in samples.items()},
+        "samples": {name: values.tolist() for name, values in samples.items()} | _broken_by(outcome, names),
     }
+
+
+def _broken_by(outcome: "Outcome", names: list[str]) -> dict[str, list[str | None]]:
+    """Which of the attacks ``names`` broke each sample first, "clean" where none was needed; None where it stands."""
+    if outcome.broken_by is None or not names:
+        return {}
+    causes = ("clean", *names)
+    return {"broken_by": [None if index < 0 else causes[index] for index in outcome.broken_by.tolist()]}
 
 
 def _versions() -> dict[str, str]:

@@ -357,7 +357,7 @@ def test_bad_restarts_are_refused(restarts: Any) -> None:
 def test_bad_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'pgd'"):
         build_attack("pgdd", eps=0.1)
-    with pytest.raises(ConfigError, match="only pgd restarts"):
+    with pytest.raises(ConfigError, match="ifgsm has none, only pgd"):
         build_attack("ifgsm", eps=0.1, restarts=2)
     assert build_attack("pgd", eps=0.1, steps=3, restarts=2) == PGD(eps=0.1, steps=3, restarts=2)
     assert build_attack("ifgsm", eps=0.1) == IFGSM(eps=0.1)
@@ -570,7 +570,7 @@ def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Pat
         ({"steps": 0}, "steps = 0"),
         ({"restarts": 0}, "restarts = 0"),
         ({"batch_size": 0}, "batch size 0"),
-        ({"attack": "ifgsm", "restarts": 2}, "only pgd restarts"),
+        ({"attack": "ifgsm", "restarts": 2}, "ifgsm has none, only pgd"),
         ({"checkpoint": Path("no/such.safetensors")}, "no/such.safetensors"),
     ],
 )

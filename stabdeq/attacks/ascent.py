@@ -4,9 +4,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from stabdeq.attacks.ball import Ball, NormName, check_eps
+from stabdeq.attacks.losses import Loss, cross_entropy
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_logits
 from stabdeq.errors import ConfigError
 
@@ -55,38 +55,53 @@ def ascend(
     ball: Ball,
     steps: int,
     step_size: float,
+    samples: int = 1,
 ) -> Adversarial:
     """Take steepest steps from ``start`` (B, C, H, W) up the cross-entropy for ``labels`` (B,).
 
     After every step the images are projected to the ``ball`` around ``images`` and to [0, 1].
-    Gradients are taken for the images alone: no parameter's ``.grad`` is touched.
+    Each gradient is the mean over ``samples`` evaluations of the model.
     """
     attacked = ball.project(start, images)
     nonfinite = torch.zeros_like(labels, dtype=torch.bool)
     zero = torch.zeros_like(nonfinite)
     for _ in range(steps):
-        gradient = _loss_gradient(model, attacked, labels)
-        nonfinite |= ~gradient.isfinite().flatten(1).all(1)
-        zero |= (gradient == 0).flatten(1).all(1)
+        _, _, gradient = loss_gradient(model, attacked, labels, cross_entropy, samples=samples)
+        not_finite, flat = gradient_faults(gradient)
+        nonfinite, zero = nonfinite | not_finite, zero | flat
         direction = ball.steepest(torch.where(gradient.isnan(), 0, gradient))
         attacked = ball.project(attacked + step_size * direction, images)
     return Adversarial(attacked, nonfinite, zero)
 
 
-def _loss_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of each sample's cross-entropy for its image, (B, C, H, W), not divided by B."""
+def loss_gradient(
+    model: Classifier, images: Tensor, labels: Tensor, loss: Loss, *, samples: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits (B, classes), each sample's loss (B,), and its gradient for the image (B, C, H, W), not divided by B.
+
+    Loss and gradient are means over ``samples`` evaluations of the model, the logits those of the last one. No parameter's
+    ``.grad`` is touched. Raises DataError for logits that do not fit the labels, ConfigError for a model without gradients.
+    """
     no_gradient = ConfigError(
         "the model's logits do not depend on the images through differentiable operations: "
         "take detach, no_grad and inference_mode out of it"
     )
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()
-        logits = model(leaf)
-        check_logits(logits, labels)
-        if not logits.requires_grad:
+        values = []
+        for _ in range(samples):
+            logits = model(leaf)
+            check_logits(logits, labels)
+            values.append(loss(logits, labels))
+        value = torch.stack(values).mean(0)
+        if not value.requires_grad:
             raise no_gradient
-        loss = cross_entropy(logits, labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     if gradient is None:
         raise no_gradient
-    return gradient
+    return logits.detach(), value.detach(), gradient
+
+
+def gradient_faults(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whose ``gradient`` (B, C, H, W) is not finite, and whose is zero in every pixel, both (B,) bool."""
+    return ~gradient.isfinite().flatten(1).all(1), (gradient == 0).flatten(1).all(1)

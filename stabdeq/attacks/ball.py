@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, closest
 
 NormName = Literal["linf", "l2"]
 
@@ -56,11 +56,11 @@ class L2Ball:
         noise = torch.randn(images.shape, dtype=images.dtype, generator=generator, device=generator.device)
         fraction = torch.rand(len(images), dtype=images.dtype, generator=generator, device=generator.device)
         length = self.eps * fraction ** (1 / size)
-        return images + (_unit(noise) * length.view(-1, 1, 1, 1)).to(images.device)
+        return images + (unit(noise) * length.view(-1, 1, 1, 1)).to(images.device)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         largest = torch.finfo(gradient.dtype).max
-        return _unit(gradient.clamp(-largest, largest))  # an infinite slope in one pixel drowns the others
+        return unit(gradient.clamp(-largest, largest))  # an infinite slope in one pixel drowns the others
 
     def project(self, moved: Tensor, images: Tensor) -> Tensor:
         change = moved - images
@@ -70,6 +70,14 @@ class L2Ball:
 
 
 BALLS = {"linf": LinfBall, "l2": L2Ball}
+
+
+def build_ball(eps: float, norm: NormName) -> Ball:
+    """Return the ball of radius ``eps`` in the norm ``norm``; raises ConfigError where either is not as expected."""
+    if norm not in BALLS:
+        raise ConfigError(f"unknown norm {norm!r}: {closest(norm, BALLS)}")
+    check_eps(eps, norm)
+    return BALLS[norm](eps)
 
 
 def check_eps(eps: float, norm: NormName = "linf") -> None:
@@ -85,7 +93,7 @@ def check_eps(eps: float, norm: NormName = "linf") -> None:
         raise ConfigError(f"eps = {eps:g}: expected a number {bound}")
 
 
-def _unit(changes: Tensor) -> Tensor:
+def unit(changes: Tensor) -> Tensor:
     """Return each sample of ``changes`` scaled to norm 1, by its largest entry first: tiny squares underflow; 0 stays."""
     largest = changes.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
     scaled = changes / torch.where(largest == 0, 1, largest)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.threat_model import Attack, Classifier, check_batch, check_logits, is_correct
+from stabdeq.attacks.threat_model import STANDS, Attack, Classifier, check_batch, check_logits, is_correct
 from stabdeq.data import Split, batches, to_unit
 from stabdeq.errors import ConfigError, DataError
 
@@ -17,7 +17,8 @@ Progress = Callable[[int, int], None]  # (samples done, of these right under att
 class Outcome:
     """Per-sample outcomes, each (N,) bool on the CPU, in the order of the samples.
 
-    ``robust_correct`` is the prediction on the attacked image alone, as the paper counts it;
+    ``robust_correct`` is the prediction on the attacked image alone, as the paper counts it, and of an attack that is several
+    runs asks that none of them found the model wrong, which ``broken_by`` (N,) int64 or None tells (see ``Adversarial``);
     ``worst_correct`` asks for the clean image too, which is a point of the ball like any other.
     ``nonfinite`` and ``zero`` say whose gradients misled the attack (see ``Adversarial``).
     ``clean_converged`` and ``robust_converged`` say whose equilibrium was found, and are None where the model
@@ -30,6 +31,7 @@ class Outcome:
     zero: Tensor
     clean_converged: Tensor | None
     robust_converged: Tensor | None
+    broken_by: Tensor | None = None
 
     @property
     def worst_correct(self) -> Tensor:
@@ -90,6 +92,7 @@ def evaluate(
         torch.cat([part.zero for part in parts]),
         _join([part.clean_converged for part in parts]),
         _join([part.robust_converged for part in parts]),
+        _join([part.broken_by for part in parts]),
     )
 
 
@@ -103,13 +106,18 @@ def _evaluate_batch(
         raise DataError("the model returns nothing but NaN on clean images: look at its weights and normalisation")
     adversarial = attack(model, images, labels, generator=generator)
     robust_logits, robust_converged = _predict(model, adversarial.images)
+    robust_correct = is_correct(robust_logits, labels)
+    if adversarial.broken_by is not None:
+        # A random model may be right the second time, and rounding may turn a tie in a batch of another size.
+        robust_correct &= adversarial.broken_by == STANDS
     return Outcome(
         is_correct(clean_logits, labels).cpu(),
-        is_correct(robust_logits, labels).cpu(),
+        robust_correct.cpu(),
         adversarial.nonfinite.cpu(),
         adversarial.zero.cpu(),
         clean_converged,
         robust_converged,
+        None if adversarial.broken_by is None else adversarial.broken_by.cpu(),
     )
 
 
@@ -128,5 +136,7 @@ def _predict(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor | None]:
 def _join(parts: list[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
     if known and len(known) < len(parts):
-        raise ConfigError("the model returned a solution for some batches and none for others: return one always")
+        raise ConfigError(
+            "the model returned a solution, or the attack told its runs, for some batches and not for others: do so always"
+        )
     return torch.cat(known) if known else None

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from stabdeq.attacks.ascent import ascend, schedule
-from stabdeq.attacks.ball import BALLS, NormName
-from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_logits, is_correct
-from stabdeq.errors import ConfigError, closest
+from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +15,8 @@ class PGD:
     """Steepest ascent from a random point within ``eps`` (pixels of [0, 1]), uniform in the ball, in the norm ``norm``.
 
     ``steps`` and ``step_size`` None follow ``schedule``: the paper's in l-infinity. Its ``restarts`` is 1. Of several
-    restarts each sample keeps its worst: a misclassified one before another, then the larger loss.
+    restarts each sample keeps its worst: a misclassified one before another, then the larger loss. For a random model, each
+    gradient is the mean over ``samples`` evaluations (expectation over randomness, Athalye et al. 2018).
     Raises ConfigError for settings out of range.
     """
 
@@ -25,14 +24,13 @@ class PGD:
     steps: int | None = None
     step_size: float | None = None
     restarts: int = 1
+    samples: int = 1
     norm: NormName = "linf"
 
     def __post_init__(self) -> None:
-        if self.norm not in BALLS:
-            raise ConfigError(f"unknown norm {self.norm!r}: {closest(self.norm, BALLS)}")
+        build_ball(self.eps, self.norm)
         schedule(self.eps, self.steps, self.step_size, self.norm)
-        if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 1:
-            raise ConfigError(f"restarts = {self.restarts!r}: expected a whole number from 1 up")
+        check_counts(restarts=self.restarts, samples=self.samples)
 
     def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
         """Attack ``images`` (B, C, H, W) in [0, 1] with true ``labels`` (B,); starts come from ``generator``.
@@ -45,10 +43,10 @@ class PGD:
         worst = self._once(model, images, labels, generator)
         if self.restarts == 1:
             return worst
-        wrong, loss = _judge(model, worst.images, labels)
+        wrong, loss = judge(model, worst.images, labels)
         for _ in range(self.restarts - 1):
             found = self._once(model, images, labels, generator)
-            found_wrong, found_loss = _judge(model, found.images, labels)
+            found_wrong, found_loss = judge(model, found.images, labels)
             worse = (found_wrong & ~wrong) | ((found_wrong == wrong) & (found_loss > loss))
             wrong, loss = wrong | found_wrong, torch.where(worse, found_loss, loss)
             worst = Adversarial(
@@ -59,16 +57,7 @@ class PGD:
         return worst
 
     def _once(self, model: Classifier, images: Tensor, labels: Tensor, generator: torch.Generator) -> Adversarial:
-        ball = BALLS[self.norm](self.eps)
+        ball = build_ball(self.eps, self.norm)
         start = ball.start(images, generator)
         steps, step_size = schedule(self.eps, self.steps, self.step_size, self.norm)
-        return ascend(model, images, labels, start, ball=ball, steps=steps, step_size=step_size)
-
-
-@torch.no_grad()
-def _judge(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which images are misclassified, (B,) bool, and all losses, (B,): infinite where they are NaN."""
-    logits = model(images)
-    check_logits(logits, labels)
-    loss = cross_entropy(logits, labels, reduction="none")
-    return ~is_correct(logits, labels), torch.where(loss.isnan(), torch.inf, loss)
+        return ascend(model, images, labels, start, ball=ball, steps=steps, step_size=step_size, samples=self.samples)

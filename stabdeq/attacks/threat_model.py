@@ -6,10 +6,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from stabdeq.errors import ConfigError, DataError
 
 Classifier = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, classes)
+
+STANDS = -1  # in ``Adversarial.broken_by``
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,24 +21,38 @@ class Adversarial:
 
     ``nonfinite`` (B,) bool: it held NaN or infinity; pixels with NaN stayed where they were at that step.
     ``zero`` (B,) bool: it was zero in every pixel, so that the image did not move at that step.
+    ``broken_by`` (B,) int64, of an attack that is several runs: the first that the model got wrong, counted from 1; 0 for
+    the clean image, -1 where it got all right. None of an attack that is one run, or that attacks all samples in every one.
     """
 
     images: Tensor
     nonfinite: Tensor
     zero: Tensor
+    broken_by: Tensor | None = None
 
 
-class Attack(Protocol):
-    """An attack with its settings; calling it attacks one batch."""
+class Run(Protocol):
+    """What attacks one batch."""
+
+    def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
+        """Attack ``images`` (B, C, H, W) in [0, 1] with ``labels`` (B,); only ``generator`` is random."""
+        ...
+
+
+class Attack(Run, Protocol):
+    """An attack with its settings."""
 
     @property
     def eps(self) -> float:
         """The radius of the ball, in pixels of [0, 1]."""
         ...
 
-    def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
-        """Attack ``images`` (B, C, H, W) in [0, 1] with ``labels`` (B,); only ``generator`` is random."""
-        ...
+
+def check_counts(**counts: int) -> None:
+    """Raise ConfigError unless all of ``counts`` are whole numbers from 1 up."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"{name} = {count!r}: expected a whole number from 1 up")
 
 
 def check_batch(model: Classifier, images: Tensor, labels: Tensor) -> None:
@@ -93,3 +110,12 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Return which ``logits`` (B, classes) are largest at ``labels`` (B,), (B,) bool; with a NaN, none is."""
     return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+
+
+@torch.no_grad()
+def judge(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which images are misclassified, (B,) bool, and all cross-entropies, (B,): infinite where they are NaN."""
+    logits = model(images)
+    check_logits(logits, labels)
+    loss = cross_entropy(logits, labels, reduction="none")
+    return ~is_correct(logits, labels), torch.where(loss.isnan(), torch.inf, loss)

@@ -1,0 +1,29 @@
+"""The standard set of attacks whose worst, sample by sample, is the figure to report."""
+
+from stabdeq.attacks.apgd import APGD
+from stabdeq.attacks.ball import NormName
+from stabdeq.attacks.intermediate import Intermediate
+from stabdeq.attacks.pgd import PGD
+from stabdeq.attacks.square import Square
+from stabdeq.attacks.threat_model import Attack, check_counts
+from stabdeq.attacks.worst import Worst
+
+
+def honest(
+    *, eps: float, steps: int = 100, restarts: int = 1, norm: NormName = "linf", equilibrium: bool = True
+) -> Worst:
+    """Return PGD, APGD-CE, APGD-T, Square with ten queries for each step, and a fifth of the steps on intermediate states.
+
+    ``steps`` are those of PGD and APGD; PGD and APGD-CE start ``restarts`` times. The intermediate states are left out where
+    the model is not an ``equilibrium`` model. Raises ConfigError for settings out of range.
+    """
+    check_counts(steps=steps, restarts=restarts)
+    attacks: dict[str, Attack] = {
+        "pgd": PGD(eps=eps, steps=steps, step_size=2.5 * eps / steps or None, restarts=restarts, norm=norm),
+        "apgd-ce": APGD(eps=eps, steps=steps, restarts=restarts, norm=norm),
+        "apgd-t": APGD(eps=eps, steps=steps, norm=norm, loss="targeted"),
+        "square": Square(eps=eps, steps=10 * steps, norm=norm),
+    }
+    if equilibrium:
+        attacks["intermediate"] = Intermediate(eps=eps, steps=max(steps // 5, 1), norm=norm)
+    return Worst(attacks)
