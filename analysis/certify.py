@@ -51,7 +51,7 @@ class _Report:
         self, name: str, claim: str, verdict: Verdict, evidence: str, margin: float | None = None, samples: int = 0
     ) -> None:
         seconds = time.perf_counter() - self.began
-        common = {"check": "certify", "tolerance": 0.0, "dtype": "float64", "seed": self.seed, "seconds": seconds}
+        common = {"check": name, "tolerance": 0.0, "dtype": "float64", "seed": self.seed, "seconds": seconds}
         self.findings.append(
             Finding(
                 name=name, claim=claim, verdict=verdict, evidence=evidence, margin=margin, samples=samples, **common
@@ -71,8 +71,9 @@ class _Report:
             "exit_code": exit_code(self.findings),
         }
 
-    def measure(self, name: str, value: float | None, text: str) -> None:
-        self.measurements.append(Measurement(check="certify", name=name, value=value, text=text))
+    def measure(self, check: str, name: str, value: float | None, text: str) -> None:
+        """Put down a number that belongs to the claim ``check``."""
+        self.measurements.append(Measurement(check=check, name=name, value=value, text=text))
 
 
 def certify_model(
@@ -197,7 +198,7 @@ def _judge_gain(report: _Report, network: ReluNetwork, equation: Equation, start
     if value < torch.inf:
         how = "by the product of the layers' norms" if value == cheap else "by a matrix inequality, proved definite"
         report.find("gain", claim, Verdict.PROVED, f"gamma = {_at_most(value)}, {how}.")
-        report.measure("gain", value, "gain from features to equilibria")
+        report.measure("gain", "gain", value, "gain from features to equilibria")
         return found
     abscissa = slope_abscissa(equation)
     evidence = f"Not proved: the solver's multipliers fail, though no slopes that were tried forbid others ({abscissa:.3g} < 1)."
@@ -213,9 +214,12 @@ def _judge_gain(report: _Report, network: ReluNetwork, equation: Equation, start
 def _judge_well_posed(report: _Report, network: ReluNetwork, equation: Equation, proofs: dict[str, bool]) -> None:
     product, kappa = cheap_tests.norm_product(network), cheap_tests.perron_frobenius(equation)
     radius = cheap_tests.spectral_radius(equation)
-    report.measure("norm product", product, "product of the layers' norms: below 1 the cell contracts")
+    report.measure("well_posed", "norm product", product, "product of the layers' norms: below 1 the cell contracts")
     report.measure(
-        "Perron-Frobenius", radius, "spectral radius of the stacked layers' |M|: below 1 equilibria are unique"
+        "well_posed",
+        "Perron-Frobenius",
+        radius,
+        "spectral radius of the stacked layers' |M|: below 1 equilibria are unique",
     )
     proofs = proofs | {"the norm product": product < 1, "a Perron-Frobenius vector": kappa < 1}
     by = [name for name, holds in proofs.items() if holds]
@@ -277,10 +281,13 @@ def _judge_radii(
     radii = certified_radii(ends, network, equation, gain, subject.images, subject.solution.z)
     correct = radii.predicted == subject.labels
     accuracy = {eps: int((correct & (radii.radius >= eps)).sum()) / total for eps in EPSILONS}
-    report.measure("accuracy", int(correct.sum()) / total, f"accuracy on {total} test images")
+    report.measure("radius", "accuracy", int(correct.sum()) / total, f"accuracy on {total} test images")
     for eps, share in accuracy.items():
         report.measure(
-            f"certified accuracy {eps:g}", share, f"certified accuracy at l2 radius {eps:g}, in pixels of [0, 1]"
+            "radius",
+            f"certified accuracy {eps:g}",
+            share,
+            f"certified accuracy at l2 radius {eps:g}, in pixels of [0, 1]",
         )
     report.series["radii"] = {
         "indices": subject.indices.tolist(),

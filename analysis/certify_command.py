@@ -29,8 +29,8 @@ def certify(
     Parameters
     ----------
     subject
-        A checkpoint.safetensors that "stabdeq train" wrote; or a velocity as MODULE:NAME, found from the current folder too,
-        that is affine or made of affine maps and ReLUs.
+        A checkpoint.safetensors that "stabdeq train" wrote; or a velocity as MODULE:NAME,
+        of affine maps and ReLUs, found from the current folder too.
     dim
         N, the number of coordinates of a state, for a velocity.
     limit
@@ -38,7 +38,7 @@ def certify(
     data_dir
         Where the data set lies, for sets that are not embedded.
     json_file
-        Write all of it to this file: findings, radii of each image, multipliers.
+        Write all of it to this file: findings, the matrices P, multipliers, the radius of each image.
     seed
         Decides the images and every random choice.
     """
@@ -54,6 +54,8 @@ def certify(
         raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
     if not is_velocity and dim is not None:
         raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
+    if is_velocity and data_dir is not None:
+        raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
     report = _certify_velocity(subject, dim, seed) if dim else _certify_checkpoint(path, limit, data_dir, seed, console)
     print_verdicts(report, console)
     if json_file is not None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed
+from analysis.foreign.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
 from stabdeq.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from analysis.foreign.subject import Subject
     from analysis.foreign_function import ForeignFunction
 
-ALONG_THE_FLOW = ("decrease", "decay", "invariant")
-NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
-NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
 # Stability needs neither: a Lyapunov function need not be convex, and growth without bound is for global claims.
 ON_REQUEST = ("proper", "convex")
 DEFAULT_RADIUS = 1.0
@@ -52,39 +50,50 @@ def check(
     Parameters
     ----------
     function
-        V as MODULE:NAME, found from the current folder too. It maps states (B, N) to (B,): a function of torch tensors
-        (float64) or of NumPy arrays, a torch module, or a factory of one that takes no arguments. Of arrays, gradients are
-        taken by finite differences.
+        V as MODULE:NAME, found from the current folder too: states (B, N) to (B,).
+        A function of torch tensors (float64) or of NumPy arrays, a torch module, or what makes one without arguments.
     dim
         N, the number of coordinates of a state.
     dynamics
         The velocity f as MODULE:NAME, (B, N) to (B, N).
     alpha
-        The rate of the claim "decay": V-dot <= -alpha V.
+        The rate of the claim "decay": V-dot <= -alpha V; 0 asks for V-dot <= 0.
     center
         Where V vanishes: N numbers with commas, or one for all coordinates.
     radius
-        Judge the ball of this radius around the centre (default 1); with --sublevel, how far to look for its boundary.
+        Judge the ball of this radius around the centre (default 1).
+        With --sublevel: how far to look for the set's boundary.
     box
         Judge the box LO,HI in every coordinate instead.
     sublevel
-        Judge the set {V <= C}, as far as it is seen from the centre, instead. With "max", find by bisection the largest C for
-        each of decrease, decay and invariant, within --radius or, by default, as far out as is needed.
+        Judge the set {V <= C}, as far as it is seen from the centre, instead.
+        "max" looks for the largest C, one for each of decrease, decay and invariant.
     claims
-        Which claims: zero (V = 0 at the centre), positive (V > 0 elsewhere), proper (V grows without bound), convex,
-        equilibrium (f = 0 at the centre), decrease (V-dot < 0 off the centre), decay (V-dot <= -alpha V), invariant (no
-        trajectory leaves {V <= C}). By default all that stability needs and that the options allow: not proper and convex.
+        zero: V = 0 at the centre;
+        positive: V > 0 elsewhere;
+        proper: V grows without bound;
+        convex;
+        equilibrium: f = 0 at the centre;
+        decrease: V-dot < 0 off the centre;
+        decay: V-dot <= -alpha V;
+        invariant: no trajectory leaves {V <= C}.
+        By default all that the options allow but proper and convex, which stability does not need.
     samples
-        How many states to draw for each claim; by default 32768, and fewer where gradients are finite differences.
+        How many states to draw for each claim; by default 32768.
+        Fewer where gradients are finite differences: of arrays, and of what autograd does not see through.
     starts
         How many climbs of the falsifier, each from a different distance to the centre.
     json
-        Write the findings to this file.
+        Write the findings, with all their evidence, to this file.
     seed
         Seed of all random states.
     budget
         Spend about this many seconds: half on fresh states, half on proofs.
     """
+    # Before the slow imports: a mistyped option is told at once.
+    _require_options(dynamics, alpha, radius, box, sublevel, samples, budget)
+    require_writable("--json", json, Path(function))
+    names = _claim_names(claims, dynamics, alpha, sublevel)
     import torch
 
     from analysis.evidence.judge import Effort
@@ -92,8 +101,6 @@ def check(
     from analysis.foreign.subject import Subject
     from analysis.foreign_function import load_function
 
-    _require_options(alpha, radius, box, sublevel, samples, budget, json)
-    names = _claim_names(claims, dynamics, alpha, sublevel)
     origin = torch.tensor(_numbers("--center", center, dim), dtype=torch.float64)
     region = _ball_or_box(origin, radius, box)
     # More states than coordinates, so that a sum over the wrong axis shows.
@@ -136,23 +143,25 @@ def _judge(subject: "Subject", names: list[str], radii: tuple[float, ...]) -> "l
 
 
 def _require_options(
+    dynamics: str | None,
     alpha: float | None,
     radius: float | None,
     box: str | None,
     sublevel: float | str | None,
     samples: int | None,
     budget: float | None,
-    json: Path | None,
 ) -> None:
+    if alpha is not None and not 0 <= alpha < float("inf"):
+        raise ConfigError(f"--alpha must be at least 0 and finite, got {alpha}")
+    if alpha is not None and dynamics is None:
+        raise ConfigError("--alpha is the rate of the claim 'decay', which needs --dynamics")
     level = None if isinstance(sublevel, str) else sublevel
-    given = {"--alpha": alpha, "--radius": radius, "--sublevel": level, "--samples": samples, "--budget": budget}
+    given = {"--radius": radius, "--sublevel": level, "--samples": samples, "--budget": budget}
     for name, number in given.items():
         if number is not None and not 0 < number < float("inf"):
             raise ConfigError(f"{name} must be positive and finite, got {number}")
     if box is not None and (radius is not None or sublevel is not None):
         raise ConfigError("--box excludes --radius and --sublevel: give one region")
-    if json is not None and not json.absolute().parent.is_dir():
-        raise ConfigError(f"--json: there is no folder {json.absolute().parent}")
 
 
 def _claim_names(
@@ -222,24 +231,14 @@ def _sublevel(region: "Region", radius: float | None, level: float, value: "Fore
 
 def _publish(findings: "list[Finding]", json_path: Path | None) -> None:
     """Print the table of verdicts and, where asked, write the findings."""
-    import json
-    import os
     from dataclasses import asdict
 
     from analysis.reading import EXPECTED_KEYS, SCHEMA
+    from analysis.report import encoded, replace_file, strict_json
     from analysis.terminal import print_verdicts
 
     report = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
     # What only the audit of a checkpoint has is empty here, not missing.
     print_verdicts(dict.fromkeys(EXPECTED_KEYS) | report)
-    if json_path is None:
-        return
-    # Strict JSON has no NaN: what is not finite becomes its name.
-    names = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}
-    strict = json.loads(json.dumps(report), parse_constant=names.__getitem__)
-    temporary = json_path.with_name(f".{json_path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(strict, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, json_path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if json_path is not None:
+        replace_file(json_path, encoded(strict_json(report)))

@@ -66,3 +66,11 @@ def exit_code(findings: list[Finding]) -> int:
     if Verdict.REFUTED in verdicts:
         return 1
     return 3 if Verdict.INCONCLUSIVE in verdicts or not verdicts else 0
+
+
+def short(value: Any) -> str:
+    """Return a number, or the first eight of a list, with six digits."""
+    values = value if isinstance(value, list) else [value]
+    shown = ", ".join(f"{item:.6g}" for item in values[:8])
+    more = f", ... {len(values)} in all" if len(values) > 8 else ""
+    return f"[{shown}{more}]" if isinstance(value, list) else shown

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from analysis.evidence.judge import EvaluationError
 from analysis.evidence.sampling import in_ball
+from analysis.findings import short
 from stabdeq.errors import ConfigError, closest
 from stabdeq.lyapunov import InputConvexLyapunov
 
@@ -161,7 +162,9 @@ def _made(found: Any, location: str) -> Callable[[Any], Any]:
     """Return the function itself: a factory's product, a module ready for evaluation."""
     found = made_by_factory(found, location)
     if not callable(found):
-        raise ConfigError(f"{location} is a {type(found).__name__}; expected a function, a module or a factory of one")
+        raise ConfigError(
+            f"{location} is of type {type(found).__name__}; expected a function, a module or a factory of one"
+        )
     if isinstance(found, nn.Module):
         return copy.deepcopy(found).double().eval().requires_grad_(False)
     return found
@@ -224,11 +227,3 @@ def _require_repeatable(function: ForeignFunction, trial: Tensor, first: Tensor)
         raise ConfigError(
             f"{function.name} couples the states of a batch: alone, a state gives another result than among others"
         )
-
-
-def short(value: Any) -> str:
-    """Return a number, or the first eight of a list, with six digits."""
-    values = value if isinstance(value, list) else [value]
-    shown = ", ".join(f"{item:.6g}" for item in values[:8])
-    more = f", ... {len(values)} in all" if len(values) > 8 else ""
-    return f"[{shown}{more}]" if isinstance(value, list) else shown

@@ -16,7 +16,7 @@ from zoo import CASES, Case
 from analysis.certificates import box_proofs
 from analysis.evidence.regions import Ball
 from analysis.foreign.jumps import find_jump
-from analysis.foreign_function import load_function
+from analysis.foreign_function import ForeignFunction, load_function
 from stabdeq.errors import StabdeqError
 
 
@@ -122,7 +122,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("random", r"is random: at \["),
         ("coupled", "couples the states"),
         ("raises", r"RuntimeError: the tank is empty, at the state \["),
-        ("number", "is a int; expected a function"),
+        ("number", "is of type int; expected a function"),
         ("enrgy", "did you mean 'energy'"),
     ],
 )
@@ -178,7 +178,8 @@ def test_factories_and_modules(broken: Path, name: str) -> None:
         (["zoo:nothing", "--dim", "2", "--sublevel", "1"], "give --radius"),
         (["zoo:square", "--dim", "2", "--sublevel", "max"], "--sublevel max is for the claims"),
         (["zoo:square", "--dim", "2", "--samples", "0"], "--samples must be positive"),
-        (["zoo:square", "--dim", "2", "--json", "/nowhere/at/all.json"], "there is no folder"),
+        (["zoo:square", "--dim", "2", "--json", "/nowhere/at/all.json"], "there is no directory"),
+        (["zoo:square", "--dim", "2", "--alpha", "1"], "which needs --dynamics"),
     ],
 )
 def test_bad_options(arguments: list[str], said: str) -> None:
@@ -269,6 +270,9 @@ def torn_flow(z):
 def sink(z):
     return -z
 
+def not_a_number(z):
+    return z.square().sum(1) + torch.nan
+
 def steep(z):
     return z.square().sum(1) + torch.tanh(1e4 * (z[:, 0] - 0.3)) - torch.tanh(torch.tensor(-3e3))
 
@@ -328,6 +332,55 @@ def test_a_jump_leaves_claims_along_the_flow_open(own: Path, value: str, dynamic
     assert min(abs(coordinate - jump_at) for coordinate in findings["decrease"]["witness"]["state"]) < 1e-9
     assert findings["zero"]["verdict"] == "SUPPORTED"
     assert "jumps from" in findings["zero"]["evidence"]
+
+
+@pytest.mark.parametrize("jump_at", [-0.59, -0.44, -0.27, -0.13, 0.05, 0.21, 0.38, 0.56])
+def test_a_jump_is_found_wherever_it_lies(jump_at: float) -> None:
+    def torn(z: torch.Tensor) -> torch.Tensor:
+        return z.square().sum(1) + 0.1 * (z[:, 0] > jump_at)
+
+    jump = find_jump(ForeignFunction("torn", torn, 2, "value"), Ball(torch.zeros(2, dtype=torch.float64), 1.0), 0)
+    assert jump is not None
+    assert abs(float(jump.after - jump.before)) == pytest.approx(0.1)
+
+
+def test_a_level_that_trajectories_run_along_is_not_refuted(tmp_path: Path) -> None:
+    # V-dot = -(speed^2) / 2 vanishes at the turning points, and yet no trajectory leaves.
+    options = [
+        "--dim",
+        "2",
+        "--dynamics",
+        "zoo:pendulum",
+        "--sublevel",
+        "1",
+        "--alpha",
+        "0",
+        "--claims",
+        "invariant,decay",
+    ]
+    code, findings = run(["zoo:pendulum_energy", *options], tmp_path)
+    assert code == 0
+    assert findings["decay"]["claim"].startswith("V-dot <= 0 on the sublevel set")
+
+
+def test_a_v_that_is_nan_decreases_nowhere(own: Path) -> None:
+    options = ["--dim", "2", "--dynamics", "own_functions:sink", "--claims", "decrease"]
+    finding = run(["own_functions:not_a_number", *options], own)[1]["decrease"]
+    assert finding["verdict"] == "INCONCLUSIVE"
+    assert "not finite at [" in finding["evidence"]
+
+
+def test_what_cannot_be_evaluated_is_named_as_it_is_written(own: Path) -> None:
+    findings = run(["own_functions:inside_only", "--dim", "2", "--radius", "1.02", "--claims", "zero,positive"], own)[1]
+    assert findings["zero"]["claim"] == "V vanishes at the centre."
+    assert findings["positive"]["evidence"].startswith("own_functions:inside_only raises ValueError: outside")
+
+
+def test_a_refutation_names_its_state(own: Path) -> None:
+    options = ["--dim", "2", "--dynamics", "own_functions:unstable", "--claims", "decrease"]
+    finding = run(["zoo:square", *options], own)[1]["decrease"]
+    first, second = (f"{coordinate:.6g}" for coordinate in finding["witness"]["state"])
+    assert finding["evidence"].startswith(f"Violated at [{first}, {second}] (")
 
 
 def test_a_field_projected_around_the_origin_jumps_there(tmp_path: Path) -> None:
@@ -392,7 +445,7 @@ class TestProofs:
         assert findings["positive"]["verdict"] == "PROVED"
         assert findings["positive"]["evidence"].startswith("Shown. Tried besides: No violation")
         assert findings["zero"]["verdict"] == "SUPPORTED"
-        assert findings["zero"]["evidence"].endswith("Not proved: time is up.")
+        assert findings["zero"]["evidence"].startswith("Not proved: time is up.")
         assert asked == ["zero", "positive"]
 
     def test_no_proof_is_sought_of_what_is_refuted_or_jumps(self, asked: list[str], own: Path) -> None:
@@ -436,10 +489,10 @@ def test_the_largest_level_against_known_answers(own: Path) -> None:
     assert found["verdict"] in ("SUPPORTED", "PROVED")
     assert "No larger set is closed within 1" in found["evidence"]
     assert float(found["claim"].split("<= ")[1].split("}")[0]) == pytest.approx(1 - math.exp(-1), rel=0.01)
-    # A jump of V at x = 0.3, where V = 0.09, bounds the level too.
+    # A jump of V at x = 0.3, where V = 0.09, bounds the level too; below it the claim can be proved.
     found = largest(own, "own_functions:torn", "own_functions:sink", "--dim", "2", "--radius", "2")
-    assert found["verdict"] == "SUPPORTED"
-    assert found["witness"]["level"] < 1.09
+    assert found["verdict"] in ("SUPPORTED", "PROVED")
+    assert found["witness"]["level"] == pytest.approx(0.09, rel=0.01)
 
 
 def test_where_no_level_holds(own: Path) -> None:

@@ -238,6 +238,11 @@ def test_invariant_sublevel_sets_of_the_reversed_van_der_pol_oscillator() -> Non
     testing.assert_invariant(zoo.van_der_pol_energy, zoo.van_der_pol, 0 * rays, level=2.31)
 
 
+def test_a_v_that_is_nan_does_not_decrease() -> None:
+    with pytest.raises(AssertionError, match=r"V-dot < 0 fails .* not finite"):
+        testing.assert_decrease(lambda z: zoo.square(z) + math.nan, zoo.sink, only([[1, 0]]))
+
+
 def test_a_sublevel_set_that_never_ends_is_not_judged_invariant() -> None:
     with pytest.raises(AssertionError, match="V >= 3 somewhere along the ray fails"):
         testing.assert_invariant(zoo.pendulum_energy, zoo.pendulum, only([[1, 0]]), level=3)

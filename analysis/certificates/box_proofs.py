@@ -21,7 +21,7 @@ from analysis.certificates.definiteness import proves_positive_definite
 from analysis.certificates.function_enclosure import FunctionEnclosure, UnboundedError
 from analysis.certificates.intervals import Interval
 from analysis.certificates.jets import Bounds
-from analysis.evidence.regions import Ball, Box, Region, Sublevel
+from analysis.evidence.regions import Ball, Box, Region, Sublevel, exactly
 
 MOST_DIMENSIONS = 6
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
@@ -210,7 +210,7 @@ class _Search:
     @property
     def covers(self) -> str:
         if isinstance(self.region, Sublevel):
-            return f"all of V <= {self.region.level:g} within {self.region.radius:g} of the centre"
+            return f"all of V <= {exactly(self.region.level)} within {exactly(self.region.radius)} of the centre"
         return self.region.words
 
 
@@ -297,7 +297,7 @@ def _derivative(search: _Search, strictly: bool) -> Proof | Unproved:
     for fact, bounds in needed.items():
         if not _is_zero(bounds):
             return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need.")
-    excess = "V-dot" if search.alpha is None else f"V-dot + {search.alpha:g} V"
+    excess = "V-dot" if search.alpha is None else f"V-dot + {exactly(search.alpha)} V"
     hole = search.closed_at_centre(proves)
     if hole is None:
         return Unproved(f"{excess} is not shown to be a negative definite form on any box around the centre.")
@@ -320,7 +320,8 @@ def _invariant(search: _Search) -> Proof | Unproved:
         weights = _weights(gradient) + _weights(value.gradient)
         return Examined(closed, torch.zeros_like(closed), weights)
 
-    words = f"V > {region.level:g} at distance {region.radius:g} of the centre and V-dot < 0 wherever V = {region.level:g} within"
+    level, radius = exactly(region.level), exactly(region.radius)
+    words = f"V > {level} at distance {radius} of the centre and V-dot < 0 wherever V = {level} within"
     return search.covered(examine, words)
 
 

@@ -101,6 +101,8 @@ class FunctionEnclosure:
             return args[0]
         if node.target is operator.getitem:
             return operator.getitem(*args)
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            raise UnboundedError(f"the operation {node.target} is random")
         if not any(isinstance(known[argument], Jet | Truth) for argument in node.all_input_nodes):
             result = target(*args, **kwargs)
             # A quotient of integers is rounded, and so to be bounded below; what is read from no tensor is a constant.
@@ -110,9 +112,24 @@ class FunctionEnclosure:
             raise UnboundedError(f"the operation {node.target} has no interval form")
         options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
         try:
-            return OPERATIONS[node.target](*args, **options)
-        except TypeError as error:
+            found = OPERATIONS[node.target](*args, **options)
+        except (TypeError, AttributeError) as error:
             raise UnboundedError(f"the operation {node.target} has no interval form with these arguments") from error
+        _require_kind(node, found)
+        return found
+
+
+def _require_kind(node: fx.Node, found: Any) -> None:
+    """Raise UnboundedError where ``found`` is no enclosure of what PyTorch computes at ``node``, as its dtype tells.
+
+    Sums of truths are truths there, and what is stored in a tensor of integers is rounded. A count alone is an integer that
+    is surely exact.
+    """
+    traced = node.meta["val"]
+    for one, result in zip(traced, found, strict=True) if isinstance(found, list) else [(traced, found)]:
+        is_count = one.dtype == torch.int64 and node.target in COUNTS
+        if one.dtype != (torch.bool if isinstance(result, Truth) else torch.float64) and not is_count:
+            raise UnboundedError(f"the operation {node.target} computes in {str(one.dtype).removeprefix('torch.')}")
 
 
 def _first_of_equals(graph: fx.Graph, exact: dict[fx.Node, str]) -> dict[fx.Node, fx.Node]:
@@ -166,6 +183,8 @@ def _jet(operand: Any) -> Jet:
 def _truth(operand: Any) -> Truth:
     if isinstance(operand, Jet):
         raise TypeError("expected truths, got numbers")
+    if isinstance(operand, Tensor) and operand.dtype != torch.bool:
+        raise TypeError("expected truths, got integers")
     return operand if isinstance(operand, Truth) else Truth.constant(operand)
 
 
@@ -175,12 +194,19 @@ def _add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
 
 def _sub(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     if a is b and isinstance(a, Jet) and alpha == 1:
-        known = ~(a.value.low.isnan() | a.value.high.isnan())
-        return Jet.flat(Interval.point(torch.zeros_like(a.value.low)).where_known(known))
+        # Where the difference is not defined, its slope is unknown, too.
+        return a.chained(_zero(a.value), _zero, _zero)
     return _jet(a) - (_jet(b) if alpha == 1 else _jet(b) * _jet(alpha))
 
 
-def _mul(a: Any, b: Any) -> Jet:
+def _zero(u: Interval) -> Interval:
+    """Return 0 where the numbers are known."""
+    return Interval.point(torch.zeros_like(u.low)).where_known(~(u.low.isnan() | u.high.isnan()))
+
+
+def _mul(a: Any, b: Any) -> Any:
+    if isinstance(a, Truth) and isinstance(b, Truth):
+        return a & b
     return a.square() if a is b and isinstance(a, Jet) else _jet(a) * _jet(b)
 
 
@@ -303,7 +329,7 @@ def _moves(function: Callable[..., Any], operands: int = 1, several: bool = Fals
             ),
             jets,
         )
-        made = [_as_truth(result, parts[0]) for result in results] if is_truth else results
+        made = [_as_truth(result, parts) for result in results] if is_truth else results
         return made if several else made[0]
 
     return operation
@@ -313,8 +339,9 @@ def _as_number(truth: Truth) -> Jet:
     return Jet.flat(Interval(truth.sure.double(), truth.possible.double()))
 
 
-def _as_truth(jet: Jet, like: Truth) -> Truth:
-    return Truth(jet.value.low > 0, jet.value.high > 0, like.order, like.dim)
+def _as_truth(jet: Jet, parts: list[Truth]) -> Truth:
+    order, dim = (max(getattr(part, name) for part in parts) for name in ("order", "dim"))
+    return Truth(jet.value.low > 0, jet.value.high > 0, order, dim)
 
 
 def _copied(target: Tensor, source: Tensor) -> Tensor:
@@ -349,6 +376,7 @@ MOVES = [
 ]
 SPLITS = [aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int]
 SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
+COUNTS = {aten.sum.default, aten.sum.dim_IntList}
 
 OPERATIONS: dict[Any, Callable[..., Any]] = {
     **{target: _moves(target) for target in MOVES},

@@ -87,7 +87,8 @@ class Jet:
         first = slope(self.value).where_known(known)
         hessian = None
         if self.order == 2:
-            hessian = _total(_times(first, self.hessian), curvature(self.value) * _outer(self.gradient))
+            second = curvature(self.value).where_known(known)
+            hessian = _total(_times(first, self.hessian), second * _outer(self.gradient))
         rises, falls = ~(first.high <= 0), ~(first.low >= 0)
         return Jet(
             value,
@@ -346,7 +347,12 @@ def _joined(
     hessian: Interval | None,
     flags: tuple[Tensor, Tensor],
 ) -> Jet:
-    return Jet(value, gradient, hessian, *flags, max(a.order, b.order), max(a.dim, b.dim))
+    def spread(part: Interval | None) -> Interval | None:
+        """Return the derivatives in the shape of the value: a sum with a constant of more elements leaves them in theirs."""
+        return part and part.moved(lambda bound: bound.expand(*bound.shape[: bound.dim() - rank], *value.shape[1:]))
+
+    rank = value.low.dim() - 1
+    return Jet(value, spread(gradient), spread(hessian), *flags, max(a.order, b.order), max(a.dim, b.dim))
 
 
 def _like(interval: Interval, number: float) -> Interval:

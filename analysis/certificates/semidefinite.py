@@ -23,7 +23,7 @@ def run_solver(problem: "Problem") -> None:
         warnings.simplefilter("ignore")  # of inaccurate solutions
         try:
             problem.solve(solver=cvxpy.SCS, max_iters=ITERATIONS, eps=ACCURACY)
-        except cvxpy.SolverError:
+        except (cvxpy.SolverError, ValueError):  # the latter where a weight is NaN
             return  # no value is left in the variables
 
 

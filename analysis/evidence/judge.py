@@ -14,7 +14,7 @@ from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
 from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
-from analysis.findings import Finding, Verdict
+from analysis.findings import Finding, Verdict, short
 from stabdeq.claims import Violation
 from stabdeq.errors import StabdeqError
 
@@ -26,6 +26,8 @@ POLISHED = 4
 # Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
 CANDIDATES = 32
 NEIGHBOURS = 16
+# Coordinates of a state that a sentence can hold.
+MOST_SHOWN = 8
 
 
 class EvaluationError(StabdeqError):
@@ -43,7 +45,8 @@ class Claim:
     ``violation`` maps states (B, n), float64, to by how much they violate the claim; ``replay`` is the same by an
     independent path, called with one state (1, n); None where the claim has no second path, and then ``violation`` is
     evaluated anew on the witness alone. ``replayed_by`` names that path in words. A relative violation beyond ``tolerance``
-    refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre.
+    refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre,
+    unless the inequality holds there by what little is left.
     ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence.
     """
 
@@ -235,6 +238,8 @@ class _Search:
             "replayed_by": claim.replayed_by,
         }
         described |= claim.describe(state) if claim.describe else {}
+        if described["excess"] < 0 and described["replayed_excess"] < 0:
+            return described | {"holds": True}, False
         return described, bool(self._violates(state[None], again.relative.detach())[0])
 
     def _relative(self, states: Tensor) -> Tensor:
@@ -262,22 +267,27 @@ class _Search:
         if self.witness is not None:
             return self._refuted(seed)
         if self.not_finite is not None:
-            reason = f"the functions are not finite at a state of {self.region.words}, so nothing can be said there"
-            return _inconclusive(claim, reason, {"state": self.not_finite.tolist()}, self.samples, seed)
+            state = self.not_finite.tolist()
+            reason = f"The functions are not finite {_at(state)} in {self.region.words}, so nothing can be said there"
+            return _inconclusive(claim, reason, {"state": state}, self.samples, seed)
         if self.unconfirmed is not None:
             doubt = f"{claim.replayed_by} gives {self.unconfirmed['replayed_relative']:.3g}: the paths disagree"
             if "isolated" in self.unconfirmed:
                 doubt = "states next to it do not: a kink, a jump or rounding"
-            reason = f"a state violates by {self.unconfirmed['relative']:.3g} of the terms' size, but {doubt}"
+            reason = f"A state violates by {self.unconfirmed['relative']:.3g} of the terms' size, but {doubt}"
+            if "holds" in self.unconfirmed:
+                least = -self.unconfirmed["relative"]
+                reason = f"At a state it holds by {least:.3g} of the terms' size alone, which rounding cannot tell from equality"
             return _inconclusive(claim, reason, self.unconfirmed, self.samples, seed)
         return self._supported(seed)
 
     def _refuted(self, seed: int) -> Finding:
         claim, witness = self.claim, self.witness
         assert witness is not None
-        violated = f"Violated {witness['distance']:.3g} from the centre by {witness['excess']:.3g}"
+        place = f"{_at(witness['state'])} ({witness['distance']:.3g} from the centre)"
+        violated = f"Violated {place} by {witness['excess']:.3g}"
         if witness["relative"] <= claim.tolerance:
-            violated = f"Equality, to rounding, {witness['distance']:.3g} from the centre: {witness['excess']:.3g}"
+            violated = f"Equality, to rounding, {place}: {witness['excess']:.3g}"
         evidence = (
             f"{violated}, {witness['relative']:.3g} of its terms' size; {claim.replayed_by} gives "
             f"{witness['replayed_excess']:.3g}. Of {self.drawn} states drawn {self.region.drawn} from {self.region.words}, "
@@ -328,6 +338,10 @@ def _best_by_distance(distance: Tensor, relative: Tensor, count: int) -> Tensor:
     return bins.gather(1, relative[bins].argmax(1, keepdim=True)).squeeze(1)
 
 
+def _at(state: list[float]) -> str:
+    return f"at {short(state)}" if len(state) <= MOST_SHOWN else "at a state"
+
+
 def _max(values: Tensor) -> float:
     return float(values.max()) if len(values) else -math.inf
 
@@ -339,7 +353,7 @@ def _inconclusive(claim: Claim, reason: str, witness: dict[str, Any], samples: i
         claim=claim.sentence,
         verdict=Verdict.INCONCLUSIVE,
         margin=None,
-        evidence=f"{reason[0].upper()}{reason[1:]}. {claim.note}".strip(),
+        evidence=f"{reason}. {claim.note}".strip(),
         samples=samples,
         tolerance=claim.tolerance,
         dtype="float64",

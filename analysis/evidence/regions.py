@@ -16,6 +16,16 @@ STEPS, PARTS, REFINEMENTS = 64, 8, 14
 ROWS = 2**22
 
 
+def exactly(number: float) -> str:
+    """Return the number with the digits that tell it from all others: what holds at 1.9999999 may be false at 2.
+
+    >>> exactly(2.0), exactly(1.9999999)
+    ('2', '1.9999999')
+    """
+    rounded = f"{number:g}"
+    return rounded if float(rounded) == number else repr(number)
+
+
 class Region(Protocol):
     """A set of states around a centre.
 
@@ -62,7 +72,7 @@ class Ball:
 
     @property
     def words(self) -> str:
-        return f"the ball of radius {self.radius:g} around the centre"
+        return f"the ball of radius {exactly(self.radius)} around the centre"
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return sampling.in_ball(count, self.centre, self.radius, generator)
@@ -98,7 +108,7 @@ class Box:
         bounds = {(float(low), float(high)) for low, high in zip(self.low, self.high, strict=True)}
         if len(bounds) == 1:
             (bound,) = bounds
-            return f"the box [{bound[0]:g}, {bound[1]:g}]^{len(self.low)}"
+            return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]^{len(self.low)}"
         return f"the box from {self.low.tolist()} to {self.high.tolist()}"
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
@@ -209,7 +219,8 @@ class Sublevel:
     def words(self) -> str:
         part = "the boundary of " if self.on_boundary else ""
         return (
-            f"{part}the sublevel set V <= {self.level:g} within {self.radius:g} of the centre, seen along rays from it"
+            f"{part}the sublevel set {{V <= {exactly(self.level)}}} within {exactly(self.radius)} of the centre, "
+            "seen along rays from it"
         )
 
     @property

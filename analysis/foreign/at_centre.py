@@ -22,7 +22,7 @@ def zero(subject: Subject) -> Finding:
     words = (
         f"V(c) = {float(value):.3g}, against a median of |V| = {subject.typical_value:.3g} over {subject.region.words}"
     )
-    return _judged(subject, "zero", "V vanishes at the centre.", violation, words, {"value": float(value)})
+    return _judged(subject, "zero", violation, words, {"value": float(value)})
 
 
 @torch.no_grad()
@@ -35,20 +35,16 @@ def equilibrium(subject: Subject) -> Finding:
     speed = float(velocity.norm())
     words = f"||f(c)|| = {speed:.3g}, against a median of {typical:.3g} over {subject.region.words}"
     details = {"value": speed, "velocity": velocity[0].tolist()}
-    return _judged(subject, "equilibrium", "The dynamics rest at the centre.", violation, words, details)
+    return _judged(subject, "equilibrium", violation, words, details)
 
 
-def _judged(
-    subject: Subject, name: str, sentence: str, violation: Violation, words: str, details: dict[str, Any]
-) -> Finding:
+def _judged(subject: Subject, name: str, violation: Violation, words: str, details: dict[str, Any]) -> Finding:
     relative = float(violation.relative)
     if relative <= subject.tolerance:
-        return subject.finding(
-            name, sentence, Verdict.SUPPORTED, f"Evaluated at the centre: {words}.", margin=-relative
-        )
+        return subject.finding(name, Verdict.SUPPORTED, f"Evaluated at the centre: {words}.", margin=-relative)
     witness = {"state": subject.centre.tolist(), **details}
     if relative != relative or float(violation.excess) == torch.inf:
         reason = f"Not finite at the centre: {words}."
-        return subject.finding(name, sentence, Verdict.INCONCLUSIVE, reason, witness=witness)
+        return subject.finding(name, Verdict.INCONCLUSIVE, reason, witness=witness)
     reason = f"False at the centre: {words}."
-    return subject.finding(name, sentence, Verdict.REFUTED, reason, margin=-relative, witness=witness)
+    return subject.finding(name, Verdict.REFUTED, reason, margin=-relative, witness=witness)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.sampling import directions
-from analysis.foreign_function import ForeignFunction, short
+from analysis.findings import short
+from analysis.foreign_function import ForeignFunction
 
 # Fourth-order central differences with this step, as a part of the distance from the centre, err by some 1e-12 where V is
 # smooth on that scale; a violation has to be far above.
@@ -133,7 +134,9 @@ class Differentiation:
         """Return the derivative (B,) along ``ray`` (B, n) by differences, and a bound of its error as they tell it."""
         with torch.no_grad():
             fine, coarse = _slope(self.value, states, ray, step), _slope(self.value, states, ray, 2 * step)
-            rounding = torch.finfo(torch.float64).eps * self.value(states).abs() / step.squeeze(1)
+            # Of V, and of the states, which a step far from the origin may hardly move.
+            size = self.value(states).abs() + states.norm(dim=1) * fine.abs()
+            rounding = torch.finfo(torch.float64).eps * size / step.squeeze(1)
         return fine, 10 * ((fine - coarse).abs() + rounding)
 
     def _differences(self, states: Tensor) -> Tensor:

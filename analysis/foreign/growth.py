@@ -23,11 +23,10 @@ def proper(subject: Subject) -> Finding:
     # A bounded V gains less with every decade, ln(1 + r^2) as much in each. An overflow is growth.
     overflows = value[-1].isposinf()
     flat = ~((gain[-1] > 0.01 * gain.amax(0)) | overflows)
-    sentence = "V grows without bound with the distance from the centre."
     span = f"between {float(lengths[0]):g} and {float(lengths[-1]):g} from the centre"
     if not bool(flat.any()):
         words = f"V grows through every decade {span} along {len(rays)} rays; this is not a proof."
-        return subject.finding("proper", sentence, Verdict.SUPPORTED, words, samples=value.numel())
+        return subject.finding("proper", Verdict.SUPPORTED, words, samples=value.numel())
     ray = int(flat.nonzero()[0])
     words = (
         f"Along one ray V goes from {float(value[0, ray]):.6g} to {float(value[-1, ray]):.6g} {span}, and stops growing; no "
@@ -38,4 +37,4 @@ def proper(subject: Subject) -> Finding:
         "value": float(value[-1, ray]),
         "ray": rays[ray].tolist(),
     }
-    return subject.finding("proper", sentence, Verdict.INCONCLUSIVE, words, samples=value.numel(), witness=witness)
+    return subject.finding("proper", Verdict.INCONCLUSIVE, words, samples=value.numel(), witness=witness)

@@ -31,7 +31,7 @@ def positive(subject: Subject) -> Finding:
     claim = Claim(
         check="positive",
         name="positive",
-        sentence=f"V > 0 in {subject.region.words}, except there.",
+        sentence=subject.sentence("positive"),
         violation=violation,
         tolerance=subject.tolerance,
         strict=True,
@@ -61,7 +61,7 @@ def convex(subject: Subject) -> Finding:
     claim = Claim(
         check="convex",
         name="convex",
-        sentence=f"V is convex: V at the middle of any two states of {subject.region.words} is at most their mean.",
+        sentence=subject.sentence("convex"),
         violation=violation,
         tolerance=subject.tolerance,
         describe=describe,
@@ -71,48 +71,43 @@ def convex(subject: Subject) -> Finding:
 
 def decrease(subject: Subject) -> Finding:
     """V-dot < 0 off the centre."""
-    sentence = f"V-dot < 0 in {subject.region.words}, except there."
-    return _judge_derivative(subject, "decrease", sentence, None, subject.judged_region)
+    return _judge_derivative(subject, "decrease", 0.0, subject.judged_region, strict=True)
 
 
 def decay(subject: Subject) -> Finding:
     """V-dot <= -alpha V."""
     assert subject.alpha is not None
-    sentence = f"V-dot <= -{subject.alpha:g} V in {subject.region.words}."
-    return _judge_derivative(subject, "decay", sentence, subject.alpha, subject.judged_region)
+    return _judge_derivative(subject, "decay", subject.alpha, subject.judged_region)
 
 
 def invariant(subject: Subject) -> Finding:
-    """V-dot < 0 on the boundary of the sublevel set."""
+    """V-dot <= 0 on the boundary of the sublevel set: where it is 0, trajectories run along the boundary."""
     boundary = boundary_of(subject.region)
-    sentence = f"No trajectory leaves {subject.region.words}: V-dot < 0 on its boundary."
     ray = open_ray(boundary, subject.seed)
     if ray is None:
-        return _judge_derivative(subject, "invariant", sentence, None, boundary)
+        return _judge_derivative(subject, "invariant", 0.0, boundary)
     reason = (
         f"V is still at most {boundary.level:g} at distance {boundary.radius:g}: the set is not closed there, so its "
         "boundary was not seen. Give a larger --radius or a smaller --sublevel."
     )
     witness = {"state": (boundary.centre + boundary.radius * ray).tolist()}
-    return subject.finding("invariant", sentence, Verdict.INCONCLUSIVE, reason, witness=witness)
+    return subject.finding("invariant", Verdict.INCONCLUSIVE, reason, witness=witness)
 
 
-def _judge_derivative(subject: Subject, name: str, sentence: str, alpha: float | None, region: Region) -> Finding:
-    """Judge V-dot < 0, or V-dot <= -alpha V where ``alpha`` is given."""
+def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region, *, strict: bool = False) -> Finding:
+    """Judge V-dot <= -``alpha`` V, or V-dot < -``alpha`` V where ``strict``."""
     tolerance = subject.derivative_tolerance
     differentiation = subject.differentiation
 
     def measured(states: Tensor, *, by_second_path: bool) -> Violation:
         value, gradient = differentiation.gradient(states)
         velocity = subject.flow(states)
-        plain = claims.decrease(gradient, velocity)
-        noise = subject.derivative_noise(gradient, velocity)
-        if alpha is not None:
-            plain = claims.decay(gradient, velocity, value, alpha)
-            noise = noise + alpha * subject.value_noise
+        # V counts where alpha is 0, too: autograd gives a slope to some V that are NaN.
+        plain = claims.decay(gradient, velocity, value, alpha)
+        noise = subject.derivative_noise(gradient, velocity) + alpha * subject.value_noise
         excess = plain.excess
         if by_second_path:
-            excess = differentiation.along(states, velocity.detach()) + (alpha or 0.0) * value
+            excess = differentiation.along(states, velocity.detach()) + alpha * value
         return Violation(excess, plain.scale + NOISE_MARGIN / tolerance * noise)
 
     def describe(state: Tensor) -> dict[str, Any]:
@@ -127,12 +122,12 @@ def _judge_derivative(subject: Subject, name: str, sentence: str, alpha: float |
     claim = Claim(
         check=name,
         name=name,
-        sentence=sentence,
+        sentence=subject.sentence(name),
         violation=lambda states: measured(states, by_second_path=False),
         tolerance=tolerance,
         replay=lambda states: measured(states, by_second_path=True),
         replayed_by=differentiation.second_path,
-        strict=alpha is None,
+        strict=strict,
         describe=describe,
         note=differentiation.note,
     )

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.judge import EvaluationError
-from analysis.findings import Finding, Verdict
+from analysis.findings import Finding, Verdict, short
 from analysis.foreign.at_centre import equilibrium, zero
 from analysis.foreign.growth import proper
 from analysis.foreign.in_region import convex, decay, decrease, invariant, positive
 from analysis.foreign.jumps import Jump
 from analysis.foreign.levels import LevelSearch, ball_of, largest_level, search_levels
 from analysis.foreign.proofs import proved
+from analysis.foreign.sentences import ALONG_THE_FLOW
 from analysis.foreign.subject import Subject
-from analysis.foreign_function import ForeignFunction, short
+from analysis.foreign_function import ForeignFunction
 
 CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "zero": zero,
@@ -29,7 +30,6 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "decay": decay,
     "invariant": invariant,
 }
-ALONG_THE_FLOW = ("decrease", "decay", "invariant")
 REPEATED, PIECE = 4096, 100
 # Other batch sizes may sum in another order; what differs by more is no rounding.
 SAME = 1e-5
@@ -103,7 +103,7 @@ def _tried(subject: Subject, name: str) -> Finding:
 
 def _failed(subject: Subject, name: str, error: EvaluationError) -> Finding:
     reason = f"{error}; mend the function there, or judge it on a region without that state."
-    return subject.finding(name, f"{name}.", Verdict.INCONCLUSIVE, reason, witness={"state": error.state})
+    return subject.finding(name, Verdict.INCONCLUSIVE, reason, witness={"state": error.state})
 
 
 def _with_jump(finding: Finding, jump: Jump) -> Finding:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Region
-from analysis.foreign_function import ForeignFunction, short
+from analysis.findings import short
+from analysis.foreign_function import ForeignFunction
 
 SEGMENTS, CELLS, SUSPECTS = 128, 64, 2
 # Each round divides a cell in 8: 64 * 8^12 parts of a segment are near the spacing of float64, 64 * 8^4 near that of float32.
@@ -73,7 +74,8 @@ def find_jump(function: ForeignFunction, region: Region, seed: int) -> Jump | No
 def _divided(function: ForeignFunction, low: Tensor, high: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return states (S, parts + 1, n) from ``low`` to ``high`` (S, n), values (S, parts + 1, m), departures (S, parts).
 
-    A part's departure is that of its difference from the mean of its neighbours', 0 where it is not finite.
+    A part's departure is that of its difference from the mean of its neighbours', at most the size of its difference: next to
+    the ends, the neighbour of a part that jumps departs as far. It is 0 where it is not finite.
     """
     fractions = torch.linspace(0, 1, parts + 1, dtype=torch.float64)[:, None]
     states = low[:, None] + fractions * (high - low)[:, None]
@@ -81,6 +83,7 @@ def _divided(function: ForeignFunction, low: Tensor, high: Tensor, parts: int) -
     difference = values.diff(dim=1)
     padded = torch.cat([difference[:, 1:2], difference, difference[:, -2:-1]], 1)
     departure = (difference - (padded[:, :-2] + padded[:, 2:]) / 2).norm(dim=2)
+    departure = torch.minimum(departure, difference.norm(dim=2))
     return states, values, departure.nan_to_num(nan=0.0, posinf=0.0)
 
 

@@ -12,9 +12,10 @@ from analysis.evidence.falsifier import falsify
 from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Region, Sublevel
 from analysis.evidence.sampling import directions
-from analysis.findings import Finding, Verdict
+from analysis.findings import Finding, Verdict, short
+from analysis.foreign.sentences import sentence
 from analysis.foreign.subject import Subject
-from analysis.foreign_function import ForeignFunction, short
+from analysis.foreign_function import ForeignFunction
 from stabdeq.claims import Violation
 from stabdeq.errors import ConfigError
 
@@ -152,20 +153,20 @@ def largest_level(search: LevelSearch, name: str, judge: Callable[[Subject], Fin
         level = _rounded_down(base + trial)
         finding = judge(at_level(subject, radius, level))
         if finding.verdict in (Verdict.SUPPORTED, Verdict.PROVED):
-            return _found(finding, name, subject.alpha, level, radius, refuted, refuted_level)
+            return _found(finding, level, radius, refuted, refuted_level)
         refuted, refuted_level = finding, level_of(subject, finding, level)
         trial, retreat = (min(level, refuted_level) - base) * (1 - retreat), 2 * retreat
         if retreat >= 1:
             break
-    sentence = _sentence(name, subject.alpha, "some sublevel set of V around the centre")
+    claim = sentence(name, "some sublevel set of V around the centre", subject.alpha)
     if refuted is None:
         reason = (
             f"In some direction V does not rise above V(c) = {base:.6g} within {radius:g} of the centre, so no sublevel set is "
             "closed there: give another --radius, or mend V."
         )
-        return subject.finding(name, sentence, Verdict.INCONCLUSIVE, reason)
+        return replace(subject.finding(name, Verdict.INCONCLUSIVE, reason), claim=claim)
     evidence = f"The claim fails at every level tried, down to {refuted_level:.4g}. There: {refuted.evidence}"
-    return replace(refuted, claim=sentence, evidence=evidence)
+    return replace(refuted, claim=claim, evidence=evidence)
 
 
 def at_level(subject: Subject, radius: float, level: float) -> Subject:
@@ -208,29 +209,12 @@ def _rounded_down(level: float) -> float:
     return min(float(f"{floor(level / unit) * unit:.4g}"), level)
 
 
-def _sentence(name: str, alpha: float | None, where: str) -> str:
-    return {
-        "decrease": f"V-dot < 0 on {where}, except at the centre.",
-        "decay": f"V-dot <= -{alpha or 0:g} V on {where}.",
-        "invariant": f"No trajectory leaves {where}: V-dot < 0 on its boundary.",
-    }[name]
-
-
-def _found(
-    finding: Finding,
-    name: str,
-    alpha: float | None,
-    level: float,
-    radius: float,
-    refuted: Finding | None,
-    refuted_level: float,
-) -> Finding:
-    sentence = _sentence(name, alpha, f"{{V <= {level:.4g}}}")
+def _found(finding: Finding, level: float, radius: float, refuted: Finding | None, refuted_level: float) -> Finding:
     if refuted is None:
         limit = f"No larger set is closed within {radius:g} of the centre: a larger --radius may give a larger level."
-        return replace(finding, claim=sentence, evidence=f"{limit} {finding.evidence}")
+        return replace(finding, evidence=f"{limit} {finding.evidence}")
     witness: dict[str, Any] = {"level": level, "refuted_level": refuted_level, **(refuted.witness or {})}
     at = f" at {short(witness['state'])}" if "state" in witness else ""
     word = "refuted" if refuted.verdict is Verdict.REFUTED else "not settled"
     limit = f"The largest level found by bisection: at {refuted_level:.5g} the claim is {word}{at}."
-    return replace(finding, claim=sentence, evidence=f"{limit} {finding.evidence}", witness=witness)
+    return replace(finding, evidence=f"{limit} {finding.evidence}", witness=witness)

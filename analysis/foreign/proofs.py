@@ -20,7 +20,7 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     if words is None and finding.check in BY_BOXES:
         words, reason = _by_boxes(subject, finding.check)
         if words is None:
-            return replace(finding, evidence=f"{finding.evidence} Not proved: {reason}")
+            return replace(finding, evidence=f"Not proved: {reason} {finding.evidence}")
     if words is None:
         return finding
     return replace(finding, verdict=Verdict.PROVED, evidence=f"{words} Tried besides: {finding.evidence}")

@@ -14,6 +14,7 @@ from analysis.evidence.regions import Outside, Region
 from analysis.findings import Finding, Verdict
 from analysis.foreign.differentiation import DIFFERENCE_TOLERANCE, Differentiation
 from analysis.foreign.jumps import Jump, find_jump
+from analysis.foreign.sentences import sentence
 from analysis.foreign_function import CentredValue, ForeignFunction
 from stabdeq import claims
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -118,10 +119,13 @@ class Subject:
         of_velocity = self.noise(self.flow)
         return lambda gradient, velocity: of_gradient * velocity.norm(dim=1) + of_velocity * gradient.norm(dim=1)
 
+    def sentence(self, name: str) -> str:
+        """Return what the claim ``name`` says of the region."""
+        return sentence(name, self.region.words, self.alpha)
+
     def finding(
         self,
         name: str,
-        sentence: str,
         verdict: Verdict,
         evidence: str,
         *,
@@ -133,7 +137,7 @@ class Subject:
         return Finding(
             check=name,
             name=name,
-            claim=sentence,
+            claim=self.sentence(name),
             verdict=verdict,
             margin=margin,
             evidence=evidence,

@@ -110,7 +110,8 @@ def _decrease(V: Value, F: Field, origin: Tensor) -> Callable[[Tensor], tuple[Vi
     def measure(states: Tensor) -> tuple[Violation, float]:
         value, gradient = value_and_gradient_of(V, states)
         velocity = velocity_of(F, states)
-        violation = claims.decrease(gradient, velocity)
+        # V itself counts: autograd gives a slope to some V that are NaN.
+        violation = claims.decay(gradient, velocity, value, 0.0)
         # The claim is strict: what rounding could have made negative does not pass.
         return where((states != origin).any(1), violation), -rounding(states, value, velocity)
 
