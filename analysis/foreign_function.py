@@ -195,7 +195,7 @@ def _adapted(found: Callable[[Any], Any], name: str, dim: int, output: Output, t
         try:
             result = plain.raw(trial.clone().requires_grad_())
             if isinstance(result, Tensor):
-                kind = result.dtype if result.is_floating_point() else torch.float64
+                kind = _computed_in(result)
                 return ForeignFunction(name, found, dim, output, False, result.requires_grad, kind)
         except Exception:
             # A NumPy function refuses a tensor that needs a gradient. A true fault is met again below.
@@ -206,8 +206,7 @@ def _adapted(found: Callable[[Any], Any], name: str, dim: int, output: Output, t
         except Exception:
             return plain
     if isinstance(result, Tensor):
-        kind = result.dtype if result.is_floating_point() else torch.float64
-        return ForeignFunction(name, found, dim, output, is_numpy=True, dtype=kind)
+        return ForeignFunction(name, found, dim, output, is_numpy=True, dtype=_computed_in(result))
     if callable(result):
         return _adapted(_made(result, name), name, dim, output, trial)
     return plain
@@ -227,3 +226,11 @@ def _require_repeatable(function: ForeignFunction, trial: Tensor, first: Tensor)
         raise ConfigError(
             f"{function.name} couples the states of a batch: alone, a state gives another result than among others"
         )
+
+
+def _computed_in(result: Tensor) -> torch.dtype:
+    """Return the dtype that ``result`` was computed in: float64 of which each number is one of float32 was widened from it."""
+    if not result.is_floating_point():
+        return torch.float64
+    widened = result.dtype == torch.float64 and bool((result.detach() == result.detach().float()).all())
+    return torch.float32 if widened else result.dtype

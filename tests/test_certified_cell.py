@@ -228,7 +228,9 @@ def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
 
 def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:
     network, path = model("deq-orth", SolverConfig()).eval(), tmp_path / "checkpoint.safetensors"
-    save_checkpoint(path, Checkpoint(model=network.float(), data=DataConfig(), class_names=tuple("abcd"), seed=0, epoch=1))
+    save_checkpoint(
+        path, Checkpoint(model=network.float(), data=DataConfig(), class_names=tuple("abcd"), seed=0, epoch=1)
+    )
     loaded = load_checkpoint(path)
     assert loaded.kind == "deq-orth, certified cell"
     assert torch.equal(loaded.model(images().float()), network(images().float()))

@@ -59,6 +59,10 @@ def affine_ends(model: StabilisedDEQ) -> AffineEnds:
     middle = model.mean.flatten().repeat_interleave(height * width)
     layer, classifier = model.backbone.linear, model.head.classifier
     extractor = Enclosure.exact(layer.weight) * Enclosure.exact(spread).reciprocal()
+    if not bool(extractor.magnitude().isfinite().all()):
+        raise ConfigError(
+            "the extractor is not finite: its std holds a zero, so no pixel is normalised; look at the checkpoint"
+        )
     offset = Enclosure.exact(layer.bias) - (extractor @ Enclosure.exact(middle)[:, None])[:, 0]
     readout = Enclosure.exact(classifier.weight)
     if model.head.rotation is not None:
