@@ -352,9 +352,14 @@ def test_control_c_says_where_the_run_stands_and_it_resumes(
             signal.raise_signal(signal.SIGINT)
         return original(run, *rest)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer._Run, "step", interrupt)
-        assert run(*arguments) == 130
+    # A shell that runs the tests in the background starts them with Control-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer._Run, "step", interrupt)
+            assert run(*arguments) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     captured = capsys.readouterr()
     assert captured.err == "stabdeq: interrupted\n"
     assert "cut/checkpoint.safetensors holds the last whole epoch: add --resume to go on" in captured.out
