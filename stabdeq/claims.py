@@ -61,11 +61,6 @@ def decay(gradient: Tensor, velocity: Tensor, value: Tensor, alpha: float) -> Vi
     return Violation(derivative + alpha * value, scale)
 
 
-def decrease(gradient: Tensor, velocity: Tensor) -> Violation:
-    """V-dot = grad V . F < 0. ``gradient``, ``velocity`` (B, n). Excess 0 (V-dot = 0) violates the strict claim."""
-    return Violation((gradient * velocity).sum(1), norm(gradient) * norm(velocity))
-
-
 def equilibrium(velocity: Tensor, reference: Tensor) -> Violation:
     """F(c) = 0. ``velocity`` (B, n) is F at the centre, ``reference`` (B,) the magnitude of the terms it is summed from."""
     speed = norm(velocity)

@@ -227,7 +227,7 @@ def test_a_violation_outweighs_nan_elsewhere() -> None:
 
 def test_strict_claims_fail_at_equality_clear_of_the_centre() -> None:
     def along_one_axis(z: Tensor) -> Violation:
-        return claims.decrease(z, torch.cat([-z[:, :1], torch.zeros_like(z[:, 1:])], 1))
+        return claims.decay(z, torch.cat([-z[:, :1], torch.zeros_like(z[:, 1:])], 1), torch.zeros_like(z[:, 0]), 0.0)
 
     claim = decay_claim(1.0, violation=along_one_axis, strict=True)
     finding = judge(claim, BALL, seed=0, effort=Effort(samples=512, starts=16, steps=80))
@@ -236,7 +236,7 @@ def test_strict_claims_fail_at_equality_clear_of_the_centre() -> None:
     assert abs(finding.witness["state"][0]) < 1e-6
 
     def vanishing_at_centre(z: Tensor) -> Violation:
-        plain = claims.decrease(z, -(z**3))
+        plain = claims.decay(z, -(z**3), torch.zeros_like(z[:, 0]), 0.0)
         return Violation(plain.excess, z.norm(dim=1) ** 2)
 
     claim = decay_claim(1.0, violation=vanishing_at_centre, strict=True)

@@ -137,7 +137,7 @@ def test_a_cone_in_which_trajectories_climb(seed: int) -> None:
     def violation(z: Tensor) -> Violation:
         along, length = torch.stack([z[:, i] * x for i, x in enumerate(axis)]).sum(0), z.norm(dim=1)
         pushed = 110 * torch.relu(along - 0.99 * length) / length
-        return claims.decrease(2 * z, z * (pushed - 1)[:, None])
+        return claims.decay(2 * z, z * (pushed - 1)[:, None], torch.zeros_like(z[:, 0]), 0.0)
 
     assert judged(violation, Ball(origin(64), 1.0), seed).verdict is Verdict.REFUTED
 

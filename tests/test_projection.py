@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stabdeq.claims import decay, decrease, equilibrium, tolerance
+from stabdeq.claims import decay, equilibrium, tolerance
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.projection import project
@@ -144,7 +144,7 @@ def test_decay_by_the_claim_that_audits_use(case: Case) -> None:
 def test_claims_see_violations_whose_norms_leave_the_range(steep: float, fast: float) -> None:
     """An infinite or vanished scale would call each of these fields, straight up V, within rounding."""
     gradient, velocity = torch.full((1, 3), steep), torch.full((1, 3), fast)
-    for violation in (decay(gradient, velocity, torch.zeros(1), 1.0), decrease(gradient, velocity)):
+    for violation in (decay(gradient, velocity, torch.zeros(1), rate) for rate in (1.0, 0.0)):
         assert violation.relative.item() == pytest.approx(1, rel=1e-5)
     assert equilibrium(velocity, torch.zeros(1)).relative.item() == pytest.approx(1, rel=1e-5)
 

@@ -41,7 +41,7 @@ def judge_unprojected_decay(subject: Subject) -> Finding:
         )
 
     claim = Claim(
-        check="certify",
+        check="iss_gain",
         name="iss_gain",
         sentence=f"V falls at rate {lyapunov.alpha:g} along the unprojected field.",
         violation=violation,
