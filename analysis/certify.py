@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.audit import SCHEMA, environment, prepare
 from analysis.certificates import cheap_tests
@@ -16,6 +16,7 @@ from analysis.certificates.decay import Decay, Shortfall, find_contraction, find
 from analysis.certificates.enclosure import spectral_norm_bound
 from analysis.certificates.gain import Gain, find_gain, slope_abscissa
 from analysis.certificates.iss_gain import iss_gain, judge_unprojected_decay
+from analysis.certificates.linf_margins import contraction_bound, linf_margins
 from analysis.certificates.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
 from analysis.certificates.quadratic import NotPiecewiseAffineError, find_quadratic
 from analysis.certificates.radii import affine_ends, certified_radii
@@ -24,11 +25,15 @@ from analysis.foreign_function import ForeignFunction
 from analysis.subject import Subject
 from analysis.tracing import TraceError
 from stabdeq.cell import Cell
+from stabdeq.certified_cell import ReluCell
 from stabdeq.errors import ConfigError
+from stabdeq.interval_cell import IntervalCell
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
 
-EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)  # l2 radii in pixels of [0, 1] at which certified accuracy is reported
+# Radii in pixels of [0, 1] at which certified accuracy is reported.
+EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)
+LINF_EPSILONS = {"2/255": 2 / 255, "4/255": 4 / 255, "6/255": 6 / 255, "8/255": 8 / 255, "0.1": 0.1}
 
 
 @dataclass
@@ -88,16 +93,19 @@ def certify_model(
     """Return, as plain data, what is proved of ``model`` and of its predictions on ``images`` (N, C, H, W), ``labels`` (N,).
 
     The model is converted to float64 and put into evaluation mode, in place. All proofs are about the real function whose
-    weights are the float64 numbers of the folded cell, the extractor and the head. ``on_stage`` is told what begins.
+    weights are the float64 numbers of the folded cell, the extractor and the head. ``on_stage`` is told what begins. Raises
+    ConfigError where the model has no equilibrium to certify.
     """
     report = _Report(seed, on_stage)
     report.stage("solving for the equilibria")
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     with torch.no_grad():
-        network, equation, start = _forms(model)
+        network, equation, start = _forms(model.cell)
         gain = _judge_cell(report, network, equation, start)
         _judge_balls(report, subject, network)
         _judge_radii(report, subject, model, network, equation, gain)
+        if isinstance(model.cell, IntervalCell):
+            _judge_linf(report, subject, model)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
         _judge_iss_gain(report, subject, model.lyapunov, network)
     return report.plain()
@@ -122,12 +130,26 @@ def certify_velocity(velocity: ForeignFunction, dim: int, *, seed: int = 0) -> d
     return report.plain()
 
 
-def _forms(model: StabilisedDEQ) -> tuple[ReluNetwork, Equation, Tensor | None]:
+def _forms(cell: nn.Module) -> tuple[ReluNetwork, Equation, Tensor | None]:
     """Return the cell's two forms, and a multiplier that proves uniqueness where the cell's make gives one."""
-    if isinstance(model.cell, Cell):
-        return *of_paper_cell(model.cell.fold()), None
-    folded = model.cell.fold()
-    return *of_certified_cell(folded), folded.scale
+    if isinstance(cell, Cell):
+        return *of_paper_cell(cell.fold()), None
+    if not isinstance(cell, ReluCell):
+        raise ConfigError(
+            "certify proves what a cell does, and this network has none: its features are what its head reads"
+        )
+    folded = cell.fold()
+    start = _dominating_multiplier(folded.transition.mT) if isinstance(cell, IntervalCell) else folded.scale
+    return *of_certified_cell(folded), start
+
+
+def _dominating_multiplier(weight: Tensor) -> Tensor:
+    """Return L (n,) with L (I - W) + (I - W') L > 0 for ``weight`` W (n, n), whose rows of |W| sum to less than 1.
+
+    By L = (I - |W|')^{-1} 1 the columns of L (I - |W|) sum to 1, its rows to more than 0: the sum is diagonally dominant.
+    """
+    matrix = torch.eye(len(weight), dtype=torch.float64) - weight.abs()
+    return torch.linalg.solve(matrix.mT, torch.ones(len(weight), dtype=torch.float64))
 
 
 def _judge_cell(report: _Report, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
@@ -302,6 +324,36 @@ def _judge_radii(
     )
     verdict = Verdict.PROVED if bool((radii.radius > 0).any()) else Verdict.INCONCLUSIVE
     report.find("radius", claim, verdict, evidence, margin=float(radii.radius.median()), samples=total)
+
+
+def _judge_linf(report: _Report, subject: Subject, model: StabilisedDEQ) -> None:
+    assert isinstance(model.cell, IntervalCell)
+    report.stage("certified l-infinity radii: interval bounds of the equilibria")
+    total = len(subject.images)
+    claim = f"Where an eps is certified, no image that differs by at most eps in each pixel is classified otherwise: {total} test images."
+    try:
+        margins = {
+            name: linf_margins(model, subject.images, subject.labels, eps) for name, eps in LINF_EPSILONS.items()
+        }
+    except ConfigError as error:
+        report.find("linf", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
+        return
+    certified = {name: margin > 0 for name, margin in margins.items()}
+    for name, proved in certified.items():
+        text = f"certified accuracy where each pixel of [0, 1] may move by {name}"
+        report.measure("linf", f"certified accuracy {name}", int(proved.sum()) / total, text)
+    report.series["linf"] = {
+        "indices": subject.indices.tolist(),
+        "labels": subject.labels.tolist(),
+        "certified": {name: proved.tolist() for name, proved in certified.items()},
+    }
+    counts = ", ".join(f"{int(proved.sum())} at {name}" for name, proved in certified.items())
+    evidence = (
+        f"Of {total}, certified to be classified as labelled: {counts}. By interval bounds, rounded outwards: each box of equilibria "
+        f"is mapped into itself by the cell, which contracts by {_at_most(contraction_bound(model.cell))} in the maximum norm."
+    )
+    verdict = Verdict.PROVED if any(bool(proved.any()) for proved in certified.values()) else Verdict.INCONCLUSIVE
+    report.find("linf", claim, verdict, evidence, samples=total)
 
 
 def _judge_iss_gain(report: _Report, subject: Subject, lyapunov: InputConvexLyapunov, network: ReluNetwork) -> None:

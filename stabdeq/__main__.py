@@ -27,6 +27,12 @@ COMMANDS = (
         "Compare fixed-point solvers, yours among them.",
     ),
     ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within a ball of pixels."),
+    (
+        "reproduce",
+        "analysis.reproduce_command:reproduce",
+        "The paper's tables and figures, its numbers beside ours.",
+    ),
+    ("robust-data", "train.robust_data_command:robust_data", "Make a robust data set from a robust model."),
 )
 
 

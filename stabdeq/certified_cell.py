@@ -1,4 +1,4 @@
-"""A cell whose equilibrium exists, is unique, and moves by no more than the features do, for all weights."""
+"""Cells z = relu(W z + h + b) with one equilibrium for all weights; here the one that moves no more than the features do."""
 
 import math
 from dataclasses import dataclass
@@ -13,19 +13,45 @@ from stabdeq.errors import SolverError
 MARGIN = 1e-3
 
 
-class CertifiedCell(nn.Module):
+class ReluCell(nn.Module):
+    """The map f(z, h) = relu(z T + scale (h + b)), which a subclass makes to contract by its choice of T and scale.
+
+    There is no BatchNorm: samples are independent in training too.
+    """
+
+    couples_samples = False
+    bias: nn.Parameter  # (n,)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return T (n, n) and scale (n,)."""
+        raise NotImplementedError
+
+    def decoupled(self, z: Tensor, h: Tensor) -> "ReluCell":
+        """Return the map itself, which treats each sample alone."""
+        return self
+
+    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n)."""
+        transition, scale = self.affine()
+        return functional.relu(z @ transition + (h + self.bias) * scale)
+
+    @torch.no_grad()
+    def fold(self) -> "FoldedCertifiedCell":
+        """Return the map as one matrix product."""
+        transition, scale = self.affine()
+        return FoldedCertifiedCell(transition.contiguous(), scale, self.bias.clone())
+
+
+class CertifiedCell(ReluCell):
     """A map with the equilibria z = relu(W z + h + b), with ||dz*|| <= ||dh|| between any two features.
 
     W = I - L^{-1} ((1 + margin) (I + L^2) / 2 + A'A / 2 + B - B') with a diagonal L > 0, so that 2 L - L W - W' L exceeds
     I + L^2 whatever the parameters are, which is the linear matrix inequality for a gain of 1 with the multiplier L (Revay,
     Wang and Manchester 2020, arXiv 2010.01732; with L = I the monotone networks of Winston and Kolter 2020).
 
-    The map is the forward-backward step f(z, h) = relu(z + step L (W z - z + h + b)). It has the same equilibria and is a
-    contraction in the Euclidean norm, so Picard's iteration and the flow f(z) - z converge to the equilibrium from anywhere.
-    There is no BatchNorm: samples are independent in training too.
+    It is iterated as a forward-backward step, so Picard's iteration and the flow f(z) - z converge to the equilibrium from
+    anywhere.
     """
-
-    couples_samples = False
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
@@ -52,45 +78,41 @@ class CertifiedCell(nn.Module):
         identity = torch.eye(len(self.bias), dtype=self.bias.dtype, device=self.bias.device)
         return identity - self.monotone / self.multiplier[:, None]
 
-    @torch.no_grad()
-    def step(self, monotone: Tensor) -> Tensor:
-        """Return the step (), m / ||M||^2 for M = ``monotone`` (n, n) with symmetric part >= m, at which the map contracts.
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return T (n, n) and scale (n,) of the forward-backward step."""
+        return forward_backward(self.monotone, self.multiplier)
 
-        ||I - step M||^2 <= 1 - (m / ||M||)^2. The equilibrium does not depend on it, so no gradient flows through it.
-        Raises SolverError where M is not finite.
-        """
-        if not bool(monotone.isfinite().all()):
-            raise SolverError("the certified cell's matrix overflows: its weights are too large for their dtype")
-        least = torch.linalg.eigvalsh((monotone + monotone.T) / 2)[0]
-        return least / torch.linalg.matrix_norm(monotone, 2).square()
 
-    def decoupled(self, z: Tensor, h: Tensor) -> "CertifiedCell":
-        """Return the map itself, which treats each sample alone."""
-        return self
+def forward_backward(monotone: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+    """Return T (n, n) and scale (n,) of z -> relu(z + step L (W z - z + h + b)), for ``monotone`` L (I - W), L > 0 (n,).
 
-    def forward(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return f(z, h), (B, n), (B, n) -> (B, n)."""
-        monotone = self.monotone
-        drift = (h + self.bias) * self.multiplier - z @ monotone.T
-        return functional.relu(z + self.step(monotone) * drift)
+    It has the equilibria z = relu(W z + h + b), and contracts in the Euclidean norm where the symmetric part of L (I - W) is
+    positive definite.
+    """
+    step = contracting_step(monotone)
+    identity = torch.eye(len(monotone), dtype=monotone.dtype, device=monotone.device)
+    return (identity - step * monotone).T, step * multiplier
 
-    @torch.no_grad()
-    def fold(self) -> "FoldedCertifiedCell":
-        """Return the map as one matrix product."""
-        monotone = self.monotone
-        step = self.step(monotone)
-        identity = torch.eye(len(monotone), dtype=monotone.dtype, device=monotone.device)
-        return FoldedCertifiedCell(
-            (identity - step * monotone).T.contiguous(), step * self.multiplier, self.bias.clone()
-        )
+
+@torch.no_grad()
+def contracting_step(monotone: Tensor) -> Tensor:
+    """Return the largest s () with s M'M <= (M + M') / 2 =: H for M = ``monotone`` (n, n): the step at which the map contracts.
+
+    ||I - s M||^2 <= 1 - s m where H >= m I. It is at least m / ||M||^2, and 1 / ||M|| where M is symmetric. The equilibrium
+    does not depend on it, so no gradient flows through it. Raises SolverError where H is not found to be positive definite.
+    """
+    factor, failed = torch.linalg.cholesky_ex((monotone + monotone.T) / 2)
+    if not bool((failed == 0) & monotone.isfinite().all()):
+        raise SolverError("the cell's matrix overflows or is singular: its weights are too large for their dtype")
+    return torch.linalg.matrix_norm(torch.linalg.solve_triangular(factor, monotone.T, upper=False), 2) ** -2
 
 
 @dataclass(frozen=True)
 class FoldedCertifiedCell:
-    """The map of a certified cell: f(z, h) = relu(z T + scale (h + b))."""
+    """The map of a cell of this family: f(z, h) = relu(z T + scale (h + b))."""
 
-    transition: Tensor  # (n, n), T = (I - step M)'
-    scale: Tensor  # (n,), step L
+    transition: Tensor  # (n, n), T
+    scale: Tensor  # (n,)
     bias: Tensor  # (n,)
 
     def inject(self, h: Tensor) -> Tensor:

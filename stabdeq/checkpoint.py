@@ -50,8 +50,7 @@ class Checkpoint:
     @property
     def kind(self) -> str:
         """The model kind's name, such as "lyadeq-anchored", with the cell where it is not the paper's."""
-        config = self.model.config
-        return kind_of(config.stability, config.head) + (", certified cell" if config.cell == "certified" else "")
+        return kind_of(self.model.config)
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)

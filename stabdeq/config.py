@@ -19,8 +19,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
-BackboneName = Literal["fcn", "resnet20"]
-CellName = Literal["batchnorm", "certified"]
+BackboneName = Literal["fcn", "cnn", "resnet20", "resnet56", "vgg16", "wrn-28-10"]
+CellName = Literal["batchnorm", "certified", "monotone", "interval", "constant"]
 GradientName = Literal["implicit", "unrolled"]
 SolverName = Literal["anderson", "broyden", "picard"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
@@ -63,10 +63,14 @@ class LyapunovConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ArchitectureConfig:
-    """What a recipe says of a model before its kind and data are known; None leaves the choice to the kind."""
+    """What a recipe says of a model before its kind and data are known; None leaves the choice to the kind.
+
+    A kind that is a network of its own, such as "resnet56", brings its backbone and its width in place of these, and has no
+    equilibrium to solve for.
+    """
 
     backbone: BackboneName = "fcn"
-    cell: CellName = "batchnorm"
+    cell: CellName | None = None
     state_dim: Width = 64
     stability: StabilityName | None = None
     head: HeadName | None = None
@@ -93,9 +97,13 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Which images to read; ``augment`` adds random crops (4 pixels) and horizontal flips in training."""
+    """Which images to read; ``augment`` adds random crops (4 pixels) and horizontal flips in training.
+
+    ``robust`` puts a robust data set (``stabdeq.robust_data``) in the place of the training images; the test images stay.
+    """
 
     name: DataName = "digits"
+    robust: bool = False
     augment: bool = False
     validation_fraction: Fraction = 0.05
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from stabdeq.config import DataConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.image_folder import list_images, read_images
+from stabdeq.robust_data import read_robust
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2
@@ -85,12 +86,15 @@ def load_data(config: DataConfig, *, data_dir: Path | None = None, download: boo
     The other named sets lie in ``data_dir`` as torchvision stores them, with the official test part.
     ``folder`` is ``data_dir`` itself: ``train/<class>/*`` beside ``test/<class>/*`` (other folders beside
     these two are not read), or ``<class>/*`` alone, which is split 80 to 20, stratified.
+    With ``config.robust`` the training part is that of the robust data set in ``data_dir`` (see ``read_robust``).
     The validation split is a stratified ``config.validation_fraction`` of the training part.
     ``download`` fetches a named set that is missing; ``digits`` and ``folder`` have nothing to fetch.
 
     Raises DataError where the data are missing, unreadable, too few, of one class, or constant in a channel.
     """
     train, test, classes = _read(config.name, data_dir, download)
+    if config.robust:
+        train = _read_robust(data_dir)
     _check_parts(config.name, train, test, classes)
     train, validation = _take_out_validation(config, train, classes)
     mean, std = _statistics(config.name, train.images)
@@ -150,6 +154,12 @@ def _read(name: str, data_dir: Path | None, download: bool) -> Parts:
         return READERS[name](data_dir, download)
     except READ_ERRORS as error:
         raise _read_failure(name, data_dir, error, download) from error
+
+
+def _read_robust(data_dir: Path | None) -> Split:
+    if data_dir is None:
+        raise DataError("a robust data set is not embedded: say with --data-dir DIR where it lies")
+    return Split(*read_robust(Path(data_dir).expanduser()))
 
 
 def _read_digits() -> Parts:

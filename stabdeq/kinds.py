@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from stabdeq.config import ArchitectureConfig, HeadName, ModelConfig, StabilityName
+from stabdeq.backbones import native_width
+from stabdeq.config import ArchitectureConfig, BackboneName, CellName, HeadName, ModelConfig, StabilityName
 from stabdeq.errors import ConfigError, closest
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What sets one row of the paper's Table 1 apart."""
+    """What sets one row of the paper's tables apart; with a ``backbone`` of its own, it is that network without an equilibrium."""
 
     stability: StabilityName
     head: HeadName
     summary: str
+    cell: CellName = "batchnorm"
+    backbone: BackboneName | None = None
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -25,12 +28,22 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "lyadeq-noorth": Kind("state", "linear", "the paper's stability module, no orthogonal layer"),
         "lyadeq": Kind("state", "orthogonal", "the paper's full model, V centred at the origin"),
         "lyadeq-anchored": Kind("anchored", "orthogonal", "ours: V centred at the equilibrium, decay trained"),
+        "mondeq": Kind("none", "linear", "a monotone operator equilibrium network", cell="monotone"),
+        "ibp-mondeq": Kind("none", "linear", "a monotone network whose interval bounds converge", cell="interval"),
+        "resnet20": Kind("none", "linear", "ResNet20, no equilibrium", cell="constant", backbone="resnet20"),
+        "resnet56": Kind("none", "linear", "ResNet56, no equilibrium", cell="constant", backbone="resnet56"),
+        "vgg16": Kind("none", "linear", "VGG16, no equilibrium", cell="constant", backbone="vgg16"),
+        "wrn-28-10": Kind("none", "linear", "WRN-28-10, no equilibrium", cell="constant", backbone="wrn-28-10"),
     }
 )
 
 
-# Readings of one kind that differ in a detail: the recipe may ask for the second in place of the first.
-VARIANTS = {"state": ("state", "residual"), "orthogonal": ("orthogonal", "orthogonal-direct")}
+# Readings of one kind that differ in a detail: the recipe may ask for another in place of the first.
+VARIANTS = {
+    "state": ("state", "residual"),
+    "orthogonal": ("orthogonal", "orthogonal-direct"),
+    "batchnorm": ("batchnorm", "certified", "monotone", "interval"),
+}
 
 
 def model_config(
@@ -44,8 +57,8 @@ def model_config(
 ) -> ModelConfig:
     """Return the full settings of a model of the kind ``kind_name`` for the given data.
 
-    The architecture's own ``stability`` and ``head`` may choose a variant of the kind's. Raises ConfigError where the kind is
-    unknown or the architecture contradicts it.
+    The architecture's own ``stability``, ``head`` and ``cell`` may choose a variant of the kind's. Raises ConfigError where
+    the kind is unknown or the architecture contradicts it.
     """
     if kind_name not in KINDS:
         raise ConfigError(f"unknown kind {kind_name!r}: {closest(kind_name, KINDS)}")
@@ -55,9 +68,9 @@ def model_config(
         classes=classes,
         mean=mean,
         std=std,
-        backbone=architecture.backbone,
-        cell=architecture.cell,
-        state_dim=architecture.state_dim,
+        backbone=kind.backbone or architecture.backbone,
+        cell=_variant(kind_name, "cell", kind.cell, architecture.cell),
+        state_dim=(kind.backbone and native_width(kind.backbone)) or architecture.state_dim,
         stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
         head=_variant(kind_name, "head", kind.head, architecture.head),
         solver=architecture.solver,
@@ -66,17 +79,28 @@ def model_config(
 
 
 def _variant(kind: str, part: str, usual: Any, wanted: Any) -> Any:
-    allowed = VARIANTS.get(usual, (usual,))
+    allowed = _variants(usual)
     if wanted is not None and wanted not in allowed:
         raise ConfigError(f"kind {kind} has {part} {' or '.join(allowed)}, not {wanted}: choose another kind")
     return wanted or usual
 
 
-def kind_of(stability: StabilityName, head: HeadName) -> str:
-    """Return the name of the kind with this stability and head, or a description where no kind has both."""
-    for name, kind in KINDS.items():
-        if stability in VARIANTS.get(kind.stability, (kind.stability,)) and head in VARIANTS.get(
-            kind.head, (kind.head,)
-        ):
+def kind_of(config: ModelConfig) -> str:
+    """Return the name of the kind that ``config`` is of, with its cell where that is not the kind's own.
+
+    Where no kind has its stability and head, they are described.
+    """
+    alike = {
+        name: kind
+        for name, kind in KINDS.items()
+        if config.stability in _variants(kind.stability) and config.head in _variants(kind.head)
+    }
+    for name, kind in alike.items():
+        if kind.cell == config.cell and kind.backbone in (None, config.backbone):
             return name
-    return f"{stability} stability, {head} head"
+    name = next(iter(alike), f"{config.stability} stability, {config.head} head")
+    return name if config.cell == "batchnorm" else f"{name}, {config.cell} cell"
+
+
+def _variants(usual: str) -> tuple[str, ...]:
+    return VARIANTS.get(usual, (usual,))

@@ -11,13 +11,25 @@ from torch.func import functional_call
 from stabdeq.backbones import build_backbone
 from stabdeq.cell import Cell
 from stabdeq.certified_cell import CertifiedCell
-from stabdeq.config import ModelConfig
+from stabdeq.config import CellName, ModelConfig
+from stabdeq.constant_cell import ConstantCell
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
 from stabdeq.implicit import Linearise, attach_gradient, attach_unrolled_gradient
+from stabdeq.interval_cell import IntervalCell
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from stabdeq.monotone_cell import MonotoneCell
 from stabdeq.solvers import Solution, build_solver, solve
 from stabdeq.stability import stabilise
+
+SolvedCell = Cell | CertifiedCell | MonotoneCell | IntervalCell
+CELLS: dict[CellName, type[SolvedCell | ConstantCell]] = {
+    "batchnorm": Cell,
+    "certified": CertifiedCell,
+    "monotone": MonotoneCell,
+    "interval": IntervalCell,
+    "constant": ConstantCell,
+}
 
 
 class EquilibriumModel(Protocol):
@@ -76,7 +88,7 @@ class StabilisedDEQ(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
         self.backbone = build_backbone(config.backbone, config.image_shape, config.state_dim)
-        self.cell: Cell | CertifiedCell = (Cell if config.cell == "batchnorm" else CertifiedCell)(config.state_dim)
+        self.cell: SolvedCell | ConstantCell = CELLS[config.cell](config.state_dim)
         self.lyapunov: InputConvexLyapunov | None = None
         if config.stability != "none":
             centre = "equilibrium" if config.stability == "anchored" else "origin"
@@ -96,13 +108,16 @@ class StabilisedDEQ(nn.Module):
 
     def solve(self, h: Tensor) -> Solution:
         """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on."""
+        cell = self.cell
+        if isinstance(cell, ConstantCell):
+            return cell.solve(h)
         settings = self.config.solver
         solver = build_solver(settings)
         limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
         with torch.no_grad():
-            cell, injected, linearise = self._solver_view(h)
+            view, injected, linearise = self._solver_view(cell, h)
             solution = solve(
-                cell,
+                view,
                 torch.zeros_like(h),
                 solver,
                 context=(injected,),
@@ -112,7 +127,7 @@ class StabilisedDEQ(nn.Module):
             )
         if not torch.is_grad_enabled():
             return solution
-        names, parameters = zip(*self.cell.named_parameters(), strict=True)
+        names, parameters = zip(*cell.named_parameters(), strict=True)
         training = self.training
 
         def f(z: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
@@ -120,10 +135,10 @@ class StabilisedDEQ(nn.Module):
                 raise ConfigError(
                     "the model changed between train() and eval() since the forward pass: run it again first"
                 )
-            return functional_call(self.cell, dict(zip(names, parameters, strict=True)), (z, h))
+            return functional_call(cell, dict(zip(names, parameters, strict=True)), (z, h))
 
         if settings.gradient == "unrolled":
-            z = attach_unrolled_gradient(lambda z: self.cell(z, h), solution, steps=settings.gradient_steps)
+            z = attach_unrolled_gradient(lambda z: cell(z, h), solution, steps=settings.gradient_steps)
         else:
             z = attach_gradient(
                 f,
@@ -141,16 +156,16 @@ class StabilisedDEQ(nn.Module):
     def _is_coupled(self) -> bool:
         return self.training and self.cell.couples_samples
 
-    def _solver_view(self, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
+    def _solver_view(self, cell: SolvedCell, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
         """Return the map that the solver evaluates, the rows it reads, and its linearisation where one is faster."""
         h = h.detach()
         if not self._is_coupled:
-            folded = self.cell.fold()
+            folded = cell.fold()
             injected = folded.inject(h)
             return folded, injected, lambda z: folded.linearise(z, injected)
         if self.config.solver.compiled:  # recomputing the cell in each product then costs less than a graph kept for it
-            return self.cell, h, lambda z: (self._pull_back, (z, h))
-        return self.cell, h, None
+            return cell, h, lambda z: (self._pull_back, (z, h))
+        return cell, h, None
 
     def _pull_back(self, u: Tensor, z: Tensor, h: Tensor) -> Tensor:
         return torch.func.vjp(lambda z: self.cell(z, h), z)[1](u)[0]

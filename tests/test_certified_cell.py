@@ -129,7 +129,7 @@ def test_gradients_are_those_of_finite_differences(training: bool, gradient: str
         torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.cell == "batchnorm"])
 def test_samples_are_alone_in_training_too(kind: str) -> None:
     network = model(kind).train()
     x = images()

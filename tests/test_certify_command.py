@@ -10,6 +10,7 @@ import torch
 from analysis.certificates.decay import proves_contraction, proves_decay
 from analysis.certificates.gain import proves_gain
 from analysis.certificates.network import of_certified_cell
+from analysis.certify import certify_model
 from stabdeq.__main__ import main
 from stabdeq.certified_cell import CertifiedCell
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -19,8 +20,8 @@ from stabdeq.model import StabilisedDEQ
 NAMES = {"stability", "contraction", "gain", "well_posed", "affine_ball", "radius"}
 
 
-def save(path: Path, scale: float = 1.0, **options: Any) -> Path:
-    """Write an untrained model of the digits, its cell's weights times ``scale``."""
+def untrained(scale: float = 1.0, **options: Any) -> StabilisedDEQ:
+    """Return an untrained model of the digits, its cell's weights times ``scale``."""
     common = {"image_shape": (1, 8, 8), "classes": 10, "mean": (0.3,), "std": (0.4,), "state_dim": 6}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -28,6 +29,12 @@ def save(path: Path, scale: float = 1.0, **options: Any) -> Path:
         with torch.no_grad():
             for weight in model.cell.parameters():
                 weight *= scale
+    return model
+
+
+def save(path: Path, scale: float = 1.0, **options: Any) -> Path:
+    """Write an untrained model."""
+    model = untrained(scale, **options)
     names = tuple("0123456789")
     save_checkpoint(path, Checkpoint(model=model, data=DataConfig(), class_names=names, seed=0, epoch=0))
     return path
@@ -74,6 +81,36 @@ def test_a_certified_cell_is_proved_and_its_certificates_can_be_checked_anew(
         assert proves(system, norm, multiplier, float(rate))
     multiplier, value = tensors("gain", "multiplier", "value")
     assert bool(proves_gain(equation, equation.output, equation.injection, multiplier, value))
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({"cell": "monotone"}, {}),
+        ({"cell": "interval"}, {"linf": "PROVED"}),
+        (
+            {"cell": "interval", "backbone": "cnn", "image_shape": (1, 10, 10)},
+            {"linf": "PROVED", "radius": "INCONCLUSIVE"},
+        ),
+        ({"cell": "interval", "head": "orthogonal"}, {"linf": "INCONCLUSIVE"}),
+    ],
+)
+def test_monotone_and_interval_cells_are_proved(options: dict[str, Any], more: dict[str, str]) -> None:
+    model = untrained(**options).double()
+    with torch.no_grad():
+        model.head.classifier.bias[0] += 1.0  # a margin that there is something to prove of
+    images = torch.rand(12, *model.config.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = model(images).argmax(1)
+    report = certify_model(model, images, labels)
+    assert {found["name"]: found["verdict"] for found in report["findings"]} == dict.fromkeys(NAMES, "PROVED") | more
+    values = {measured["name"]: measured["value"] for measured in report["measurements"] if measured["check"] == "linf"}
+    if more.get("linf") == "PROVED":
+        certified = report["series"]["certify"]["linf"]["certified"]
+        assert list(values) == [f"certified accuracy {eps}" for eps in ("2/255", "4/255", "6/255", "8/255", "0.1")]
+        assert list(values.values()) == [sum(flags) / 12 for flags in certified.values()]
+        assert list(values.values()) == sorted(values.values(), reverse=True)
+    else:
+        assert not values
 
 
 def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
-from stabdeq.backbones import FullyConnected, ResNet20, build_backbone
 from stabdeq.cell import BatchStatistics, Cell, EquilibriumBatchNorm
 from stabdeq.config import ArchitectureConfig, LyapunovConfig, ModelConfig, SolverConfig
 from stabdeq.errors import ConfigError, DataError
@@ -18,12 +17,13 @@ from stabdeq.heads import Head
 from stabdeq.kinds import KINDS, kind_of, model_config
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
-from stabdeq.solvers import Anderson, relative_residual, solve
+from stabdeq.solvers import Anderson, Broyden, Picard, Solver, Status, relative_residual, solve
 from stabdeq.stability import centre_of, stabilise, stabilised_field
 
 SHAPE = (1, 4, 4)
 DIM = 6
 TIGHT = SolverConfig(tolerance=1e-11, max_evaluations=400)
+WITH_EQUILIBRIUM = [name for name, kind in KINDS.items() if kind.cell != "constant"]
 RUNNING = [
     "inner_norm.running_mean",
     "inner_norm.running_variance",
@@ -160,10 +160,10 @@ def test_training_batches_are_solved_together() -> None:
 # Whole models
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_EQUILIBRIUM)
 def test_kinds(kind: str) -> None:
     network = model(kind).train()
-    assert kind_of(network.config.stability, network.config.head) == kind
+    assert kind_of(network.config) == kind
     prediction = network.predict(images())
     assert prediction.logits.shape == (8, 3)
     assert prediction.h.shape == prediction.solution.z.shape == (8, DIM)
@@ -185,7 +185,7 @@ def test_centres_of_the_kinds() -> None:
     assert torch.equal(centre_of(paper, equilibrium), torch.zeros(2, DIM))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_EQUILIBRIUM)
 def test_samples_are_independent_in_evaluation_mode(kind: str) -> None:
     network = trained_statistics(model(kind, solver=TIGHT).double())
     with torch.no_grad():
@@ -273,7 +273,7 @@ def test_backbone_alone_runs_in_bfloat16() -> None:
 
 
 def test_empty_batch() -> None:
-    for kind in KINDS:
+    for kind in WITH_EQUILIBRIUM:
         assert model(kind).eval()(images(0)).shape == (0, 3)
 
 
@@ -376,48 +376,21 @@ def test_orthogonal_direct_needs_features_for_its_classes() -> None:
         Head("orthogonal-direct", 6, 7)
 
 
-# Backbones
-
-
-@pytest.mark.parametrize("features", [64, 128])
-def test_resnet20(features: int) -> None:
-    backbone = ResNet20((3, 32, 32), features)
-    count = sum(parameter.numel() for parameter in backbone.parameters())
-    # He et al. 2016, table 6: 0.27 M with a classifier of 64 -> 10 (650); here with shortcuts that are convolutions.
-    assert count + 650 == pytest.approx(0.27e6, rel=0.02) if features == 64 else count < 0.29e6
-    assert backbone.eval()(torch.rand(2, 3, 32, 32)).shape == (2, features)
-    layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
-    assert len(layers) == 19
-
-
-def test_resnet20_in_a_model() -> None:
-    torch.manual_seed(0)
-    config = replace(settings(), backbone="resnet20", image_shape=(1, 8, 8))
-    network = StabilisedDEQ(config).train()
-    logits = network(images(4, shape=(1, 8, 8)))
-    cross_entropy(logits, torch.arange(4) % 3).backward()
-    assert network.backbone.stem[0].weight.grad.abs().max() > 0
-
-
-def test_resnet20_refuses_tiny_images() -> None:
-    with pytest.raises(ConfigError, match="at least 8 x 8 pixels, not 4 x 4: use backbone fcn"):
-        build_backbone("resnet20", (1, 4, 4), 64)
-
-
-def test_fully_connected() -> None:
-    backbone = build_backbone("fcn", (1, 28, 28), 64)
-    assert isinstance(backbone, FullyConnected)
-    assert sum(parameter.numel() for parameter in backbone.parameters()) == 784 * 64 + 64
-    assert backbone(torch.zeros(3, 1, 28, 28)).shape == (3, 64)
-
-
 # Kinds
 
 
-def test_the_five_kinds() -> None:
-    assert list(KINDS) == ["deq", "deq-orth", "lyadeq-noorth", "lyadeq", "lyadeq-anchored"]
-    for name, kind in KINDS.items():
-        assert kind_of(kind.stability, kind.head) == name
+def test_the_kinds() -> None:
+    networks = ["resnet20", "resnet56", "vgg16", "wrn-28-10"]
+    assert [name for name in KINDS if name not in networks] == WITH_EQUILIBRIUM
+    assert [name for name, kind in KINDS.items() if kind.backbone == name] == networks
+    assert WITH_EQUILIBRIUM[:5] == ["deq", "deq-orth", "lyadeq-noorth", "lyadeq", "lyadeq-anchored"]
+    for name in KINDS:
+        assert kind_of(configured(name)) == name
+
+
+def test_a_network_brings_its_own_backbone_and_width() -> None:
+    config = configured("vgg16", backbone="resnet20", state_dim=7)
+    assert (config.backbone, config.cell, config.state_dim, config.stability) == ("vgg16", "constant", 512, "none")
 
 
 def configured(kind: str, **architecture: Any) -> ModelConfig:
@@ -427,9 +400,16 @@ def configured(kind: str, **architecture: Any) -> ModelConfig:
 def test_variants_of_a_kind() -> None:
     config = configured("lyadeq", stability="residual", head="orthogonal-direct")
     assert (config.stability, config.head) == ("residual", "orthogonal-direct")
-    assert kind_of(config.stability, config.head) == "lyadeq"
-    assert kind_of("residual", "linear") == "lyadeq-noorth"
-    assert kind_of("anchored", "linear") == "anchored stability, linear head"
+    assert kind_of(config) == "lyadeq"
+    assert kind_of(settings(stability="residual")) == "lyadeq-noorth"
+    assert kind_of(settings(stability="anchored")) == "anchored stability, linear head"
+
+
+def test_the_cell_of_a_kind() -> None:
+    assert kind_of(configured("lyadeq", cell="certified")) == "lyadeq, certified cell"
+    assert kind_of(configured("deq", cell="monotone")) == kind_of(configured("mondeq")) == "mondeq"
+    assert kind_of(settings(stability="anchored", cell="interval")) == "anchored stability, linear head, interval cell"
+    assert kind_of(settings(cell="constant")) == "deq, constant cell"
 
 
 @pytest.mark.parametrize(
@@ -439,6 +419,10 @@ def test_variants_of_a_kind() -> None:
         ("deq", {"head": "orthogonal"}, "kind deq has head linear, not orthogonal"),
         ("lyadeq", {"stability": "anchored"}, "kind lyadeq has stability state or residual, not anchored"),
         ("lyadeq-anchored", {"head": "linear"}, "has head orthogonal or orthogonal-direct, not linear"),
+        ("resnet20", {"cell": "certified"}, "kind resnet20 has cell constant, not certified"),
+        ("resnet20", {"head": "orthogonal"}, "kind resnet20 has head linear, not orthogonal"),
+        ("mondeq", {"cell": "batchnorm"}, "kind mondeq has cell monotone, not batchnorm"),
+        ("deq", {"cell": "constant"}, "kind deq has cell batchnorm or certified or monotone or interval, not constant"),
         ("lyadeq-anchord", {}, "unknown kind 'lyadeq-anchord': did you mean 'lyadeq-anchored'"),
     ],
 )
@@ -463,6 +447,67 @@ def test_a_change_of_mode_before_the_backward_pass_is_refused() -> None:
     model.eval()
     with pytest.raises(ConfigError, match="run it again"):
         loss.backward()
+
+
+# Networks without an equilibrium
+
+
+def plain_network(**solver: Any) -> StabilisedDEQ:
+    torch.manual_seed(0)
+    architecture = ArchitectureConfig(solver=SolverConfig(**solver))
+    config = model_config("resnet20", architecture, image_shape=(1, 8, 8), classes=3, mean=(0.4,), std=(0.3,))
+    return StabilisedDEQ(config)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("gradient", ["implicit", "unrolled"])
+def test_a_network_without_an_equilibrium_is_its_layers_alone(gradient: str, training: bool) -> None:
+    """Backbone and classifier, one after the other: the same logits and gradients to the last bit."""
+    network, x = plain_network(gradient=gradient).train(training), images(shape=(1, 8, 8))
+    found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    prediction = network.predict(found)
+    cross_entropy(prediction.logits, torch.arange(8) % 3).backward()
+    gradients = {name: one.grad.clone() for name, one in network.named_parameters()}
+    network.zero_grad()
+    logits = network.head.classifier(network.backbone((expected - network.mean) / network.std))
+    cross_entropy(logits, torch.arange(8) % 3).backward()
+    assert torch.equal(prediction.logits, logits)
+    assert torch.equal(found.grad, expected.grad)
+    assert gradients
+    assert all(torch.equal(gradients[name], one.grad) for name, one in network.named_parameters())
+    solution = prediction.solution
+    assert solution.converged.all()
+    assert solution.residual.tolist() == [0] * 8
+    assert solution.evaluations.tolist() == [1] * 8
+    assert solution.adjoint == []
+
+
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(), Picard()], ids=["anderson", "broyden", "picard"])
+def test_every_solver_finds_the_constant_of_a_constant_cell(solver: Solver) -> None:
+    network = plain_network().eval()
+    h = network.inject(images(shape=(1, 8, 8))).detach()
+    before = h.clone()
+    solution = solve(network.cell, torch.zeros_like(h), solver, tolerance=1e-6, max_evaluations=10, context=(h,))
+    assert solution.evaluations.tolist() == [2] * 8
+    own = network.solve(h)
+    for name in ("z", "residual", "status"):
+        torch.testing.assert_close(getattr(own, name), getattr(solution, name), rtol=0, atol=0)
+    assert torch.equal(h, before)
+
+
+def test_a_network_without_an_equilibrium_hides_no_nan() -> None:
+    network, x = plain_network().eval(), images(shape=(1, 8, 8))
+    x[3] = torch.nan
+    solution = network.predict(x).solution
+    assert (solution.status == Status.nan).tolist() == [i == 3 for i in range(8)]
+    assert solution.residual.isinf().tolist() == [i == 3 for i in range(8)]
+
+
+def test_a_network_without_an_equilibrium_takes_no_images_too() -> None:
+    network = plain_network().eval()
+    assert network(images(0, shape=(1, 8, 8))).shape == (0, 3)
+    with torch.no_grad():
+        assert not network.predict(images(shape=(1, 8, 8))).solution.z.requires_grad
 
 
 # The folded cell, and other roads to the equilibrium and its gradient

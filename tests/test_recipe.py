@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stabdeq.backbones import native_width
 from stabdeq.config import (
     ArchitectureConfig,
     DataConfig,
@@ -76,8 +77,10 @@ def test_a_recipe_makes_a_model_of_every_kind(name: str, kind: str) -> None:
     config = model_config(
         recipe.kind, recipe.model, image_shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.2,) * 3
     )
-    assert kind_of(config.stability, config.head) == kind
-    assert config.state_dim == recipe.model.state_dim
+    assert kind_of(config) == kind
+    own = KINDS[kind].backbone
+    assert config.backbone == (own or recipe.model.backbone)
+    assert config.state_dim == ((own and native_width(own)) or recipe.model.state_dim)
 
 
 def test_a_recipe_trains_the_anchored_kind_with_its_decay_term_by_default() -> None:
@@ -150,7 +153,7 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
         ("kind=DEQ", "unknown kind 'DEQ'"),
         ("kind=3", "kind = 3"),
         ("data.name=cifar-10", "did you mean 'cifar10'?"),
-        ("model.backbone=resnet18", "did you mean 'resnet20'?"),
+        ("model.backbone=resnet21", "did you mean 'resnet20'?"),
         ("model.solver.name=andersen", "did you mean 'anderson'?"),
         ("model.head=orthogonl", "did you mean 'orthogonal'?"),
         ("model.stability=anchord", "did you mean 'anchored'?"),

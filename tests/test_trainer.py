@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stabdeq.attacks import PGD, evaluate
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig, SolverConfig
 from stabdeq.data import DataSet, Split
@@ -20,7 +21,7 @@ from stabdeq.kinds import KINDS
 from train import trainer
 from train.objective import Loss, training_loss
 from train.progress import Progress
-from train.recipe import DecayConfig, Recipe
+from train.recipe import DecayConfig, ObjectiveConfig, Recipe
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train
 
 Run = trainer._Run
@@ -91,7 +92,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 # It learns.
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.backbone is None])
 def test_the_loss_goes_down_and_the_patterns_are_learnt(kind: str, tmp_path: Path) -> None:
     scores = train(tiny_recipe(kind=kind, epochs=6), tiny_data(), tmp_path)
     *epochs, final = metrics_of(tmp_path)
@@ -134,6 +135,82 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
         assert 1 <= line["evaluations"] <= 50
 
 
+CRAFTED = {"adversarial_accuracy", "crafting_blind"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "metrics"),
+    [
+        ("trades", "lyadeq-anchored", CRAFTED | {"robust_loss", "adversarial_unconverged"}),
+        ("trades", "lyadeq", CRAFTED | {"robust_loss", "adversarial_unconverged"}),
+        ("pgd-at", "lyadeq-anchored", CRAFTED),
+        ("ibp", "ibp-mondeq", {"worst_cross_entropy", "bounded_accuracy", "eps"}),
+    ],
+)
+def test_objectives_learn_and_say_what_the_attack_left(name: Any, kind: str, metrics: set[str], tmp_path: Path) -> None:
+    steps = {} if name == "ibp" else {"steps": 2}
+    recipe = tiny_recipe(kind=kind, objective=ObjectiveConfig(name=name, **steps))
+    assert train(recipe, tiny_data(), tmp_path).accuracy > 0.5
+    *epochs, _ = metrics_of(tmp_path)
+    plain = {"loss", "cross_entropy", "accuracy", "adjoint_unconverged", "validation_accuracy"}
+    for line in epochs:
+        assert line.keys() >= plain | metrics
+        assert all(np.isfinite(value) for value in line.values())
+    last = epochs[-1]
+    if name == "trades":
+        assert last["loss"] == pytest.approx(last["cross_entropy"] + last["decay_loss"] + last["robust_loss"], rel=1e-5)
+    elif name == "pgd-at":
+        assert last["adversarial_accuracy"] == last["accuracy"]
+        assert last["loss"] == pytest.approx(last["cross_entropy"] + last["decay_loss"], rel=1e-5)
+    else:
+        assert epochs[0]["eps"] < last["eps"] == pytest.approx(0.031)
+        assert last["loss"] == pytest.approx((last["cross_entropy"] + last["worst_cross_entropy"]) / 2, rel=1e-5)
+        assert last["cross_entropy"] < last["worst_cross_entropy"]
+        assert last["bounded_accuracy"] <= last["accuracy"]
+
+
+def test_objectives_are_trained_for_the_accuracy_under_attack(tmp_path: Path) -> None:
+    found = {}
+    for name in ("cross-entropy", "trades", "pgd-at"):
+        settings = {} if name == "cross-entropy" else {"eps": 0.1, "step_size": 0.05, "steps": 3}
+        recipe = tiny_recipe(kind="deq", epochs=8, objective=ObjectiveConfig(name=name, **settings))
+        train(recipe, tiny_data(), tmp_path / name)
+        model = load_checkpoint(tmp_path / name / CHECKPOINT_NAME).model
+        outcome = evaluate(PGD(eps=0.1, steps=5, step_size=0.05), model, tiny_data(train=200).train, seed=0)
+        found[name] = float(outcome.robust_correct.float().mean())
+    assert min(found["trades"], found["pgd-at"]) > found["cross-entropy"] + 0.1, found
+
+
+def test_truncated_gradients_have_no_adjoint_to_fail(tmp_path: Path) -> None:
+    solver = SolverConfig(tolerance=1e-2, gradient="unrolled")
+    model = ArchitectureConfig(state_dim=8, solver=solver)
+    for name in ("cross-entropy", "trades"):
+        train(tiny_recipe(model=model, epochs=1, objective=ObjectiveConfig(name=name)), tiny_data(), tmp_path / name)
+        assert "adjoint_unconverged" not in metrics_of(tmp_path / name)[0]
+
+
+@pytest.mark.parametrize("changes", [{"kind": "lyadeq"}, {"kind": "deq"}, {"kind": "mondeq"}, {"kind": "resnet20"}])
+def test_interval_training_of_a_model_without_bounds_makes_no_folder(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="interval bounds need the cell interval"):
+        train(tiny_recipe(objective=ObjectiveConfig(name="ibp"), **changes), tiny_data(size=8), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["trades", "pgd-at"])
+def test_nan_under_an_objective_stops_the_run(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, moment = Run.step, at_call(6)
+
+    def poison(run: Any, *arguments: Any) -> dict[str, Tensor]:
+        if moment():
+            run.model.head.classifier.weight.data[0] = float("nan")
+        return original(run, *arguments)
+
+    monkeypatch.setattr(Run, "step", poison)
+    with pytest.raises(TrainingDivergedError, match="the loss became NaN or infinite in epoch 2"):
+        train(tiny_recipe(kind="deq", objective=ObjectiveConfig(name=name)), tiny_data(), tmp_path)
+    assert load_checkpoint(tmp_path / CHECKPOINT_NAME).epoch == 1
+
+
 def test_a_last_batch_of_one_joins_the_batch_before_it(tmp_path: Path) -> None:
     train(tiny_recipe(epochs=1), tiny_data(train=33), tmp_path)
     checkpoint = load_checkpoint(tmp_path / CHECKPOINT_NAME)
@@ -168,9 +245,9 @@ def test_another_seed_is_another_order(tmp_path: Path, monkeypatch: pytest.Monke
     seen: list[list[int]] = []
     original = Run.step
 
-    def record(run: Any, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def record(run: Any, images: Tensor, labels: Tensor, *arguments: Any) -> dict[str, Tensor]:
         seen.append(labels.tolist())
-        return original(run, images, labels, generator)
+        return original(run, images, labels, *arguments)
 
     monkeypatch.setattr(Run, "step", record)
     for seed in (0, 1):
@@ -283,8 +360,12 @@ def test_resuming_after_several_cuts_and_a_half_written_line(
         {"decay": DecayConfig(weight=0)},
         {"data": DataConfig(augment=True)},
         {"model": tiny_architecture(backbone="resnet20")},
+        {"objective": ObjectiveConfig(name="trades", steps=2)},
+        {"objective": ObjectiveConfig(name="pgd-at", steps=2)},
+        {"objective": ObjectiveConfig(name="pgd-at", steps=2, norm="l2", eps=0.5, step_size=0.2)},
+        {"objective": ObjectiveConfig(name="ibp"), "kind": "ibp-mondeq"},
     ],
-    ids=["deq", "lyadeq", "no-decay", "augment", "resnet20"],
+    ids=["deq", "lyadeq", "no-decay", "augment", "resnet20", "trades", "pgd-at", "pgd-at-l2", "ibp"],
 )
 def test_resuming_is_exact_for_other_recipes(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -621,8 +702,8 @@ def test_means_of_an_epoch_weigh_samples_alike(tmp_path: Path, monkeypatch: pyte
     original = Run.step
     measured: list[tuple[int, dict[str, Tensor]]] = []
 
-    def record(run: Any, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        metrics = original(run, images, labels, generator)
+    def record(run: Any, images: Tensor, labels: Tensor, *arguments: Any) -> dict[str, Tensor]:
+        metrics = original(run, images, labels, *arguments)
         measured.append((len(labels), metrics))
         return metrics
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
 from stabdeq.data import DataSet, Split, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
+from stabdeq.interval_bounds import require_interval_bounds
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from train.objective import training_loss
+from train.objectives.ibp import IntervalTraining
 from train.progress import Progress
 from train.recipe import Recipe, plain_recipe
 
@@ -74,6 +76,7 @@ class _Run:
 
     def __init__(self, recipe: Recipe, data: DataSet, out: Path, model: StabilisedDEQ) -> None:
         self.recipe, self.out = recipe, out
+        self.objective = recipe.objective.build()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
@@ -99,8 +102,11 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = StabilisedDEQ(config).eval()
-        with torch.no_grad():  # settings that the solver refuses are refused before anything is written
+        # What the solver or the objective refuses is refused before anything is written.
+        with torch.no_grad():
             model.predict(to_unit(data.train.images[:1]))
+        if isinstance(recipe.objective.build(), IntervalTraining):
+            require_interval_bounds(model)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -115,8 +121,13 @@ class _Run:
         checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
         # Settings that are newer than the checkpoint had their defaults then.
         trained = parse_config(Recipe, checkpoint.recipe, f"the recipe in {out / CHECKPOINT_NAME}")
-        _require_same_recipe(plain_recipe(recipe), plain_recipe(trained), out)
-        if checkpoint.model.config != _model_config(recipe, data) or checkpoint.class_names != data.classes:
+        config = _model_config(recipe, data)
+        _require_same_recipe(
+            plain_recipe(recipe) | {"model": _settings(config)},
+            plain_recipe(trained) | {"model": _settings(checkpoint.model.config)},
+            out,
+        )
+        if checkpoint.model.config != config or checkpoint.class_names != data.classes:
             raise ConfigError(
                 f"{out} was trained on other images or classes: give the same --data-dir, or another --out"
             )
@@ -135,8 +146,9 @@ class _Run:
         totals: dict[str, Tensor] = {}
         count = 0
         for step, (images, labels) in enumerate(batches(self.data.train, self.recipe.batch_size, generator=generator)):
-            self.set_learning_rate((self.epoch + step / steps) / self.recipe.epochs)
-            measured = self.step(images.to(self.device), labels.to(self.device), generator)
+            fraction = (self.epoch + step / steps) / self.recipe.epochs
+            self.set_learning_rate(fraction)
+            measured = self.step(images.to(self.device), labels.to(self.device), generator, fraction)
             for name, value in measured.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels)
             count += len(labels)
@@ -147,25 +159,34 @@ class _Run:
                 progress.update(self.epoch + step / steps, means)
         return {name: float(value) / count for name, value in totals.items()}
 
-    def step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take one optimiser step on uint8 ``images`` (B, C, H, W) and return the batch's metrics as scalars."""
+    def step(self, images: Tensor, labels: Tensor, generator: torch.Generator, fraction: float) -> dict[str, Tensor]:
+        """Take one optimiser step on uint8 ``images`` (B, C, H, W) and return the batch's metrics as scalars.
+
+        ``fraction`` of the run is behind. ``accuracy`` is that of the images whose cross-entropy is minimised.
+        """
         if self.recipe.data.augment:
             images = augment(images, generator)
-        prediction = self.model.predict(to_unit(images))
+        outcome = self.objective(self.model, to_unit(images), labels, generator=generator, fraction=fraction)
+        prediction = outcome.prediction
         loss = training_loss(self.model, prediction, labels, self.recipe, generator)
+        total = loss.total + outcome.term
         self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        total.backward()
         self.optimiser.step()
         solution = prediction.solution
+        adjoints = [~adjoint.converged for each in (prediction, *outcome.beside) for adjoint in each.solution.adjoint]
+        # A truncated gradient solves no adjoint equation.
+        adjoint = {"adjoint_unconverged": _mean(torch.cat(adjoints))} if adjoints else {}
         return {
-            "loss": loss.total.detach(),
+            "loss": total.detach(),
             "cross_entropy": loss.cross_entropy,
             "decay_loss": loss.decay,
             "decay_violations": loss.violations,
             "accuracy": _mean(prediction.logits.argmax(1) == labels),
             "unconverged": _mean(~solution.converged),
-            "adjoint_unconverged": torch.stack([_mean(~adjoint.converged) for adjoint in solution.adjoint]).mean(),
             "evaluations": solution.evaluations.float().mean(),
+            **adjoint,
+            **outcome.metrics,
         }
 
     def require_finite(self, total: Tensor, step: int) -> None:
@@ -298,6 +319,11 @@ def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:
         mean=data.mean,
         std=data.std,
     )
+
+
+def _settings(config: ModelConfig) -> dict[str, Any]:
+    """A model's settings but what its data decide; a recipe may leave some of them to the kind."""
+    return {key: value for key, value in asdict(config).items() if key not in ("image_shape", "classes", "mean", "std")}
 
 
 def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Path, group: str = "") -> None:

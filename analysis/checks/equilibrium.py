@@ -1,13 +1,16 @@
 """Is there an equilibrium, is it the only one, and does the stabilised field keep it?"""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
+from analysis.certificates.linf_margins import contraction_bound
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from stabdeq.certified_cell import CertifiedCell
+from stabdeq.interval_cell import IntervalCell
+from stabdeq.monotone_cell import MonotoneCell
 from stabdeq.solvers import Status, norm, relative_residual
 
 RESTARTS = 8
@@ -146,10 +149,10 @@ def _unique(subject: Subject, restarts: _Restarts) -> Finding:
         claim = "z* is the only equilibrium of the stabilised field."
         return _finding(subject, "unique", claim, verdict=Verdict.PROVED, margin=None, evidence=evidence, **common)
     claim = "The equilibrium is the only one: it does not depend on where the solver starts."
-    rate = _proved_contraction(subject)
+    rate, norm_name = _proved_contraction(subject)
     if rate < 1 and not bool(restarts.differs.any()):
         evidence = (
-            f"The cell is certified by construction: it contracts by {rate:.4g} in the Euclidean norm, proved from its weights. "
+            f"The cell is certified by construction: it contracts by {rate:.4g} in the {norm_name} norm, proved from its weights. "
             f"{restarts.measurement.text}."
         )
         return _finding(subject, "unique", claim, verdict=Verdict.PROVED, margin=1 - rate, evidence=evidence, **common)
@@ -177,12 +180,15 @@ def _unique(subject: Subject, restarts: _Restarts) -> Finding:
     )
 
 
-def _proved_contraction(subject: Subject) -> float:
-    """Return a proved Lipschitz constant of the cell where it is certified by construction; infinite elsewhere."""
+def _proved_contraction(subject: Subject) -> tuple[float, str]:
+    """Return a proved Lipschitz constant of a cell that is certified by construction, infinite of others, and in which norm."""
     cell = subject.model.cell
-    if type(cell) is not CertifiedCell or "forward" in vars(cell):
-        return float("inf")
-    return spectral_norm_bound(Enclosure.exact(cell.fold().transition))
+    if isinstance(cell, nn.Module) and "forward" not in vars(cell):
+        if type(cell) is IntervalCell:
+            return contraction_bound(cell), "maximum"
+        if type(cell) is CertifiedCell or type(cell) is MonotoneCell:
+            return spectral_norm_bound(Enclosure.exact(cell.fold().transition)), "Euclidean"
+    return float("inf"), "Euclidean"
 
 
 def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, object]:

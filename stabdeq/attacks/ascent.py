@@ -56,8 +56,9 @@ def ascend(
     steps: int,
     step_size: float,
     samples: int = 1,
+    loss: Loss = cross_entropy,
 ) -> Adversarial:
-    """Take steepest steps from ``start`` (B, C, H, W) up the cross-entropy for ``labels`` (B,).
+    """Take steepest steps from ``start`` (B, C, H, W) up the ``loss`` for ``labels`` (B,).
 
     After every step the images are projected to the ``ball`` around ``images`` and to [0, 1].
     Each gradient is the mean over ``samples`` evaluations of the model.
@@ -66,7 +67,7 @@ def ascend(
     nonfinite = torch.zeros_like(labels, dtype=torch.bool)
     zero = torch.zeros_like(nonfinite)
     for _ in range(steps):
-        _, _, gradient = loss_gradient(model, attacked, labels, cross_entropy, samples=samples)
+        _, _, gradient = loss_gradient(model, attacked, labels, loss, samples=samples)
         not_finite, flat = gradient_faults(gradient)
         nonfinite, zero = nonfinite | not_finite, zero | flat
         direction = ball.steepest(torch.where(gradient.isnan(), 0, gradient))

@@ -1,0 +1,221 @@
+"""Runs jobs that are missing, as many at a time as an engine has room for; one that fails does not stop the others."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from analysis.reproduce.jobs import Attack, Training
+from stabdeq.errors import ConfigError, StabdeqError
+
+Job = Training | Attack
+End = tuple[int, float]  # exit code, seconds
+
+
+class Engine(Protocol):
+    """What runs command lines, here or elsewhere."""
+
+    @property
+    def lanes(self) -> int:
+        """How many run at a time."""
+        ...
+
+    def submit(self, arguments: list[str], log: Path) -> "Future[End]":
+        """Run ``python -m stabdeq`` with ``arguments``, its output to ``log``, and promise its end."""
+        ...
+
+    def stop(self) -> None:
+        """End what runs; start nothing more."""
+        ...
+
+
+class LocalEngine:
+    """Runs at most ``lanes`` processes on this machine, of one thread each where there are several."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.environment = dict(os.environ)
+        if lanes > 1:
+            self.environment.setdefault("OMP_NUM_THREADS", "1")
+        self._pool = ThreadPoolExecutor(lanes)
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def submit(self, arguments: list[str], log: Path) -> "Future[End]":
+        """Run a command line when a lane is free."""
+        return self._pool.submit(self._run, arguments, log)
+
+    def _run(self, arguments: list[str], log: Path) -> End:
+        started = time.monotonic()
+        with log.open("wb") as file:
+            with self._lock:
+                if self._stopped:
+                    return 130, 0.0
+                process = subprocess.Popen(
+                    command_line(arguments),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=self.environment,
+                )
+                self._running.add(process)
+            code = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        return code, time.monotonic() - started
+
+    def stop(self) -> None:
+        """End the processes: what they write is whole or not there, and training goes on from its last epoch."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+
+class RayEngine:
+    """Runs jobs through Ray (optional extra ``ray``), on every machine of the cluster that RAY_ADDRESS names, or on this one.
+
+    Each job takes one core, and one GPU where the cluster has any. The folders must be the same on every machine.
+    """
+
+    def __init__(self) -> None:
+        try:
+            ray = import_module("ray")
+        except ModuleNotFoundError:
+            raise ConfigError(
+                "--ray needs Ray, which is not installed: pip install 'stabdeq[ray]', or leave --ray out and use --jobs"
+            ) from None
+        self._ray = ray
+        ray.init(ignore_reinit_error=True, logging_level="warning")
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        self.lanes = max(gpus or int(resources.get("CPU", 1)), 1)
+        self._remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(run_elsewhere)
+
+    def submit(self, arguments: list[str], log: Path) -> "Future[End]":
+        """Run a command line where the cluster has room, in the folder that this process runs in."""
+        return self._remote.remote(arguments, str(log), str(Path.cwd())).future()
+
+    def stop(self) -> None:
+        """Leave the cluster, which ends this driver's jobs."""
+        self._ray.shutdown()
+
+
+def run_elsewhere(arguments: list[str], log: str, folder: str) -> End:
+    """Run one command line in ``folder`` on the machine that this is called on."""
+    started = time.monotonic()
+    with (Path(folder) / log).open("wb") as file:
+        end = subprocess.run(
+            command_line(arguments), cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+    return end.returncode, time.monotonic() - started
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """Return the whole command line of a job."""
+    return [sys.executable, "-m", "stabdeq", *arguments]
+
+
+class JobsFailedError(StabdeqError):
+    """Some jobs failed; the others are done."""
+
+    exit_code = 1
+
+
+def run_jobs(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) -> dict[str, str]:
+    """Run ``jobs``, each attack after its training where that is among them; return why the failed ones failed, by name.
+
+    ``say`` gets a line at the end of each job. On an interrupt the engine is stopped, and the interrupt goes on.
+    """
+    waiting = list(jobs)
+    running: dict[Future[End], Job] = {}
+    failures: dict[str, str] = {}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    try:
+        while waiting or running:
+            waiting = _start_ready(waiting, running, failures, engine, say)
+            # A limited wait lets an interrupt through on every platform.
+            for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                outcome = _end(job, future, failures, seconds)
+                unfinished = [*waiting, *running.values()]
+                say(
+                    f"{len(jobs) - len(unfinished)}/{len(jobs)}  {job.name}  {outcome}; {_left(unfinished, seconds, engine)}"
+                )
+    except BaseException:
+        engine.stop()
+        raise
+    return failures
+
+
+def _start_ready(
+    waiting: list[Job],
+    running: "dict[Future[End], Job]",
+    failures: dict[str, str],
+    engine: Engine,
+    say: Callable[[str], None],
+) -> list[Job]:
+    """Start the jobs whose training is not to come; return those that still wait."""
+    trained = {job.name for job in [*waiting, *running.values()] if isinstance(job, Training)}
+    still: list[Job] = []
+    for job in waiting:
+        if isinstance(job, Attack) and job.training.name in failures:
+            failures[job.name] = "its training failed"
+            say(f"{job.name}  not run: its training failed")
+        elif isinstance(job, Attack) and job.training.name in trained:
+            still.append(job)
+        else:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            running[engine.submit(job.command(), job.log)] = job
+    return still
+
+
+def _end(job: Job, future: "Future[End]", failures: dict[str, str], seconds: dict[tuple[str, str], list[float]]) -> str:
+    """Note how ``job`` ended, and return it in words."""
+    try:
+        code, elapsed = future.result()
+        if code == 0 and job.is_done():
+            seconds.setdefault((job.data, job.action), []).append(elapsed)
+            return span(elapsed)
+        reason = (
+            f"exit code {code}: {_last_line(job.log)} (see {job.log})"
+            if code
+            else "it ended well, and left another result than asked"
+        )
+    except Exception as error:  # of the engine, or of a result that cannot be read: the other jobs go on
+        reason = " ".join(str(error).split()) or type(error).__name__
+    failures[job.name] = reason
+    return f"failed: {reason}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _left(unfinished: Sequence[Job], seconds: dict[tuple[str, str], list[float]], engine: Engine) -> str:
+    """Return in words how long ``unfinished`` jobs take, by the mean of those of the same data set and action."""
+    known = [seconds.get((job.data, job.action)) for job in unfinished]
+    total = sum(sum(each) / len(each) for each in known if each)
+    return f"{'about' if all(known) else 'more than'} {span(total / max(min(engine.lanes, len(unfinished)), 1))} left"
+
+
+def span(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> span(7.4), span(100), span(9000)
+    ('7 s', '1 min 40 s', '2 h 30 min')
+    """
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

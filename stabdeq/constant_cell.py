@@ -1,0 +1,34 @@
+"""The cell of a network without an equilibrium: f(z, h) = h."""
+
+import torch
+from torch import Tensor, nn
+
+from stabdeq.solvers import Solution, Status
+from stabdeq.solvers.solution import accumulation_dtype
+
+
+class ConstantCell(nn.Module):
+    """f(z, h) = h, whose equilibrium is h: with it, an ordinary network is a model that everything here can train and attack."""
+
+    couples_samples = False
+
+    def __init__(self, state_dim: int) -> None:
+        super().__init__()
+
+    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return h (B, n)."""
+        return h
+
+    def decoupled(self, z: Tensor, h: Tensor) -> "ConstantCell":
+        """Return the map itself, which treats each sample alone."""
+        return self
+
+    def solve(self, h: Tensor) -> Solution:
+        """Return the equilibria, ``h`` (B, n) itself with its gradient: one evaluation shows that it stays; NaN is no state."""
+        finite = h.isfinite().all(1)
+        return Solution(
+            z=h,
+            residual=torch.where(finite, 0, torch.inf).to(accumulation_dtype(h.dtype)),
+            status=torch.where(finite, Status.converged, Status.nan),
+            evaluations=finite.new_ones(len(h), dtype=torch.int64),
+        )

@@ -1,0 +1,44 @@
+"""IBP, training for what interval bounds prove (Gowal et al. 2018, arXiv 1810.12715)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stabdeq.attacks.ball import check_eps
+from stabdeq.interval_bounds import worst_logits
+from stabdeq.model import StabilisedDEQ
+from train.objectives.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalTraining:
+    """k CE(clean) + (1 - k) CE(worst), where "worst" are the logits that bounds allow within ``eps``, l-infinity.
+
+    Over the first half of training k falls from 1 to ``kappa`` and the radius grows from 0 to ``eps``, both linearly: bounds
+    are useless at first. The models that have such bounds have no BatchNorm. Raises ConfigError for settings out of range.
+    """
+
+    eps: float = 0.031
+    kappa: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+
+    def __call__(
+        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+    ) -> Outcome:
+        """Run the model once, and its bounds once. Raises ConfigError for a model that has none."""
+        ramp = min(1.0, 2 * fraction)
+        prediction = model.predict(images)
+        worst = worst_logits(model, images, labels, ramp * self.eps)
+        worst_loss = functional.cross_entropy(worst, labels)
+        # Added to the clean cross-entropy, whose weight it so brings down to k.
+        term = ramp * (1 - self.kappa) * (worst_loss - functional.cross_entropy(prediction.logits, labels))
+        metrics = {
+            "worst_cross_entropy": worst_loss.detach(),
+            "bounded_accuracy": (worst.argmax(1) == labels).float().mean(),
+            "eps": worst_loss.new_tensor(ramp * self.eps),
+        }
+        return Outcome(prediction, term, metrics=metrics)

@@ -1,0 +1,47 @@
+"""PGD-AT, adversarial training by projected gradient descent (Madry et al. 2018, arXiv 1706.06083)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stabdeq.attacks import PGD
+from stabdeq.attacks.ball import NormName
+from stabdeq.model import StabilisedDEQ
+from train.objectives.modes import evaluating
+from train.objectives.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDTraining:
+    """The cross-entropy on images that PGD found from a random point within ``eps``; clean images are not seen.
+
+    The running statistics are those of the crafted images, which are all that the parameters are trained on. Madry et al.
+    craft in training mode; we craft in evaluation mode, as Pang et al. (2021, "Bag of tricks for adversarial training")
+    advise: the robustness is comparable, the clean accuracy higher, and each sample is attacked alone.
+    The defaults are those of Chu et al. (arXiv 2304.12707, Sec. 5.4). Raises ConfigError for settings out of range.
+    """
+
+    norm: NormName = "linf"
+    eps: float = 0.031
+    steps: int = 7
+    step_size: float = 0.00784
+
+    def __post_init__(self) -> None:
+        self._attack()
+
+    def _attack(self) -> PGD:
+        return PGD(eps=self.eps, steps=self.steps, step_size=self.step_size, norm=self.norm)
+
+    def __call__(
+        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+    ) -> Outcome:
+        """Attack the images, then run the model once, on what was found."""
+        with evaluating(model):
+            crafted = self._attack()(model, images, labels, generator=generator)
+        prediction = model.predict(crafted.images)
+        metrics = {
+            "adversarial_accuracy": (prediction.logits.argmax(1) == labels).float().mean(),
+            "crafting_blind": (crafted.nonfinite | crafted.zero).float().mean(),
+        }
+        return Outcome(prediction, images.new_zeros(()), metrics=metrics)

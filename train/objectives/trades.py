@@ -1,0 +1,74 @@
+"""TRADES, which trades accuracy off against robustness (Zhang et al. 2019, arXiv 1901.08573)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stabdeq.attacks.ascent import ascend
+from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.threat_model import Adversarial
+from stabdeq.model import StabilisedDEQ
+from train.objectives.modes import evaluating, predict_beside
+from train.objectives.outcome import Outcome
+
+START_NOISE = 0.001  # the divergence has no slope at the image itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades:
+    """CE(f(x), y) + beta KL(f(x) || f(x')), where x' within ``eps`` of x makes the divergence large.
+
+    x' is crafted in evaluation mode, and both forward passes are then made in training mode, each by its own batch's
+    statistics, as in the authors' code; the gradient flows through both sides of the divergence. The running statistics are
+    updated by the clean batch alone (their code updates them by all its passes): it is the one whose accuracy is asked for.
+    The defaults are those of Chu et al. (arXiv 2304.12707, Sec. 5.4). Raises ConfigError for settings out of range.
+    """
+
+    norm: NormName = "linf"
+    eps: float = 0.031
+    steps: int = 10
+    step_size: float = 0.007
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        build_ball(self.eps, self.norm)
+
+    def __call__(
+        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+    ) -> Outcome:
+        """Craft x', then run the model on x and on x'."""
+        with evaluating(model):
+            crafted = self._craft(model, images, labels, generator)
+        prediction = model.predict(images)
+        adversarial = predict_beside(model, crafted.images)
+        term = self.beta * divergence(adversarial.logits, prediction.logits).mean()
+        metrics = {
+            "robust_loss": term.detach(),
+            "adversarial_accuracy": (adversarial.logits.argmax(1) == labels).float().mean(),
+            "adversarial_unconverged": (~adversarial.solution.converged).float().mean(),
+            "crafting_blind": (crafted.nonfinite | crafted.zero).float().mean(),
+        }
+        return Outcome(prediction, term, (adversarial,), metrics)
+
+    def _craft(self, model: StabilisedDEQ, images: Tensor, labels: Tensor, generator: torch.Generator) -> Adversarial:
+        ball = build_ball(self.eps, self.norm)
+        with torch.no_grad():
+            clean = model(images)
+        return ascend(
+            model,
+            images,
+            labels,
+            images + START_NOISE * torch.randn(images.shape, generator=generator).to(images),
+            ball=ball,
+            steps=self.steps,
+            step_size=self.step_size,
+            loss=lambda logits, _: divergence(logits, clean),
+        )
+
+
+def divergence(logits: Tensor, clean: Tensor) -> Tensor:
+    """Return KL(p || q), (B,), of the probabilities p with logits ``clean`` and q with ``logits``, both (B, classes)."""
+    q, p = logits.log_softmax(1), clean.log_softmax(1)
+    return functional.kl_div(q, p, reduction="none", log_target=True).sum(1)
