@@ -16,6 +16,7 @@ import torch
 
 import stabdeq
 from benchmarks import contest
+from benchmarks.attacking import AttackCase
 from benchmarks.cases import Record, model_cases, other_cases, quick_cases
 from benchmarks.overhead import FoldedCase, MemoryCase, OverheadCase
 from benchmarks.table import markdown
@@ -87,6 +88,7 @@ def _of_model(name: str, model: StabilisedDEQ, images: Split) -> list[Race]:
     return [
         *model_cases(name, model, images, BATCHES),
         TrainingCase(name, model, images),
+        AttackCase(name, model, images),
         FoldedCase(name, model, images),
         OverheadCase(name, model, images),
         *(MemoryCase(name, model, images, batch) for batch in BATCHES[2:]),

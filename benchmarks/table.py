@@ -6,8 +6,10 @@ from typing import Any
 
 Record = dict[str, Any]
 
+SOLVES = ("forward", "forward and backward")
 GOALS = {"anderson": {"compiled": 5.0, "eager": 2.5}, "broyden": {"compiled": 8.0, "eager": 4.0}}
 TRAINING_GOAL = 2.0
+ATTACK_GOAL = 1.0
 HEAD = (
     *("problem", "batch", "solver", "tolerance", "what", "TorchDEQ ms", "eager", "compiled", "SciPy / compiled"),
     *("calls: ours", "theirs", "notes"),
@@ -89,12 +91,11 @@ def summary(records: list[Record]) -> list[str]:
     races = _races(records)
     lines = []
     for solver, goals in GOALS.items():
-        solves = [record for record in races if record["solver"] == solver and record["direction"] != "training step"]
+        solves = [record for record in races if record["solver"] == solver and record["direction"] in SOLVES]
         lines += [_against_goal(f"{solver}, {mode}", _medians(solves, mode), goal) for mode, goal in goals.items()]
-    steps = [record for record in races if record["direction"] == "training step"]
-    lines += [
-        _against_goal(f"training step, {mode}", _medians(steps, mode), TRAINING_GOAL) for mode in ("compiled", "eager")
-    ]
+    for what, goal in (("training step", TRAINING_GOAL), ("PGD", ATTACK_GOAL)):
+        chosen = [record for record in races if record["direction"] == what]
+        lines += [_against_goal(f"{what}, {mode}", _medians(chosen, mode), goal) for mode in ("compiled", "eager")]
     for mode in ("compiled", "eager"):
         ratio = _medians(races, mode)
         if ratio:
