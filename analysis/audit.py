@@ -21,6 +21,7 @@ from stabdeq.model import EquilibriumModel, StabilisedDEQ
 SCHEMA = 1
 # In the order in which a reader wants them; each is a module analysis.checks.NAME with a function ``check``.
 CHECKS = ("equilibrium", "positivity", "convexity", "decay", "separation", "spectrum", "convergence")
+ON_REQUEST = ("robustness",)  # takes a minute or more; it tells what it is at
 NEED_LYAPUNOV = frozenset({"positivity", "convexity", "decay"})
 
 
@@ -54,11 +55,12 @@ def audit_model(
 
     ``model`` may be anyone's that meets ``EquilibriumModel``; one that is an ``nn.Module`` is converted to float64 and put into
     evaluation mode, in place. ``indices`` (N,) name the images in witnesses; ``on_check`` is told the name of each check as it
-    begins. Raises ConfigError for an unknown check, DataError for images or labels that do not fit.
+    begins, and of one on request "NAME: what it is at". Raises ConfigError for an unknown check, DataError for images or labels
+    that do not fit.
     """
     for name in checks:
-        if name not in CHECKS:
-            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS)}")
+        if name not in CHECKS + ON_REQUEST:
+            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS + ON_REQUEST)}")
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     report: dict[str, Any] = {
         "schema": SCHEMA,
@@ -70,14 +72,14 @@ def audit_model(
         "series": {},
     }
     findings = []
-    for name in (check for check in CHECKS if check in checks):
+    for name in (check for check in CHECKS + ON_REQUEST if check in checks):
         on_check(name)
         reason = _reason_to_skip(subject, name)
         if reason:
             report["skipped"].append({"check": name, "reason": reason})
             findings += _left_open(subject, name, reason)
             continue
-        result = _run(subject, name)
+        result = _run(subject, name, on_check)
         findings += result.findings
         report["measurements"] += [asdict(measurement) for measurement in result.measurements]
         report["series"][name] = result.series
@@ -128,7 +130,8 @@ def environment() -> dict[str, str]:
 def _reason_to_skip(subject: Subject, name: str) -> str | None:
     if name in NEED_LYAPUNOV and subject.lyapunov is None:
         return "the model has no Lyapunov function, so it claims nothing here"
-    if name not in ("equilibrium", "convergence", "positivity", "convexity") and not len(subject.found):
+    looks_elsewhere = ("equilibrium", "convergence", "positivity", "convexity", "robustness")
+    if name not in looks_elsewhere and not len(subject.found):
         return "no equilibrium was found, so there is nothing to look at"
     return None
 
@@ -145,10 +148,10 @@ def _left_open(subject: Subject, name: str, reason: str) -> list[Finding]:
     ]
 
 
-def _run(subject: Subject, name: str) -> CheckResult:
-    check = cast(Callable[[Subject], CheckResult], import_module(f"analysis.checks.{name}").check)
+def _run(subject: Subject, name: str, on_check: Callable[[str], None]) -> CheckResult:
+    check = cast(Callable[..., CheckResult], import_module(f"analysis.checks.{name}").check)
     began = time.perf_counter()
-    result = check(subject)
+    result = check(subject, on_step=lambda step: on_check(f"{name}: {step}")) if name in ON_REQUEST else check(subject)
     seconds = time.perf_counter() - began
     # A check's findings share its work, so those that did not time themselves share its time.
     share = seconds / max(1, len(result.findings))

@@ -33,7 +33,8 @@ def audit(
     out
         Where to write; the checkpoint's own folder by default.
     checks
-        Which checks to run: equilibrium, positivity, convexity, decay, separation, spectrum, convergence; all by default.
+        Which checks to run: equilibrium, positivity, convexity, decay, separation, spectrum, convergence, all these by default;
+        and robustness, on request alone, since it takes a minute or more: is a measured robust accuracy to be believed?
     samples
         How many test images to audit, drawn at random.
     data_dir
@@ -43,7 +44,7 @@ def audit(
     """
     from rich.console import Console
 
-    from analysis.audit import CHECKS, audit_model
+    from analysis.audit import CHECKS, ON_REQUEST, audit_model
     from analysis.report import write_report
     from analysis.terminal import print_verdicts
     from stabdeq.checkpoint import load_checkpoint
@@ -51,8 +52,8 @@ def audit(
 
     wanted = [name for names in checks for name in names.split(",")] or list(CHECKS)
     for name in wanted:
-        if name not in CHECKS:
-            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS)}")
+        if name not in CHECKS + ON_REQUEST:
+            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS + ON_REQUEST)}")
     loaded = load_checkpoint(checkpoint)
     folder = out or checkpoint.parent
     _require_writable(folder)
@@ -66,7 +67,9 @@ def audit(
             indices=indices,
             checks=wanted,
             seed=seed,
-            on_check=lambda name: status.update(f"auditing: {name} ({wanted.index(name) + 1} of {len(wanted)})"),
+            on_check=lambda what: status.update(
+                f"auditing: {what} ({wanted.index(what.partition(':')[0]) + 1} of {len(wanted)})"
+            ),
         )
     report["checkpoint"] = describe(checkpoint, loaded)
     paths = write_report(report, folder)

@@ -33,6 +33,7 @@ QUESTIONS = {
     "separation": "Do the classes lie apart, and does the orthogonal map change how far?",
     "spectrum": "Does a small push away from the equilibrium die out or grow?",
     "convergence": "How much work does each solver need to reach the equilibrium?",
+    "robustness": "Is the measured robust accuracy the model's own, or did the attack fail?",
 }
 MEANINGS = {
     "PROVED": "true by construction, or certified",

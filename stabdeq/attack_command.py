@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 L2_STEPS = 50
+CLAMPED = (
+    "NOT A ROBUST ACCURACY: --clamp-normalised clamped every attacked image to [0, 1] after normalisation, a known fault. It "
+    "changes images at eps = 0 and leaves the ball"
+)
 
 
 def attack(
@@ -54,6 +59,14 @@ def attack(
     data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,
     seed: Annotated[Seed, Parameter(help="Seed of the drawn images and of the random starts.")] = 0,
     batch_size: Annotated[Count, Parameter(help="Images attacked at a time.")] = 256,
+    clamp_normalised: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Make a known fault on purpose, to see what it does: clamp attacked images to [0, 1] after normalisation. "
+            "The result is no robust accuracy.",
+        ),
+    ] = False,
 ) -> None:
     """Attack a checkpoint on its test images, and print what it gets right.
 
@@ -65,7 +78,7 @@ def attack(
     radius = parse_eps(eps)
     _check_arguments(checkpoint, limit=limit, seed=seed, json_file=json_file)
 
-    from stabdeq.attacks import build_attack
+    from stabdeq.attacks import ClampNormalised, build_attack
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
 
@@ -75,13 +88,21 @@ def attack(
     control_attack = build_attack(attack, eps=0.0, steps=1, norm=norm)
     loaded = load_checkpoint(checkpoint)
     split, indices = _draw(load_data(loaded.data, data_dir=data_dir).test, limit, seed)
-    control, outcome = _run((control_attack, chosen), loaded, split, seed=seed, batch_size=batch_size)
+    attacks: list[Attack] = [control_attack, chosen]
     names = list(getattr(chosen, "attacks", ()))
-    _print(f"{attack} ({norm})", eps, loaded, control, outcome, names)
+    if clamp_normalised:
+        mean, std = loaded.model.config.mean, loaded.model.config.std
+        attacks = [ClampNormalised(attack=each, mean=mean, std=std) for each in attacks]
+        names = []  # none of them saw the clamped image
+    control, outcome = _run(attacks, loaded, split, seed=seed, batch_size=batch_size)
+    warnings = [CLAMPED] * clamp_normalised + _warnings(control, outcome)
+    name = f"{attack} ({norm})" + ", FAULTY ON PURPOSE" * clamp_normalised
+    _print(name, eps, loaded, control, outcome, names, warnings)
     if json_file is not None:
         settings = {"attack": attack, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
         subject = {"checkpoint": str(checkpoint), "kind": loaded.kind, "data": loaded.data.name}
-        result = _result(control, outcome, indices, names)
+        settings["clamp_normalised"] = clamp_normalised
+        result = _result(control, outcome, indices, names) | {"warnings": warnings}
         _write_json(json_file, {"schema": SCHEMA, **subject, **settings, **result, "versions": _versions()})
 
 
@@ -119,7 +140,7 @@ def _draw(split: "Split", limit: int | None, seed: int) -> tuple["Split", "Tenso
 
 
 def _run(
-    attacks: tuple["Attack", "Attack"], loaded: "Checkpoint", split: "Split", *, seed: int, batch_size: int
+    attacks: Sequence["Attack"], loaded: "Checkpoint", split: "Split", *, seed: int, batch_size: int
 ) -> tuple["Outcome", "Outcome"]:
     """Run the control at eps = 0, then the attack, on a GPU where there is one, under a progress bar."""
     import torch
@@ -145,12 +166,20 @@ def _run(
     return outcomes[0], outcomes[1]
 
 
-def _print(name: str, eps: str, loaded: "Checkpoint", control: "Outcome", outcome: "Outcome", names: list[str]) -> None:
+def _print(
+    name: str,
+    eps: str,
+    loaded: "Checkpoint",
+    control: "Outcome",
+    outcome: "Outcome",
+    names: list[str],
+    warnings: list[str],
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     console.print(_table(name, eps, loaded, control, outcome, names))
-    for warning in _warnings(control, outcome):
+    for warning in warnings:
         console.print(warning, markup=False, style="yellow")
 
 
@@ -251,7 +280,6 @@ def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor", names: li
             "robust": outcome.robust_unconverged,
         },
         "standing": _standing(outcome, names),
-        "warnings": _warnings(control, outcome),
         "samples": {name: values.tolist() for name, values in samples.items()} | _broken_by(outcome, names),
     }
 

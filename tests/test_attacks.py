@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from stabdeq.attack_command import attack as attack_command
 from stabdeq.attack_command import parse_eps
-from stabdeq.attacks import IFGSM, PGD, Outcome, build_attack, evaluate, paper_steps
+from stabdeq.attacks import IFGSM, PGD, ClampNormalised, Outcome, build_attack, evaluate, paper_steps
 from stabdeq.attacks.ball import L2Ball
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, ModelConfig, SolverConfig
@@ -502,6 +502,29 @@ def test_a_predict_without_a_solution_is_not_used() -> None:
     assert found.clean_unconverged is None
 
 
+# --- a fault, made on purpose ---
+
+
+def test_clamping_after_normalisation_is_worked_out_by_hand() -> None:
+    """Below the mean and one standard deviation above it pixels are lost; between, all stays."""
+    images = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.9, 1.0]).view(1, 1, 2, 3)
+    faulty = ClampNormalised(attack=PGD(eps=0.0, steps=1), mean=(0.4,), std=(0.5,))
+    found = faulty(lambda x: x.flatten(1), images, torch.tensor([0]), generator=generator())
+    torch.testing.assert_close(found.images.flatten(), torch.tensor([0.4, 0.4, 0.4, 0.6, 0.9, 0.9]))
+    assert faulty.eps == 0
+    assert found.broken_by is None
+
+
+def test_each_channel_is_clamped_by_its_own_normalisation() -> None:
+    images, labels = random_batch()
+    faulty = ClampNormalised(attack=IFGSM(eps=4 / 255), mean=(0.5, 0.2), std=(0.1, 0.9))
+    found = faulty(network(), images, labels, generator=generator()).images
+    expected = IFGSM(eps=4 / 255)(network(), images, labels).images.clone()
+    expected[:, 0] = expected[:, 0].clamp(0.5, 0.6)
+    expected[:, 1] = expected[:, 1].clamp(min=0.2)
+    assert distance(found, expected) <= 1e-6
+
+
 # --- the command ---
 
 
@@ -548,6 +571,28 @@ def test_the_command_prints_a_table_and_writes_json(
     assert result["accuracy"]["worst"] <= result["accuracy"]["robust"]
     assert len(set(samples["index"])) == 30
     assert samples["index"] != list(range(30))  # drawn, since splits may be sorted by class
+
+
+@pytest.mark.parametrize("attack", ["pgd", "honest"])
+def test_the_command_makes_the_fault_on_request_and_says_so(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], attack: str
+) -> None:
+    """The clean row stays as it was; at eps = 0 the accuracy falls, which no sound attack's does."""
+    results = {}
+    for clamp in (False, True):
+        file = tmp_path / f"{clamp}.json"
+        attack_command(checkpoint, attack=attack, limit=40, steps=2, json_file=file, clamp_normalised=clamp)  # type: ignore[arg-type]
+        results[clamp] = json.loads(file.read_text())
+        assert ("FAULTY ON PURPOSE" in capsys.readouterr().out) is clamp
+        assert results[clamp]["clamp_normalised"] is clamp
+    sound, faulty = results[False], results[True]
+    assert faulty["samples"]["clean_correct"] == sound["samples"]["clean_correct"] == sound["samples"]["eps_0_correct"]
+    assert faulty["samples"]["eps_0_correct"] != faulty["samples"]["clean_correct"]
+    assert "NOT A ROBUST ACCURACY" in faulty["warnings"][0]
+    assert "predictions at eps = 0 differ" in faulty["warnings"][1]
+    assert faulty["standing"] == {}
+    assert sound.keys() == faulty.keys()
+    assert [faulty[name] for name in ("eps", "n", "seed")] == [sound[name] for name in ("eps", "n", "seed")]
 
 
 def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Path, tmp_path: Path) -> None:

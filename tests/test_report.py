@@ -146,6 +146,15 @@ def sample_series():
             "before": before,
             "after": [[0.93 * value for value in row] for row in before],
         },
+        "robustness": {
+            "eps": [0.0, 1 / 16 / 255, 8 / 255, 1.0],
+            "accuracy": [0.97, 0.97, 0.6, 0.0],
+            "lower": [0.9, 0.9, 0.5, 0.0],
+            "upper": [1.0, 1.0, 0.7, 0.03],
+            "clean": 0.97,
+            "compared_at": 8 / 255,
+            "worst": 0.55,
+        },
     }
 
 
@@ -288,8 +297,18 @@ def test_page_shows_every_verdict_figure_and_witness(report):
         "not among the checks asked for",
     ):
         assert words in text
-    assert html.count("<figure>") == html.count('role="img" aria-label="') == html.count("<figcaption>") == 6
+    assert html.count("<figure>") == html.count('role="img" aria-label="') == html.count("<figcaption>") == 7
     assert "64 values, Euclidean norm" in text
+
+
+def test_the_accuracy_is_drawn_from_eps_0_on(report):
+    (drawn,), missing = figures.draw("robustness", report["series"]["robustness"])
+    assert not missing
+    assert drawn.table.rows[0][:2] == [0.0, 0.97]
+    assert drawn.table.rows[2][:2] == [8.0, 0.6]
+    assert "97 % at 0; 97 % at 0.0625; 60 % at 8; 0 % at 255" in drawn.alternative
+    for words in ("100 %", "clean, 97 %", "worst of all attacks, 55 %"):
+        assert words in drawn.svg
 
 
 def test_figures_follow_the_colour_scheme_of_the_page(report):
@@ -339,7 +358,7 @@ def test_hostile_text_stays_text(report):
     html = render_html(hostile(report))
     page = Page(html)
     assert not {"script", "img"} & set(page.tags)
-    assert html.count("<figure>") == 6
+    assert html.count("<figure>") == 7
     assert "{{ 7*7 }}" in html.split("<h1>")[1].split("</h1>")[0]
     assert "\x1b" not in html
     assert "\u202e" not in html
@@ -361,7 +380,7 @@ def test_a_missing_key_is_said(report, key):
     assert "Gaps in the report" in printed(report, 80)
 
 
-@pytest.mark.parametrize("check", ["convergence", "spectrum", "decay", "separation"])
+@pytest.mark.parametrize("check", ["convergence", "spectrum", "decay", "separation", "robustness"])
 @pytest.mark.parametrize(
     "series",
     [None, {}, [], {"solvers": {"a": {"median": ["nan"]}}, "flow": {"times": [1]}, "before": [[1, 2]]}],

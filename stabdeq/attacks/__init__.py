@@ -7,6 +7,7 @@ from typing import Any
 from stabdeq.attacks.apgd import APGD
 from stabdeq.attacks.ascent import paper_steps, schedule
 from stabdeq.attacks.ball import NormName
+from stabdeq.attacks.clamping_fault import ClampNormalised
 from stabdeq.attacks.evaluate import Outcome, evaluate
 from stabdeq.attacks.external import ExternalAttack
 from stabdeq.attacks.honest import honest
@@ -25,6 +26,7 @@ __all__ = [
     "PGD",
     "Adversarial",
     "Attack",
+    "ClampNormalised",
     "ExternalAttack",
     "Intermediate",
     "Outcome",
