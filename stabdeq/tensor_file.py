@@ -21,6 +21,9 @@ from stabdeq.errors import DataError
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the old format
 ZIP_START = b"PK\x03\x04"
 LARGEST_PICKLE = 2**24  # bytes, for all pickles of a file: some 100,000 tensors
+MOST_TENSORS = 2**18  # the same tensor again takes two bytes of a pickle, and hundreds of memory
+MOST_DIMENSIONS = 16
+LONGEST_REASON = 200  # characters of a message, some of which may be the file's own
 DTYPES = {"torch FloatStorage": "<f4", "torch LongStorage": "<i8", "torch ByteStorage": "u1"}
 REBUILD, HOOKS = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
 
@@ -82,9 +85,10 @@ def read_tensor(path: Path) -> Tensor:
     except OSError as error:
         raise DataError(f"{path} could not be read ({error.strerror}): look at the path") from None
     except MALFORMED as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise DataError(
             f"{path}: expected one tensor of floats, int64 or uint8, or a list of such, as torch.save writes it, and found "
-            f"something else ({' '.join(str(error).split()) or type(error).__name__}); it was not unpickled: get the file anew"
+            f"something else ({reason}); it was not unpickled: get the file anew"
         ) from None
 
 
@@ -99,7 +103,7 @@ def _read_old(file: BinaryIO) -> tuple[list[_Layout], dict[str, np.ndarray]]:
     layouts = _layouts(_walk(head))
     storages = _storages(layouts)
     keys = _walk(head)
-    if type(keys) is not list or sorted(keys) != sorted(storages):
+    if type(keys) is not list or not _are_texts(keys) or sorted(keys) != sorted(storages):
         raise ValueError("the storages are not those of the tensors")
     end = file.seek(0, 2)
     file.seek(head.tell())
@@ -129,8 +133,12 @@ def _read_archive(file: BinaryIO) -> tuple[list[_Layout], dict[str, np.ndarray]]
         layouts = _layouts(_walk(head))
         if head.read(1):
             raise ValueError("more than one pickle in data.pkl")
+        storages = _storages(layouts)
+        # Entries may lie inside one another.
+        if sum(storage.count * np.dtype(storage.dtype).itemsize for storage in storages.values()) > file.seek(0, 2):
+            raise ValueError("storages larger than the file")
         numbers = {}
-        for key, storage in _storages(layouts).items():
+        for key, storage in storages.items():
             length = storage.count * np.dtype(storage.dtype).itemsize
             content = _entry(archive, f"{folder}data/{key}", length)
             if len(content) != length:
@@ -143,7 +151,7 @@ def _entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     """The content of an entry, which torch.save never compresses or encrypts: no small file can hold a large one."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size > most:
-        raise ValueError(f"the entry {name} is compressed, encrypted, or larger than {most} bytes")
+        raise ValueError(f"the entry {name!r} is compressed, encrypted, or larger than {most} bytes")
     return archive.read(entry)
 
 
@@ -159,6 +167,8 @@ def _join(layouts: list[_Layout], numbers: dict[str, np.ndarray]) -> Tensor:
 
 def _layouts(content: Any) -> list[_Layout]:
     layouts = list(content) if type(content) in (list, tuple) else [content]
+    if len(layouts) > MOST_TENSORS:
+        raise ValueError(f"more than {MOST_TENSORS} tensors")
     if not layouts or any(type(one) is not _Layout for one in layouts):
         raise ValueError(f"{type(content).__name__.strip('_')} in place of tensors")
     return layouts
@@ -211,6 +221,8 @@ def _walk(stream: BytesIO) -> Any:
                 _list_at(stack, -1).extend(items)
             case "SETITEMS":
                 items = _above_mark(stack)
+                if not _are_texts(items[::2]):
+                    raise ValueError("a dict with keys that are no texts")
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -218,7 +230,7 @@ def _walk(stream: BytesIO) -> Any:
                 stack.append(memo[argument])
             case "GLOBAL":
                 if argument not in (REBUILD, HOOKS, *DTYPES):
-                    raise ValueError(f"it asks for {argument.replace(' ', '.')}")
+                    raise ValueError(f"it asks for {argument.replace(' ', '.')!r}")
                 stack.append(_Name(argument))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
@@ -230,6 +242,11 @@ def _walk(stream: BytesIO) -> Any:
             case other:
                 raise ValueError(f"the opcode {other}")
     raise ValueError("a pickle without an end")
+
+
+def _are_texts(items: list[Any]) -> bool:
+    """Whether hashing and comparing ``items`` is safe: of tuples in tuples it may never end, or overflow C's stack."""
+    return all(type(item) is str for item in items)
 
 
 def _popped(stack: list[Any], count: int) -> list[Any]:
@@ -275,6 +292,9 @@ def _reduced(function: Any, arguments: Any) -> Any:
         ):
             if not all(type(one) is int and one >= 0 for one in (offset, *size)):
                 raise ValueError("a size that is no whole number")
+            # Of no numbers, any size would do; and a product of millions of sizes takes hours.
+            if len(size) > MOST_DIMENSIONS or max(size, default=0) > max(storage.count, LARGEST_PICKLE):
+                raise ValueError("a tensor larger than its storage, or of too many dimensions")
             if len(size) != len(stride) or not _is_contiguous(size, stride):
                 raise ValueError("a tensor that is not contiguous")
             if offset + prod(size) > storage.count:

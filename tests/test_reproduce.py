@@ -187,8 +187,8 @@ def test_command_lines() -> None:
     assert robust[robust.index("--set") + 1] == "data.robust=true"
     attack = Attack(training=training(data_dir=Path("d")), attack="pgd", eps=8, limit=None)
     assert " ".join(attack.command()) == (
-        "attack out/digits/deq-seed0/checkpoint.safetensors --attack pgd --eps 8/255 --seed 0 --data-dir d "
-        "--json out/digits/deq-seed0/pgd-8.json"
+        "attack out/digits/deq-seed0/checkpoint.safetensors --attack pgd --eps 8/255 --batch-size 1000 --seed 0 "
+        "--data-dir d --json out/digits/deq-seed0/pgd-8.json"
     )
 
 

@@ -312,6 +312,72 @@ def test_layouts_that_do_not_fit(options: dict[str, Any], reason: str, tmp_path:
     assert reason in refusal(path)
 
 
+DEEP = b")" + b"\x85" * 300_000  # ((((...),),),): its hash overflows C's stack
+
+
+def shared(memo: int) -> bytes:
+    """Sixty pairs, each of the one before it twice: 2^60 tuples to whoever does not see that they are the same."""
+    pairs = (b"h" + bytes([memo + depth]) + b"\x86q" + bytes([memo + depth + 1]) for depth in range(60))
+    return b")q" + bytes([memo]) + b"".join(pairs)
+
+
+@pytest.mark.parametrize("key", [DEEP, shared(0)], ids=["deep", "shared"])
+def test_keys_that_cannot_be_hashed_in_time_or_at_all(key: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(old_file(b"\x80\x02}(" + key + b"Nu."))
+    assert "keys that are no texts" in refusal(path)
+
+
+def test_keys_that_cannot_be_sorted_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(old_file(numbers_pickle(3, 3), b"\x80\x02](" + shared(0) + shared(100) + b"e."))
+    assert "not those of the tensors" in refusal(path)
+
+
+def test_a_tensor_of_too_many_dimensions(tmp_path: Path) -> None:
+    """The product of two million numbers of two thousand bits takes hours."""
+    path = tmp_path / "file"
+    one = numbers_pickle(3, 3)
+    number = b"\x8a\x08" + struct.pack("<q", 3)
+    many = b"(" + b"\x8a\xfe" + b"\x7f" * 254 + b"q\0" + b"h\0" * 2_000_00 + b"t"
+    place = one.index(b"(" + number + b"t(" + number + b"t")
+    path.write_bytes(old_file(one[:place] + many * 2 + one[place + 2 * (len(number) + 2) :], ["0"]))
+    assert "too many dimensions" in refusal(path)
+
+
+def test_an_empty_tensor_of_a_size_that_fills_the_memory_when_split(tmp_path: Path) -> None:
+    for form in FORMATS:
+        assert "larger than its storage" in refusal(save(torch.empty(10**12, 0, 1, 1), tmp_path / form, form))
+
+
+def test_one_tensor_a_million_times(tmp_path: Path) -> None:
+    assert "more than 262144 tensors" in refusal(save([torch.empty(0)] * 300_000, tmp_path / "file"))
+
+
+def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
+    """Each entry holds the header and the content of the next: a file of some megabytes could ask for terabytes."""
+    path = save([torch.rand(1000) for _ in range(3)], tmp_path / "file", "zip")
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        first, second = (archive.getinfo(f"file/data/{key}").header_offset for key in "01")
+    assert second - first > 4000
+    path.write_bytes(content.replace(numbers_of(1000), numbers_of(2000)))
+    assert "storages larger than the file" in refusal(path)
+
+
+def numbers_of(count: int) -> bytes:
+    """The number as a pickle holds it: BININT2."""
+    return b"M" + struct.pack("<H", count)
+
+
+def test_a_message_does_not_hold_what_a_terminal_obeys(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(old_file(b"\x80\x02c\x1b[2Ja\n" + b"x" * 10**6 + b"\n."))
+    message = refusal(path)
+    assert "\x1b" not in message
+    assert len(message) < 1000
+
+
 def test_storages_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "file"
     storage = struct.pack("<q3f", 3, 1, 2, 3)

@@ -13,6 +13,8 @@ from typing import Any
 from stabdeq.errors import ConfigError
 
 TEST_IMAGES = {"digits": 360, "mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "cifar100": 10_000}
+# Where the models are small, so large a batch is twice as fast as the usual one.
+LARGE_BATCH = {"digits": 1000, "mnist": 1000}
 # What recipes that do not say otherwise have.
 _USUAL = {"objective.name": "cross-entropy", "data.robust": False}
 
@@ -129,6 +131,7 @@ class Attack:
         """Return the arguments of ``stabdeq``."""
         words = ["attack", str(self.training.checkpoint), "--attack", self.attack, "--eps", f"{self.eps}/255"]
         words += [] if self.limit is None else ["--limit", str(self.limit)]
+        words += ["--batch-size", str(LARGE_BATCH[self.data])] if self.data in LARGE_BATCH else []
         seed = str(self.training.seed)
         return [*words, "--seed", seed, *_data_dir(self.training.data_dir), "--json", str(self.result)]
 
