@@ -29,7 +29,7 @@ from stabdeq.certified_cell import ReluCell
 from stabdeq.errors import ConfigError
 from stabdeq.interval_cell import IntervalCell
 from stabdeq.lyapunov import InputConvexLyapunov
-from stabdeq.model import StabilisedDEQ
+from stabdeq.model import StabilisedDEQ, is_as_made
 
 # Radii in pixels of [0, 1] at which certified accuracy is reported.
 EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)
@@ -132,6 +132,11 @@ def certify_velocity(velocity: ForeignFunction, dim: int, *, seed: int = 0) -> d
 
 def _forms(cell: nn.Module) -> tuple[ReluNetwork, Equation, Tensor | None]:
     """Return the cell's two forms, and a multiplier that proves uniqueness where the cell's make gives one."""
+    if not is_as_made(cell):
+        raise ConfigError(
+            f"certify proves what the weights of this library's own cells say, and this {type(cell).__name__} may compute something "
+            "else: it is a subclass, or has a replaced method or a hook"
+        )
     if isinstance(cell, Cell):
         return *of_paper_cell(cell.fold()), None
     if not isinstance(cell, ReluCell):

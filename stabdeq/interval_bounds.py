@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.attacks.ball import check_eps
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, SolverError
 from stabdeq.implicit import attach_gradient
 from stabdeq.interval_cell import IntervalCell
-from stabdeq.model import StabilisedDEQ
+from stabdeq.model import StabilisedDEQ, is_as_made
 from stabdeq.solvers import build_solver, solve
 
 
@@ -21,7 +21,8 @@ def worst_logits(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: floa
 
     Pixels are in [0, 1], before and after the change; ``labels`` y (B,). The prediction is y throughout the ball where all
     others are negative. The cross-entropy of these logits bounds that of every image in the ball. Differentiable: the gradient
-    of the equilibrium's bounds is implicit. Raises ConfigError where a part of the model has no interval bounds.
+    of the equilibrium's bounds is implicit. Raises ConfigError where a part of the model has no interval bounds, SolverError where
+    the solver does not find the equilibrium's.
     """
     require_interval_bounds(model)
     check_eps(eps)
@@ -42,7 +43,12 @@ def worst_logits(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: floa
 def require_interval_bounds(model: StabilisedDEQ) -> None:
     """Raise ConfigError, with the reason, where a part of ``model`` has no interval bounds."""
     config = model.config
-    if not (isinstance(model.cell, IntervalCell) and config.stability == "none" and config.head == "linear"):
+    if not (
+        isinstance(model.cell, IntervalCell)
+        and is_as_made(model.cell)
+        and config.stability == "none"
+        and config.head == "linear"
+    ):
         raise ConfigError(
             "interval bounds need the cell interval, no stability module and the head linear (kind ibp-mondeq), not cell "
             f"{config.cell}, stability {config.stability} and head {config.head}"
@@ -66,7 +72,10 @@ def backbone_layers(model: StabilisedDEQ) -> list[nn.Module]:
 
 
 def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return bounds (B, n), (B, n) of the equilibria for all features between ``low`` and ``high`` (B, n), by the model's solver."""
+    """Return bounds (B, n), (B, n) of the equilibria for all features between ``low`` and ``high`` (B, n), by the model's solver.
+
+    Raises SolverError where it does not find them.
+    """
     assert isinstance(model.cell, IntervalCell)
     settings = model.config.solver
     solver = build_solver(settings)
@@ -76,6 +85,11 @@ def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple
     with torch.no_grad():
         start, context = torch.zeros_like(injected), (injected.detach(),)
         solution = solve(bounds, start, solver, context=context, compiled=settings.compiled, **limits)
+    if not bool(solution.converged.all()):  # an unfinished iteration bounds nothing
+        raise SolverError(
+            f"the interval bounds were not found ({solution.describe_failures()}): raise model.solver.max_evaluations, or "
+            "model.solver.tolerance where it is near rounding"
+        )
     z = solution.z
     if torch.is_grad_enabled():
         z = attach_gradient(

@@ -32,6 +32,18 @@ CELLS: dict[CellName, type[SolvedCell | ConstantCell]] = {
 }
 
 
+def is_as_made(cell: object) -> bool:
+    """Return whether ``cell`` is one of this library's, unaltered: proofs from the weights hold of no other.
+
+    A subclass, a method that was replaced on the object, or a hook may compute something else.
+    """
+    if type(cell) not in CELLS.values():
+        return False
+    assert isinstance(cell, nn.Module)
+    replaced = {"forward", "fold", "affine", "bounds"} & vars(cell).keys()
+    return not (replaced or cell._forward_hooks or cell._forward_pre_hooks)
+
+
 class EquilibriumModel(Protocol):
     """What an audit asks of a model, ours or anyone's; states may have any shape (B, *)."""
 

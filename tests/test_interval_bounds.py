@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.certificates.linf_margins import contraction_bound, linf_margins
+from analysis.certify import certify_model
 from stabdeq.attacks import PGD
 from stabdeq.config import ArchitectureConfig, ModelConfig, SolverConfig
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, SolverError
 from stabdeq.interval_bounds import backbone_layers, equilibrium_bounds, worst_logits
 from stabdeq.interval_cell import IntervalCell
 from stabdeq.kinds import model_config
@@ -251,6 +252,41 @@ def test_a_cell_that_does_not_contract_proves_nothing(monkeypatch: pytest.Monkey
         assert (linf_margins(network, images(), labels(), 0.01) == -torch.inf).all()
         cell_of(network).matrix.fill_(torch.nan)
         assert (linf_margins(network, images(), labels(), 0.01) == -torch.inf).all()
+
+
+def test_a_cell_that_was_tampered_with_is_refused() -> None:
+    network = model().eval()
+    cell_of(network).forward = lambda z, h: torch.relu(-3 * h)  # pyrefly: ignore
+    derived = model().eval()
+    derived.cell = type("Derived", (IntervalCell,), {"forward": lambda self, z, h: torch.relu(-3 * h)})(DIM).double()
+    hooked = model().eval()
+    hooked.cell.register_forward_hook(lambda cell, given, z: -z)
+    for changed in (network, derived, hooked):
+        for bounds in (worst_logits, linf_margins):
+            with pytest.raises(ConfigError, match="need the cell interval"):
+                bounds(changed, images(), labels(), 0.01)
+
+
+def test_an_unfinished_iteration_bounds_nothing() -> None:
+    network = model(solver=SolverConfig(tolerance=1e-13, max_evaluations=2))
+    with pytest.raises(SolverError, match="raise .*max_evaluations"):
+        worst_logits(network, images(), labels(), 0.1)
+
+
+def test_certify_takes_only_cells_as_they_were_made() -> None:
+    network = model().eval()
+    network.cell.register_forward_hook(lambda cell, given, z: -z)
+    with pytest.raises(ConfigError, match="a replaced method or a hook"):
+        certify_model(network, images(), labels())
+
+
+def test_proofs_are_in_float64_alone() -> None:
+    network, x = model().eval(), images().float()
+    with torch.no_grad():
+        # In float32 an eps of 1e-9 is lost beside a pixel.
+        assert torch.equal(linf_margins(network, x, labels(), 1e-9), linf_margins(network, x.double(), labels(), 1e-9))
+        with pytest.raises(ConfigError, match="float64"):
+            linf_margins(network.float(), x, labels(), 1e-9)
 
 
 def test_a_box_that_is_not_mapped_into_itself_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from analysis.certificates.intervals import ROUNDOFF, Interval
 from stabdeq.attacks.ball import check_eps
+from stabdeq.errors import ConfigError
 from stabdeq.interval_bounds import backbone_layers, require_interval_bounds
 from stabdeq.interval_cell import IntervalCell
 from stabdeq.model import StabilisedDEQ
@@ -25,10 +26,13 @@ def linf_margins(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: floa
     """Return lower bounds (N,) of the least logit y - logit j, j != y, over all images within ``eps`` of ``images``.
 
     ``images`` (N, C, H, W) and eps are in pixels of [0, 1], ``labels`` y (N,); -inf where nothing is proved. ``model`` is in
-    float64. Raises ConfigError where a part of it has no interval bounds, or eps is no such radius.
+    float64. Raises ConfigError where it is not, where a part of it has no interval bounds, or eps is no such radius.
     """
     require_interval_bounds(model)
     check_eps(eps)
+    if any(tensor.dtype != torch.float64 for tensor in model.state_dict().values()):
+        raise ConfigError("proofs are in float64, and the model is not: convert it with model.double()")
+    images = images.double()  # in float32, eps could be lost
     parts = zip(images.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True)
     return torch.cat([_margins(model, *part, eps) for part in parts])
 

@@ -1,7 +1,7 @@
 """Is there an equilibrium, is it the only one, and does the stabilised field keep it?"""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
 from analysis.certificates.linf_margins import contraction_bound
@@ -10,6 +10,7 @@ from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from stabdeq.certified_cell import CertifiedCell
 from stabdeq.interval_cell import IntervalCell
+from stabdeq.model import is_as_made
 from stabdeq.monotone_cell import MonotoneCell
 from stabdeq.solvers import Status, norm, relative_residual
 
@@ -183,10 +184,10 @@ def _unique(subject: Subject, restarts: _Restarts) -> Finding:
 def _proved_contraction(subject: Subject) -> tuple[float, str]:
     """Return a proved Lipschitz constant of a cell that is certified by construction, infinite of others, and in which norm."""
     cell = subject.model.cell
-    if isinstance(cell, nn.Module) and "forward" not in vars(cell):
-        if type(cell) is IntervalCell:
+    if is_as_made(cell):
+        if isinstance(cell, IntervalCell):
             return contraction_bound(cell), "maximum"
-        if type(cell) is CertifiedCell or type(cell) is MonotoneCell:
+        if isinstance(cell, CertifiedCell | MonotoneCell):
             return spectral_norm_bound(Enclosure.exact(cell.fold().transition)), "Euclidean"
     return float("inf"), "Euclidean"
 
