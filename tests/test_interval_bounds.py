@@ -269,7 +269,7 @@ def test_a_cell_that_was_tampered_with_is_refused() -> None:
 
 def test_an_unfinished_iteration_bounds_nothing() -> None:
     network = model(solver=SolverConfig(tolerance=1e-13, max_evaluations=2))
-    with pytest.raises(SolverError, match="raise .*max_evaluations"):
+    with pytest.raises(SolverError, match=r"raise .*max_evaluations"):
         worst_logits(network, images(), labels(), 0.1)
 
 
