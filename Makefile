@@ -26,8 +26,9 @@ demo: $(VENV)/.installed
 	$(BIN)/stabdeq audit runs/demo/checkpoint.safetensors
 	@echo "metrics of every epoch: runs/demo/metrics.jsonl"
 
+# Each worker has one thread: the tests' tensors are small, and threads that wait for one another cost more than they bring.
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
