@@ -12,14 +12,9 @@ SHELLS = 32
 
 
 def directions(count: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Return unit vectors (count, dim), uniform on the sphere to seven digits.
-
-    Normal numbers of float32, which PyTorch draws five times as fast, say where to look; the length is 1 in float64.
-    """
-    normal = torch.randn(count, dim, generator=generator, device=generator.device).double()
-    length = normal.norm(dim=1, keepdim=True)
-    # In one dimension a normal number is exactly 0 once in millions, and 0 has no direction.
-    return torch.where(length > 0, normal / length, torch.eye(1, dim, dtype=torch.float64, device=normal.device))
+    """Return unit vectors (count, dim), uniform on the sphere."""
+    normal = torch.randn(count, dim, generator=generator, device=generator.device, dtype=torch.float64)
+    return normal / normal.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def in_ball(count: int, centre: Tensor, radius: float, generator: torch.Generator) -> Tensor:
