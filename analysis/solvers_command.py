@@ -273,7 +273,7 @@ def _failures(summary: dict[str, Any]) -> list[str]:
 
 
 def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> None:
-    from analysis.figures import plot_comparison
+    from analysis.figures.convergence import plot_comparison
     from analysis.report import encoded, replace_file, strict_json
 
     files = {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import analysis
 from analysis import drawing, solver_comparison
 from analysis.audit import prepare
-from analysis.figures import plot_comparison
+from analysis.figures.convergence import plot_comparison
 from analysis.solver_comparison import compare_solvers, probe_cell, summarise
 from analysis.solvers_command import print_comparison
 from analysis.subject import Subject

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from analysis.evidence.constants import constants_of
 from analysis.evidence.falsifier import gradients, hessians
 from analysis.evidence.regions import Pairs, Region
 from analysis.evidence.sampling import directions
-from analysis.tracing import TraceError, trace
 from stabdeq.claims import Violation
 
 # How far out along each direction, as parts of the radius.
@@ -32,21 +32,11 @@ def landmarks(violation: Callable[[Tensor], Violation], region: Region, generato
 
 
 def _constants(violation: Callable[[Tensor], Violation], region: Region) -> list[Tensor]:
-    """Return the tensors that ``violation`` reads besides its states; none where it cannot be traced."""
+    """Return the finite constants that ``violation`` reads."""
     states = region.sample(3, torch.Generator(device=region.centre.device).manual_seed(0))
     with torch.no_grad():
-        # What it computes once and keeps is no part of the trace.
-        violation(states)
-        try:
-            graph = trace(lambda traced: violation(traced).relative, states)
-        except TraceError:
-            return []
-    found = [getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr"]
-    floating = [
-        constant.detach().double()
-        for constant in found
-        if isinstance(constant, Tensor) and constant.is_floating_point()
-    ]
+        found = constants_of(lambda batch: violation(batch).relative, states)
+    floating = [constant.detach().double() for constant in found if constant.is_floating_point()]
     return [constant for constant in floating if bool(constant.isfinite().all())]
 
 

@@ -1,0 +1,75 @@
+"""How V falls along trajectories, and where the unprojected field breaks its bound."""
+
+import math
+from typing import Any
+
+from analysis import drawing
+from analysis.drawing import DASHES, SERIES, Drawing
+from analysis.figures.series import finite, require
+from analysis.reading import mapping, numbers, quantity
+
+
+def flow(title: str, series: dict[str, Any]) -> Drawing:
+    """Draw V along trajectories against the bound exp(-alpha t), on a log axis."""
+    curves = mapping(series.get("flow"))
+    times = numbers(curves.get("times"))
+    median, maximum, bound = (drawing.padded(curves.get(key), len(times)) for key in ("median", "maximum", "bound"))
+    require(finite(times) and finite(median + maximum))
+    figure, axes = drawing.new_axes("time t", "V(z(t)) / V(z(0))")
+    axes.plot(times, drawing.positive(bound), color=SERIES[1], linestyle=DASHES[1], label="bound exp(−αt)")
+    axes.plot(times, drawing.positive(maximum), color=SERIES[0], label="largest")
+    axes.plot(times, drawing.positive(median), color=SERIES[2], linestyle=DASHES[2], label="median")
+    drawing.log_scale(axes)
+    figure.legend(loc="outside upper left", frameon=False, ncols=3)
+    above = sum(value > limit * (1 + 1e-9) for value, limit in zip(maximum, bound, strict=True))
+    alternative = (
+        f"Line chart on a log scale: the largest value of all trajectories ends at "
+        f"{quantity(drawing.last(maximum))}, the bound at {quantity(drawing.last(bound))}; "
+        f"the largest value lies above the bound at {above} of {len(times)} times."
+    )
+    return Drawing(
+        name="flow",
+        title=title,
+        caption="The claim: every trajectory stays on or below the bound, and so approaches the equilibrium "
+        "at the promised rate or faster.",
+        alternative=alternative,
+        svg=drawing.inline_svg(figure, "flow", alternative),
+        table=drawing.table(
+            ["time", "median", "largest", "bound"],
+            [list(row) for row in zip(times, median, maximum, bound, strict=True)],
+        ),
+    )
+
+
+def raw_field(title: str, series: dict[str, Any]) -> Drawing:
+    """Draw the share of states at which the unprojected field violates the decay, by distance."""
+    curves = mapping(series.get("raw"))
+    rates = numbers(curves.get("violation_rate"))
+    radii, upper = (drawing.padded(curves.get(key), len(rates)) for key in ("radii", "upper"))
+    require(finite(rates) and finite(radii))
+    figure, axes = drawing.new_axes("distance from the centre", "share of states")
+    reach = [max(high - rate, 0.0) if math.isfinite(high) else 0.0 for rate, high in zip(rates, upper, strict=True)]
+    style = {"marker": "o", "markersize": 6, "capsize": 5, "linewidth": 1.2, "elinewidth": 1.6}
+    axes.errorbar(radii, rates, yerr=[[0.0] * len(rates), reach], color=SERIES[0], **style)
+    if min(radii) > 0 and max(radii) > 20 * min(radii):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: drawing.power_of_ten(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.tick_params(which="both", length=0)
+    highest = max(finite(rates + upper))
+    axes.set_ylim(-0.03 * highest - 1e-9, min(1.15 * highest + 1e-6, 1.05))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if value >= 0 else "")
+    pairs = [f"{quantity(rate)} at {quantity(radius)}" for radius, rate in zip(radii, rates, strict=True)]
+    alternative = f"Share of violating states by distance: {'; '.join(pairs[:20])}."
+    return Drawing(
+        name="raw-field",
+        title=title,
+        caption="How often the field breaks the decay bound before it is projected. Points: share of the "
+        "sampled states; bars reach the 95 % upper bound.",
+        alternative=alternative,
+        svg=drawing.inline_svg(figure, "raw-field", alternative),
+        table=drawing.table(
+            ["distance", "share", "95 % upper bound"],
+            [list(row) for row in zip(radii, rates, upper, strict=True)],
+        ),
+    )
