@@ -29,6 +29,11 @@ class _Reading(TorchDispatchMode):
         # As long as they live, no other tensor gets their memory or their identity.
         self.results: dict[int, Tensor] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping it would import torch._dynamo, two seconds or more; nothing is compiled here.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in _tensors([*args, *(kwargs or {}).values()]):
             is_new = not any(tensor is constant for constant in self.constants)
