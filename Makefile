@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs results bench clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -37,6 +37,19 @@ lint: $(VENV)/.tested
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules stabdeq analysis train
 
+# The documentation, into docs/_build/html. Nothing is fetched, in building it or in reading it; a warning fails.
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group docs
+	touch $@
+
+docs: $(VENV)/.documented
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "the documentation: docs/_build/html/index.html"
+
+# The tables of docs/results.md, from what was measured.
+results: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.results_page
+
 # Our solvers against TorchDEQ and SciPy, a quarter of an hour; `make bench DATA=DIR` takes MNIST from there as well.
 # One thread: where a second one has to wait for other work on the machine, it is the scheduler that is measured.
 $(VENV)/.benched: $(VENV)/.installed
@@ -56,4 +69,4 @@ bench: $(VENV)/.benched $(BENCH_DIGITS) $(BENCH_MNIST)
 	OMP_NUM_THREADS=1 KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks --digits $(BENCH_DIGITS) $(if $(DATA),--mnist $(BENCH_MNIST) --data-dir $(DATA))
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs docs/_build docs/auto_gallery

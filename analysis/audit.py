@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.findings import CheckResult, Finding, Verdict, exit_code
+from analysis.reading import images_named
 from analysis.structure import is_structured
 from analysis.subject import Subject, solve_accurately
 from stabdeq.checkpoint import library_versions
@@ -70,6 +71,8 @@ def audit_model(
         "measurements": [],
         "skipped": [],
         "series": {},
+        # What "stabdeq replay" needs: which images were drawn, in which order, and those that witnesses name.
+        "sample": {"seed": seed, "images": subject.indices.tolist()},
     }
     findings = []
     for name in (check for check in CHECKS + ON_REQUEST if check in checks):
@@ -84,6 +87,7 @@ def audit_model(
         report["measurements"] += [asdict(measurement) for measurement in result.measurements]
         report["series"][name] = result.series
     report["findings"] = [asdict(finding) for finding in findings]
+    report["images"] = _images_in_witnesses(subject, findings)
     report["exit_code"] = exit_code(findings)
     return report
 
@@ -124,6 +128,24 @@ def environment() -> dict[str, str]:
     return library_versions() | {
         "platform": f"{platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def levels(image: Tensor) -> list[list[list[int]]]:
+    """Return ``image`` (C, H, W), in [0, 1], as whole levels of 0 to 255."""
+    return (255 * image).round().long().tolist()
+
+
+def _images_in_witnesses(subject: Subject, findings: list[Finding]) -> dict[str, Any]:
+    """Return the label and the pixels of each image that a witness names, by its place in the test split."""
+    positions = {place: position for position, place in enumerate(subject.indices.tolist())}
+    named = {place for finding in findings for place in images_named(finding.witness)}
+    return {
+        str(place): {
+            "label": int(subject.labels[positions[place]]),
+            "pixels": levels(subject.images[positions[place]]),
+        }
+        for place in sorted(named)
     }
 
 

@@ -101,11 +101,16 @@ def page_style(colours: Mapping[str, str] | None = None) -> Iterator[None]:
         yield
 
 
-def new_axes(xlabel: str, ylabel: str, *, size: tuple[float, float] = (5.6, 3.9)) -> "tuple[Figure, Axes]":
-    """Return a new figure of ``size`` inches and its axes: small, so that text reads on a telephone."""
+def new_figure(size: tuple[float, float]) -> "Figure":
+    """Return a new figure of ``size`` inches that lets the page's background through."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained", facecolor="none")
+    return Figure(figsize=size, layout="constrained", facecolor="none")
+
+
+def new_axes(xlabel: str, ylabel: str, *, size: tuple[float, float] = (5.6, 3.9)) -> "tuple[Figure, Axes]":
+    """Return a new figure of ``size`` inches and its axes: small, so that text reads on a telephone."""
+    figure = new_figure(size)
     axes = figure.add_subplot()
     axes.set_facecolor("none")
     axes.set(xlabel=xlabel, ylabel=ylabel)

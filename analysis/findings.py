@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How a claim ends."""
+    """How a claim ends: ``PROVED``, ``SUPPORTED`` (searched, nothing found), ``REFUTED`` (by a witness) or ``INCONCLUSIVE``."""
 
     PROVED = "PROVED"
     SUPPORTED = "SUPPORTED"

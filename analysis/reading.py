@@ -3,9 +3,13 @@
 What a checkpoint says of itself is untrusted text: it reaches a page or a terminal through :func:`printable`.
 """
 
+import json
 import math
 import unicodedata
+from pathlib import Path
 from typing import Any
+
+from stabdeq.errors import StabdeqError
 
 SCHEMA = 1
 EXPECTED_KEYS = (
@@ -24,6 +28,26 @@ GAP = "—"
 VERDICT_ORDER = ("REFUTED", "INCONCLUSIVE", "UNKNOWN", "SUPPORTED", "PROVED")
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+class ReportError(StabdeqError):
+    """A report.json is missing, truncated, or no report."""
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return the report in the file ``path``, unjudged; raises ReportError where it is no JSON object."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}: give the report.json that 'stabdeq audit' wrote") from None
+    except UnicodeDecodeError:
+        raise ReportError(f"{path}: not text: give the report.json that 'stabdeq audit' wrote") from None
+    except (ValueError, RecursionError) as error:
+        reason = f"the JSON is truncated or broken ({error})"
+        raise ReportError(f"{path}: {reason}: copy the file again, or audit again") from None
+    if not isinstance(report, dict):
+        raise ReportError(f"{path}: a report is a JSON object, this is {type(report).__name__}: give a report.json")
+    return report
 
 
 def mapping(value: Any) -> dict[Any, Any]:
@@ -113,6 +137,33 @@ def verdict(finding: dict[Any, Any]) -> str:
     """Return the finding's verdict, "UNKNOWN" where it is none of the four."""
     word = str(finding.get("verdict"))
     return word if word in VERDICT_ORDER else "UNKNOWN"
+
+
+def finding_ids(report: dict[str, Any]) -> list[str]:
+    """Return the name of each finding as "check.name", with "#2" and so on where it would stand for several.
+
+    >>> finding_ids({"findings": [{"check": "decay", "name": "flow"}, {"check": "decay", "name": "flow"}]})
+    ['decay.flow', 'decay.flow#2']
+    """
+    seen: dict[str, int] = {}  # each id, and the number that was last put behind it
+    for finding in mappings(report.get("findings")):
+        name = unique = f"{printable(finding.get('check'))}.{printable(finding.get('name'))}"
+        while unique in seen:
+            seen[name] += 1
+            unique = f"{name}#{seen[name]}"
+        seen[unique] = 1
+    return list(seen)
+
+
+def images_named(witness: Any) -> list[int]:
+    """Return the places in the test split of the images that a witness names.
+
+    >>> images_named({"image": 3, "images": [5, 3, "x"], "other_image": 7})
+    [3, 5, 7]
+    """
+    fields = mapping(witness)
+    places = [fields.get("image"), *sequence(fields.get("images")), fields.get("other_image")]
+    return list(dict.fromkeys(place for place in places if type(place) is int and place >= 0))
 
 
 def findings_worst_first(report: dict[str, Any]) -> list[dict[Any, Any]]:

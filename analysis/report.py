@@ -3,15 +3,19 @@
 import json
 import math
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis import figures
 from analysis.drawing import Drawing
+from analysis.figures.witness import pictures
+from analysis.plain_words import in_plain_words
 from analysis.reading import (
     GAP,
-    findings_worst_first,
+    VERDICT_ORDER,
+    finding_ids,
     gaps,
     mapping,
     mappings,
@@ -23,6 +27,9 @@ from analysis.reading import (
     verdict,
     verdict_counts,
 )
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # What each check asks, for a reader who knows no Lyapunov theory.
 QUESTIONS = {
@@ -83,6 +90,30 @@ def render_html(report: dict[str, Any]) -> str:
 
     ``report`` may be foreign: every text in it is escaped, what is missing is said, and nothing in it raises.
     """
+    deciding, sentence = outcome(report)
+    cards = _cards(report)
+    page = (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            title=title_of(report),
+            deciding=deciding,
+            sentence=sentence,
+            exit_code=printable(report.get("exit_code", GAP)),
+            counts=verdict_counts(report),
+            meanings=MEANINGS,
+            findings=sorted(cards, key=lambda card: VERDICT_ORDER.index(card["verdict"])),
+            sections=_sections(report, cards),
+            facts=_facts(report),
+            config=_pairs(mapping(report.get("checkpoint")).get("model")),
+            gaps=gaps(report),
+        )
+    )
+    return page + "\n"
+
+
+def templates() -> "Environment":
+    """Return the templates of pages: each text is escaped and printable, each missing name an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -95,21 +126,7 @@ def render_html(report: dict[str, Any]) -> str:
     )
     environment.filters["quantity"] = quantity
     environment.filters["cell"] = _cell
-    deciding, sentence = outcome(report)
-    page = environment.get_template("report.html.j2").render(
-        title=_title(report),
-        deciding=deciding,
-        sentence=sentence,
-        exit_code=printable(report.get("exit_code", GAP)),
-        counts=verdict_counts(report),
-        meanings=MEANINGS,
-        findings=[_finding(item) for item in findings_worst_first(report)],
-        sections=_sections(report),
-        facts=_facts(report),
-        config=_pairs(mapping(report.get("checkpoint")).get("model")),
-        gaps=gaps(report),
-    )
-    return page + "\n"
+    return environment
 
 
 def strict_json(value: Any) -> str:
@@ -145,8 +162,8 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _sections(report: dict[str, Any]) -> list[Section]:
-    findings, measurements, skipped = (mappings(report.get(key)) for key in ("findings", "measurements", "skipped"))
+def _sections(report: dict[str, Any], findings: list[dict[str, Any]]) -> list[Section]:
+    measurements, skipped = (mappings(report.get(key)) for key in ("measurements", "skipped"))
     series = mapping(report.get("series"))
     named = [printable(item.get("check")) for item in [*findings, *measurements, *skipped]] + list(
         map(printable, series)
@@ -167,12 +184,33 @@ def _section(check: str, findings: list, measurements: list, skipped: list, seri
     return Section(
         check=check or "unnamed",
         question=QUESTIONS.get(check, ""),
-        findings=[_finding(item) for item in own(findings)],
+        findings=own(findings),
         measurements=own(measurements),
         skipped=reasons,
         drawings=drawings,
         missing=[] if reasons else missing,
     )
+
+
+def _cards(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every finding as the page shows it, in the report's order: with its pictures, and how to replay it."""
+    cards = []
+    for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True):
+        drawn, missing = pictures(report, item)
+        cards.append(
+            _finding(item) | {"pictures": drawn, "missing": missing, "replay": _replay_line(report, item, name)}
+        )
+    return cards
+
+
+def _replay_line(report: dict[str, Any], item: dict[Any, Any], name: str) -> str:
+    """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
+    checkpoint = mapping(report.get("checkpoint"))
+    if verdict(item) != "REFUTED" or not checkpoint.get("path"):
+        return ""
+    data = mapping(checkpoint.get("data"))
+    is_embedded = data.get("name") == "digits" and not data.get("robust")
+    return f"stabdeq replay report.json --finding {shlex.quote(name)}{'' if is_embedded else ' --data-dir DIR'}"
 
 
 def _finding(item: dict[Any, Any]) -> dict[str, Any]:
@@ -190,7 +228,11 @@ def _finding(item: dict[Any, Any]) -> dict[str, Any]:
         "seconds",
     )
     witness = [(printable(key), *_abbreviated(value)) for key, value in mapping(item.get("witness")).items()]
-    return {key: item.get(key) for key in keys} | {"verdict": verdict(item), "witness": witness}
+    return {key: item.get(key) for key in keys} | {
+        "verdict": verdict(item),
+        "plain": in_plain_words(item),
+        "witness": witness,
+    }
 
 
 def _abbreviated(value: Any) -> tuple[str, str]:
@@ -230,7 +272,8 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else printable(value)
 
 
-def _title(report: dict[str, Any]) -> str:
+def title_of(report: dict[str, Any]) -> str:
+    """Return which kind of model on which data set the report is about."""
     checkpoint = mapping(report.get("checkpoint"))
     kind = printable(checkpoint.get("kind")) or "unnamed model"
     data = printable(mapping(checkpoint.get("data")).get("name"))

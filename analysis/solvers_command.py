@@ -132,10 +132,11 @@ def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) 
 def _progress() -> "Iterator[Callable[[str, int, int], None]]":
     """Yield what shows a step on stderr, where that is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), what)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("equilibria", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

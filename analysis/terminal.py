@@ -64,13 +64,13 @@ def _print_all(report: dict[str, Any], console: "Console") -> None:
     if findings_worst_first(report):
         console.print(_verdict_table(report, console))
     if mappings(report.get("measurements")):
-        console.print(_heading("Measured, not judged"))
+        console.print(heading("Measured, not judged"))
         console.print(_measurement_table(report))
     skipped = [f"{_text(item, 'check')}: {_text(item, 'reason')}" for item in mappings(report.get("skipped"))]
     for title, lines in (("Skipped", skipped), ("Gaps in the report", gaps(report))):
         if lines:
-            console.print(_heading(title))
-            console.print(_list(lines))
+            console.print(heading(title))
+            console.print(listed(lines))
     console.print(_closing_line(report, console), highlight=False)
 
 
@@ -100,7 +100,7 @@ def _verdict_table(report: dict[str, Any], console: "Console") -> "Table":
         style = "" if is_wide or word in _MUST_EXPLAIN else "dim"
         claim, evidence = Text(_text(finding, "claim")), Text(_evidence(finding), style=style)
         cells = [claim, evidence] if is_wide else [Group(claim, Padding(evidence, (0, 0, 0, 2)))]
-        table.add_row(_badge(word, console), Text(_text(finding, "check")), *cells)
+        table.add_row(badge(word, console), Text(_text(finding, "check")), *cells)
     return table
 
 
@@ -126,24 +126,31 @@ def _evidence(finding: dict[Any, Any]) -> str:
     return first + "." if len(first) <= _SHORT_EVIDENCE else first[:_SHORT_EVIDENCE].rsplit(" ", 1)[0] + " …"
 
 
-def _badge(word: str, console: "Console") -> "Text":
+def symbol(word: str, console: "Console") -> str:
+    """Return the symbol of a verdict, in ASCII where the console speaks no more."""
+    return (SYMBOLS if _speaks_unicode(console) else ASCII_SYMBOLS)[word]
+
+
+def badge(word: str, console: "Console") -> "Text":
+    """Return a verdict's symbol and word in its style."""
     from rich.text import Text
 
-    symbols = SYMBOLS if _speaks_unicode(console) else ASCII_SYMBOLS
-    return Text(f"{symbols[word]} {word}", style=STYLES[word])
+    return Text(f"{symbol(word, console)} {word}", style=STYLES[word])
 
 
 def _speaks_unicode(console: "Console") -> bool:
     return console.encoding.lower().startswith("utf")
 
 
-def _heading(title: str) -> "Text":
+def heading(title: str) -> "Text":
+    """Return the bold line above a table or a list."""
     from rich.text import Text
 
     return Text(f"\n{title}", style="bold")
 
 
-def _list(lines: list[str]) -> "Table":
+def listed(lines: list[str]) -> "Table":
+    """Return ``lines``, made printable, as a list with hanging dashes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -157,7 +164,7 @@ def _closing_line(report: dict[str, Any], console: "Console") -> "Text":
     from rich.text import Text
 
     counts = [(word, count) for word, count in verdict_counts(report).items()]
-    parts = [Text(f"{count} ").append(_badge(word, console)) for word, count in counts]
+    parts = [Text(f"{count} ").append(badge(word, console)) for word, count in counts]
     return Text("\n").append(Text("   ").join(parts)).append(f"\n{outcome(report)[1]}", style="bold")
 
 

@@ -8,8 +8,8 @@ Record = dict[str, Any]
 
 SOLVES = ("forward", "forward and backward")
 GOALS = {"anderson": {"compiled": 5.0, "eager": 2.5}, "broyden": {"compiled": 8.0, "eager": 4.0}}
-TRAINING_GOAL = 2.0
-ATTACK_GOAL = 1.0
+MODES = ("compiled", "eager")
+OTHER_GOALS = {"training step": 2.0, "PGD": 1.0}
 HEAD = (
     *("problem", "batch", "solver", "tolerance", "what", "TorchDEQ ms", "eager", "compiled", "SciPy / compiled"),
     *("calls: ours", "theirs", "notes"),
@@ -19,9 +19,8 @@ HEAD = (
 def markdown(results: Record) -> str:
     """Return the whole results as Markdown."""
     records = results["records"]
-    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     parts = [
-        f"Measured {results['date']} on {machine}, by `{results['command']}`. Ratios are the rival's time over ours, "
+        f"Measured {results['date']} on {_machine(results)}, by `{results['command']}`. Ratios are the rival's time over ours, "
         "at the same true residual: median (quartiles) of alternating runs. Above 1, ours is faster.",
         table(HEAD, map(row, _races(records))),
         *_extras(records),
@@ -86,6 +85,88 @@ def notes(record: Record) -> str:
     return "; ".join(said)
 
 
+def ratio_table(results: Record) -> Record:
+    """Return the ratios of TorchDEQ's time to ours, cell by cell, for the results page."""
+    races = _races(results["records"])
+    rows = []
+    for shown, batch, batches, problems in (
+        *(("digits, MNIST (n = 64)", str(size), (size,), ("digits", "mnist")) for size in (1, 128, 1024, 8192)),
+        ("convolution, 64 x 16 x 16", "1, 16", (1, 16), ("convolution",)),
+        ("linear, spectral radius 0.99", "128", (128,), ("linear, radius 0.99",)),
+    ):
+        chosen = [record for record in races if record["problem"] in problems and record["batch"] in batches]
+        chosen = [record for record in chosen if record["direction"] in SOLVES]
+        rows += [_ratio_row(shown, batch, tolerance, chosen) for tolerance in ("1e-3", "1e-5")]
+    rows.append(_ratio_row("training step", "128", "1e-3", [r for r in races if r["direction"] == "training step"]))
+    columns = ["cell", "batch", "tolerance", "Anderson, compiled", "eager", "Broyden, compiled", "eager"]
+    note = "Median (lowest to highest); above 1, ours is faster."
+    return _published(results, "TorchDEQ's time over ours", columns, rows, note)
+
+
+def _ratio_row(cell: str, batch: str, tolerance: str, records: list[Record]) -> list[str]:
+    row = [cell, batch, tolerance]
+    for solver in GOALS:
+        chosen = [r for r in records if r["solver"] == solver and r["tolerance"] == float(tolerance)]
+        unreached = any("TorchDEQ" in r["contestants"] and not r["contestants"]["TorchDEQ"] for r in chosen)
+        row += [_range(_medians(chosen, mode)) or "not reached" * unreached for mode in MODES]
+    return row
+
+
+def _range(ratio: list[float]) -> str:
+    """Return the median with the lowest and the highest, in bold where ours is slower."""
+    if not ratio:
+        return ""
+    middle, low, high = (
+        f"{value:.1f}" if value < 9.95 else f"{value:.0f}" for value in (median(ratio), min(ratio), max(ratio))
+    )
+    return f"{f'**{middle}**' if median(ratio) < 1 else middle} ({low} to {high})"
+
+
+def goal_table(results: Record) -> Record:
+    """Return the medians over all cases beside what was aimed at, for the results page."""
+    races = _races(results["records"])
+    rows = []
+    for solver, goals in GOALS.items():
+        chosen = [record for record in races if record["solver"] == solver and record["direction"] in SOLVES]
+        count = len(_medians(chosen, "compiled"))
+        rows.append([f"{solver.capitalize()}, median of {count}", *_beside_goals(chosen, goals)])
+    for what, goal in OTHER_GOALS.items():
+        chosen = [record for record in races if record["direction"] == what]
+        if chosen:
+            rows.append([what, *_beside_goals(chosen, dict.fromkeys(MODES, goal))])
+    slowest = ["slowest case"]
+    for mode in MODES:
+        ratio = _medians(races, mode)
+        below = sum(value < 1 for value in ratio)
+        slowest += [f"{min(ratio):.2f}; below 1 in {below} of {len(ratio)}", f"1, {'missed' if below else 'reached'}"]
+    columns = ["over all cases", "ours compiled", "goal", "ours eager", "goal"]
+    return _published(results, "The same ratios against the goals", columns, [*rows, slowest], "")
+
+
+def _beside_goals(records: list[Record], goals: dict[str, float]) -> list[str]:
+    cells = []
+    for mode in MODES:
+        found = median(_medians(records, mode))
+        cells += [f"{found:.2f}", f"{goals[mode]:g}, {'reached' if found >= goals[mode] else 'missed'}"]
+    return cells
+
+
+def _published(results: Record, title: str, columns: list[str], rows: list[list[str]], note: str) -> Record:
+    return {
+        "title": title,
+        "date": results["date"],
+        "machine": _machine(results),
+        "commands": [results["command"]],
+        "columns": columns,
+        "rows": rows,
+        "note": note,
+    }
+
+
+def _machine(results: Record) -> str:
+    return ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+
+
 def summary(records: list[Record]) -> list[str]:
     """Return the lines that compare the ratios with the goals."""
     races = _races(records)
@@ -93,10 +174,10 @@ def summary(records: list[Record]) -> list[str]:
     for solver, goals in GOALS.items():
         solves = [record for record in races if record["solver"] == solver and record["direction"] in SOLVES]
         lines += [_against_goal(f"{solver}, {mode}", _medians(solves, mode), goal) for mode, goal in goals.items()]
-    for what, goal in (("training step", TRAINING_GOAL), ("PGD", ATTACK_GOAL)):
+    for what, goal in OTHER_GOALS.items():
         chosen = [record for record in races if record["direction"] == what]
-        lines += [_against_goal(f"{what}, {mode}", _medians(chosen, mode), goal) for mode in ("compiled", "eager")]
-    for mode in ("compiled", "eager"):
+        lines += [_against_goal(f"{what}, {mode}", _medians(chosen, mode), goal) for mode in MODES]
+    for mode in MODES:
         ratio = _medians(races, mode)
         if ratio:
             lines.append(

@@ -15,6 +15,9 @@ from stabdeq.errors import ImportShadowedError, StabdeqError
 COMMANDS = (
     ("train", "train.command:train", "Train a model from a recipe."),
     ("audit", "analysis.audit_command:audit", "Judge the claims of a checkpoint, with evidence."),
+    ("replay", "analysis.replay_command:replay", "Evaluate the witnesses of a report's refuted claims anew."),
+    ("report", "analysis.report_command:report", "Draw report.html again from a report.json."),
+    ("compare", "analysis.compare_command:compare", "Put the reports of several audits side by side."),
     (
         "certify",
         "analysis.certify_command:certify",

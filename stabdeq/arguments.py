@@ -32,6 +32,8 @@ def require_writable(option: str, path: Path | None, checkpoint: Path) -> None:
         raise ConfigError(f"{option} {path} is the checkpoint itself: name another file")
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a directory: name a file in it")
+    if path.exists() and not path.is_file():  # /dev/stdout: a whole file is put in its place
+        raise ConfigError(f"{option} {path} is a device or a pipe: name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{option} {path}: there is no directory {path.parent}: make it first")
     if not os.access(path.parent, os.W_OK):

@@ -210,6 +210,17 @@ def test_a_wrong_foreign_v_is_refuted(value: Callable[[Tensor], Tensor], check: 
     assert findings(audit_model(model, *images(), checks=[check]))[f"{check}.{name}"]["verdict"] == "REFUTED"
 
 
+def test_a_v_that_vanishes_at_its_centre_and_is_nan_around_it_is_not_refuted() -> None:
+    class Broken(Quadratic):
+        def __call__(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = super().__call__(offset)
+            return torch.where(value > 0.1, torch.nan, value), gradient
+
+    model = ForeignModel(lambda z, h: 0.5 * z + h, (2,), Broken("equilibrium"))
+    zero = findings(audit_model(model, *images(), checks=["positivity"]))["positivity.zero"]
+    assert zero["verdict"] == "INCONCLUSIVE"
+
+
 def test_a_lyapunov_function_of_a_subclass_is_not_proved_by_structure() -> None:
     class Altered(InputConvexLyapunov):
         def forward(self, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,6 +310,19 @@ def test_the_command_writes_both_reports_and_exits_with_the_verdict(
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="name another folder"):
         audit(path, out=tmp_path / "file" / "below")
+
+
+def test_the_report_holds_the_images_that_witnesses_name_and_no_others() -> None:
+    x, labels = images()
+    places = torch.arange(100, 100 + len(x))
+    report = audit_model(our_model("lyadeq"), x, labels, indices=places, checks=["equilibrium"], seed=3)
+    assert report["sample"] == {"seed": 3, "images": places.tolist()}
+    place = findings(report)["equilibrium.preserved"]["witness"]["image"]
+    assert list(report["images"]) == [str(place)]
+    held = report["images"][str(place)]
+    assert held["label"] == int(labels[place - 100])
+    assert (torch.tensor(held["pixels"]) / 255 - x[place - 100]).abs().max() <= 0.5 / 255
+    assert audit_model(our_model("deq"), x, labels, checks=["equilibrium"])["images"] == {}
 
 
 def test_the_audit_is_reproducible() -> None:

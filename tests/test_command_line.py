@@ -491,3 +491,16 @@ def test_the_model_that_load_gives_is_the_one_that_was_trained() -> None:
         accuracy = float((model(test.images / 255).argmax(1) == test.labels).double().mean())
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
     assert accuracy == pytest.approx(last["test_accuracy"], abs=1e-12)
+
+
+def test_a_report_is_replayed_and_drawn_again(refusal: Callable[..., str], folder: Path) -> None:
+    checkpoint = save_untrained(folder / "checkpoint.safetensors", "lyadeq")
+    assert run("audit", checkpoint, "--checks", "equilibrium", "--samples", "8") == 1
+    assert run("replay", "report.json", "--finding", "equilibrium.preserved") == 0
+    assert "did you mean 'equilibrium.preserved'" in refusal("replay", "report.json", "--finding", "preserved")
+    (folder / "report.html").unlink()
+    assert run("report", "report.json") == 0
+    assert (folder / "report.html").is_file()
+    (folder / "cut.json").write_text((folder / "report.json").read_text()[:500])
+    for command in ("replay", "report"):
+        assert "truncated or broken" in refusal(command, "cut.json")

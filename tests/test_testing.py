@@ -1,10 +1,8 @@
 """The public strategies draw what they say, and the public properties hold exactly where their claims do."""
 
-import importlib.util
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -22,7 +20,6 @@ from stabdeq.projection import project
 
 EXAMPLES = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 CENTRE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-REPOSITORY = Path(__file__).parents[1]
 Drawn = TypeVar("Drawn")
 
 
@@ -525,31 +522,3 @@ def test_bad_arguments_are_refused(call: object) -> None:
     assert callable(call)
     with pytest.raises(ConfigError):
         call()
-
-
-def test_the_documented_example_is_the_file_and_passes() -> None:
-    path = REPOSITORY / "examples" / "test_my_lyapunov.py"
-    assert _documented("test_my_lyapunov.py") == path.read_text(encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("test_my_lyapunov", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.test_my_energy_decays()
-
-
-def test_the_documented_failure_is_a_real_one() -> None:
-    scope: dict[str, object] = {}
-    exec(_documented("test_my_lyapunov.py") + _documented("a regression test"), scope)
-    test = scope["test_the_rate_is_not_too_high"]
-    assert callable(test)
-    shown = "\n".join(f"E       {line}" for line in f"AssertionError: {failure(test)}".splitlines())
-    assert shown in (REPOSITORY / "docs" / "testing.md").read_text(encoding="utf-8")
-
-
-def _documented(title: str) -> str:
-    """The Python block of docs/testing.md after the line that ends with ``title`` and a colon."""
-    text = (REPOSITORY / "docs" / "testing.md").read_text(encoding="utf-8")
-    block = re.search(rf"{re.escape(title)}`?[^\n]*:\n\n```python\n(.*?)```", text, re.DOTALL)
-    assert block is not None, title
-    return block[1]

@@ -1,9 +1,14 @@
 """Do the solvers converge? The model's own with its own settings, and three solvers at equal evaluations of the cell."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.reading import mapping, number
+from analysis.replay import Replay, require_one_image, unknown_claim
 from analysis.solver_comparison import SOLVERS, residual_curve, trace_solver
 from analysis.subject import Subject
 from stabdeq.solvers import Solution, Status, norm, relative_residual
@@ -24,11 +29,15 @@ def check(subject: Subject) -> CheckResult:
     return result
 
 
-def _own_solver(subject: Subject) -> Finding:
+def _solve(subject: Subject) -> tuple[Solution, Tensor, Tensor]:
+    """Return the model's own solution, its residuals measured anew (a solver's word is no evidence), and where it lied."""
     solution = subject.model.solve(subject.h)
-    # Measured anew: a solver's own word is no evidence.
     measured = relative_residual(solution.z.flatten(1), subject.model.cell(solution.z, subject.h).flatten(1))
-    untrue = solution.converged & ~(measured <= 2 * solution.residual + TOLERANCE)
+    return solution, measured, solution.converged & ~(measured <= 2 * solution.residual + TOLERANCE)
+
+
+def _own_solver(subject: Subject) -> Finding:
+    solution, measured, untrue = _solve(subject)
     failed = (~solution.converged | untrue).nonzero().squeeze(1)
     count = len(solution.converged)
     witness = None
@@ -85,4 +94,19 @@ def _measurement(name: str, solution: Solution) -> Measurement:
     text = f"{name} reaches {TOLERANCE:g} within {EVALUATIONS} evaluations on {converged:.1%} of images{typical}"
     return Measurement(
         check="convergence", name=name, value=converged, text=f"{text}; {failures}" if failures else text
+    )
+
+
+@torch.no_grad()
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Solve anew, alone, for the image that the witness of ``finding`` names."""
+    if finding.get("name") != "own solver":
+        raise unknown_claim(finding)
+    require_one_image(subject)
+    solution, measured, untrue = _solve(subject)
+    return Replay(
+        quantity="residual where the solver stops",
+        reported=number(mapping(finding.get("witness")).get("residual")),
+        now=float(measured),
+        refutes=bool(~solution.converged | untrue),
     )

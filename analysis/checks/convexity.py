@@ -1,6 +1,7 @@
 """Is V convex?"""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,25 +9,21 @@ from torch import Tensor
 from analysis.evidence.judge import Claim, judge
 from analysis.evidence.regions import Ball, Pairs
 from analysis.findings import CheckResult, Verdict
+from analysis.replay import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.subject import Subject
 from stabdeq import claims
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 
 
 def check(subject: Subject) -> CheckResult:
     """Judge V((a + b) / 2) <= (V(a) + V(b)) / 2."""
     lyapunov = subject.lyapunov
     assert lyapunov is not None
-
-    def violation(pairs: Tensor) -> claims.Violation:
-        a, b = pairs.chunk(2, dim=1)
-        return claims.convex(lyapunov((a + b) / 2)[0], lyapunov(a)[0], lyapunov(b)[0])
-
     claim = Claim(
         check="convexity",
         name="convex",
         sentence="V is convex.",
-        violation=violation,
+        violation=lambda pairs: _violation(lyapunov, pairs),
         tolerance=claims.tolerance(torch.float64, subject.dim),
     )
     region = Pairs(Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius))
@@ -40,3 +37,17 @@ def check(subject: Subject) -> CheckResult:
         )
         finding = replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
     return CheckResult(findings=[finding])
+
+
+def _violation(lyapunov: LyapunovFunction, pairs: Tensor) -> claims.Violation:
+    a, b = pairs.chunk(2, dim=1)
+    return claims.convex(lyapunov((a + b) / 2)[0], lyapunov(a)[0], lyapunov(b)[0])
+
+
+@torch.no_grad()
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Evaluate V anew at the two offsets that the witness of ``finding`` names, and half-way between them."""
+    if finding.get("name") != "convex":
+        raise unknown_claim(finding)
+    pair = state_of(finding, "state", 2 * subject.dim)[None]
+    return judged(finding, _violation(lyapunov_of(subject), pair), claims.tolerance(torch.float64, subject.dim))

@@ -7,16 +7,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import phase_plane
 from analysis.evidence.judge import Claim, Effort, judge
 from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.replay import (
+    NotReplayableError,
+    Replay,
+    judged,
+    lyapunov_of,
+    require_equilibria,
+    state_of,
+    unknown_claim,
+    violation_of,
+)
 from analysis.subject import Subject
 from stabdeq import claims
 
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
 DIRECTIONS = 256
+THINNED = 4  # of so many states one shows the margins of both fields
 TRAJECTORIES = 8
 HORIZON = 5.0  # trajectories run until alpha t reaches this
 FLOW_EVALUATIONS = 20000  # of the field, after which a trajectory is given up
@@ -27,11 +39,17 @@ STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 def check(subject: Subject) -> CheckResult:
     """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step."""
     flow, flow_series = _flow(subject)
-    raw, raw_series = _raw(subject)
+    raw, raw_series, margin = _raw(subject)
+    assert subject.lyapunov is not None
     return CheckResult(
         findings=[_stabilised(subject), flow],
         measurements=[raw, _largest_euler_step(subject)],
-        series={"flow": flow_series, "raw": raw_series},
+        series={
+            "flow": flow_series,
+            "raw": raw_series,
+            "margin": margin,
+            "planes": phase_plane.planes(subject, HORIZON / subject.lyapunov.alpha),
+        },
     )
 
 
@@ -102,24 +120,12 @@ def _stabilised(subject: Subject) -> Finding:
 
 def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
     """Integrate the stabilised field from random states and compare V(z(t)) with exp(-alpha t) V(z(0))."""
-    from scipy.integrate import solve_ivp
-
     lyapunov = subject.lyapunov
     assert lyapunov is not None
     count = min(TRAJECTORIES, len(subject.equilibria))
-    which, centres = torch.arange(count), subject.centres()[:count]
+    centres = subject.centres()[:count]
     start = centres + subject.radius / 2 * directions(count, subject.dim, subject.generator())
-    times = np.linspace(0, HORIZON / lyapunov.alpha, 60)
-
-    evaluations = 0
-
-    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
-        nonlocal evaluations
-        evaluations += 1
-        moved = subject.stabilised(torch.from_numpy(flat).view(count, subject.dim), which).flatten().numpy()
-        if evaluations > FLOW_EVALUATIONS or not np.isfinite(moved).all():
-            raise FloatingPointError("the field is not finite, or too stiff for an explicit integrator")
-        return moved
+    times = _times(subject)
 
     with torch.no_grad():
         claim = f"Trajectories of the stabilised field obey V(z(t)) <= exp(-{lyapunov.alpha:g} t) V(z(0))."
@@ -133,9 +139,7 @@ def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
         common |= {"dtype": "float64", "seed": subject.seed}
         values, stopped = lyapunov(start - centres)[0], ""
         try:
-            path = solve_ivp(velocity, (0, times[-1]), start.flatten().numpy(), t_eval=times, rtol=1e-8, atol=1e-10)
-            states = torch.from_numpy(path.y).T.reshape(-1, count, subject.dim)
-            stopped = "" if path.success else path.message
+            states = _trajectories(subject, start)
         except FloatingPointError as error:
             states, stopped = start[None], str(error)
         if not bool((values > 0).all()):
@@ -145,7 +149,7 @@ def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
             return Finding(verdict=Verdict.INCONCLUSIVE, margin=None, evidence=evidence, **common), {}  # pyrefly: ignore
         values = torch.stack([lyapunov(state - centres)[0] for state in states])
     ratio = values / values[0]
-    bound = torch.exp(-lyapunov.alpha * torch.from_numpy(times))[:, None]
+    bound = torch.exp(-lyapunov.alpha * times)[:, None]
     excess = (ratio / bound - 1).nan_to_num(nan=torch.inf)
     worst = float(excess.max())
     series = {
@@ -168,19 +172,48 @@ def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
     return finding, series
 
 
+def _times(subject: Subject) -> Tensor:
+    """Return the times (T,) at which trajectories are looked at."""
+    assert subject.lyapunov is not None
+    return torch.linspace(0, HORIZON / subject.lyapunov.alpha, 60, dtype=torch.float64)
+
+
+def _trajectories(subject: Subject, start: Tensor) -> Tensor:
+    """Return the states (T, k, n) of the stabilised field from ``start`` (k, n), of the first k images; FloatingPointError if none."""
+    from scipy.integrate import solve_ivp
+
+    which, times = torch.arange(len(start)), _times(subject).numpy()
+    evaluations = iter(range(FLOW_EVALUATIONS))
+
+    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+        moved = subject.stabilised(torch.from_numpy(flat).view_as(start), which).flatten().numpy()
+        if next(evaluations, None) is None or not np.isfinite(moved).all():
+            raise FloatingPointError("the field is not finite, or too stiff for an explicit integrator")
+        return moved
+
+    path = solve_ivp(velocity, (0, times[-1]), start.flatten().numpy(), t_eval=times, rtol=1e-8, atol=1e-10)
+    if not path.success:
+        raise FloatingPointError(path.message)
+    return torch.from_numpy(path.y).T.reshape(-1, *start.shape)
+
+
 @torch.no_grad()
-def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any]]:
-    """Measure how often the unprojected field violates the decay, by distance from V's centre."""
+def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any], dict[str, Any]]:
+    """Measure how often the unprojected field violates the decay, and the margins of both fields, by distance from V's centre."""
     count = min(IMAGES, len(subject.equilibria))
     which = torch.arange(count).repeat_interleave(DIRECTIONS)
     radii = torch.logspace(-4, 0, RADII, dtype=torch.float64) * subject.radius
     generator = subject.generator()
     tolerance = claims.tolerance(torch.float64, subject.dim)
     rates, uppers, violating = [], [], 0
+    unprojected, stabilised, few = [], [], slice(None, None, THINNED)
     for radius in radii:
         offsets = radius * directions(len(which), subject.dim, generator)
+        relative = _violation(subject, offsets, which, stabilised=False).relative
+        unprojected.append(_spread(-relative[few]))
+        stabilised.append(_spread(-_violation(subject, offsets[few], which[few], stabilised=True).relative))
         # NaN counts as a violation: it is no decay.
-        violated = int((~(_violation(subject, offsets, which, stabilised=False).relative <= tolerance)).sum())
+        violated = int((~(relative <= tolerance)).sum())
         rates.append(violated / len(which))
         uppers.append(clopper_pearson_upper(violated, len(which)))
         violating += violated
@@ -191,7 +224,16 @@ def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any]]:
         f"centres, at distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {bound:.2%} with 95 % confidence)"
     )
     measurement = Measurement(check="decay", name="unprojected field", value=violating / total, text=text)
-    return measurement, {"radii": radii.tolist(), "violation_rate": rates, "upper": uppers}
+    margin = {"radii": radii.tolist(), "states": len(which[few]), "unprojected": unprojected, "stabilised": stabilised}
+    return measurement, {"radii": radii.tolist(), "violation_rate": rates, "upper": uppers}, margin
+
+
+def _spread(margins: Tensor) -> dict[str, float]:
+    """Return the worst, the 5 % and 95 % quantiles and the median of those of ``margins`` (B,) that are numbers, and how many are not."""
+    finite = margins[margins.isfinite()]
+    names, levels = ("worst", "lower", "median", "upper"), torch.tensor([0.0, 0.05, 0.5, 0.95], dtype=margins.dtype)
+    found = finite.quantile(levels).tolist() if len(finite) else [float("nan")] * len(names)
+    return dict(zip(names, found, strict=True)) | {"not_finite": len(margins) - len(finite)}
 
 
 @torch.no_grad()
@@ -214,3 +256,38 @@ def _largest_euler_step(subject: Subject) -> Measurement:
     found = f"every Euler step up to {largest:.3g}" if largest else f"not even an Euler step of {float(STEPS[0]):.3g}"
     text = f"{found} decreases V at all {len(which)} sampled states of the stabilised field"
     return Measurement(check="decay", name="largest Euler step", value=largest, text=text)
+
+
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Evaluate the decay anew at the state that the witness of ``finding`` names, or along the trajectory from there."""
+    lyapunov_of(subject)
+    require_equilibria(subject)
+    if finding.get("name") == "flow":
+        worst = _excess_along(subject, state_of(finding, "start", subject.dim))
+        reported = violation_of(finding)
+        return Replay(
+            quantity="V above its bound along the trajectory, relative",
+            reported=None if reported is None else reported + FLOW_TOLERANCE,
+            now=worst,
+            refutes=worst > FLOW_TOLERANCE,
+        )
+    if finding.get("name") != "stabilised":
+        raise unknown_claim(finding)
+    offset = state_of(finding, "state", subject.dim)[None]
+    violation = _violation(subject, offset, torch.tensor([0]), stabilised=True, automatic=True)
+    return judged(finding, violation, claims.tolerance(torch.float64, subject.dim))
+
+
+@torch.no_grad()
+def _excess_along(subject: Subject, start: Tensor) -> float:
+    """Return the largest V(z(t)) / (exp(-alpha t) V(z(0))) - 1 along the stabilised field from ``start`` (n,)."""
+    lyapunov = lyapunov_of(subject)
+    try:
+        states = _trajectories(subject, start[None])[:, 0]
+    except FloatingPointError as error:
+        raise NotReplayableError(f"the trajectory cannot be followed: {error}") from error
+    values = lyapunov(states - subject.centres()[0])[0]
+    if not float(values[0]) > 0:
+        raise NotReplayableError("V is not positive where the trajectory starts")
+    ratio = values / values[0] * torch.exp(lyapunov.alpha * _times(subject))
+    return float((ratio - 1).nan_to_num(nan=torch.inf).max())

@@ -1,5 +1,7 @@
 """Is there an equilibrium, is it the only one, and does the stabilised field keep it?"""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
 from analysis.certificates.linf_margins import contraction_bound
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.replay import Replay, at_equilibrium, lyapunov_of, state_of, unknown_claim, violation_of
 from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from stabdeq.certified_cell import CertifiedCell
 from stabdeq.interval_cell import IntervalCell
@@ -200,7 +203,7 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, obje
     apart = float((other - subject.equilibria[position]).norm())
     error = _state_error(subject, subject.equilibria[position], position) + _state_error(subject, other, position)
     image = int(subject.indices[subject.found[position]])
-    if not error <= min(apart / 100, KNOWN * max(1.0, float(subject.equilibria[position].norm()))):
+    if not _are_two(apart, error, subject.equilibria[position]):
         evidence = (
             f"At test image {image} two restarts end {apart:.3g} apart, both with a small residual, but the residual there says "
             f"little about the state (its error may be {error:.1e}): one flat equilibrium, two, or none."
@@ -218,6 +221,11 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts) -> dict[str, obje
         "replayed_residual": residual,
     }
     return {"verdict": Verdict.REFUTED, "margin": -distance, "evidence": evidence, "witness": witness}
+
+
+def _are_two(apart: float, error: float, first: Tensor) -> bool:
+    """Whether states ``apart``, known together to ``error``, are two equilibria for sure."""
+    return error <= min(apart / 100, KNOWN * max(1.0, float(first.norm())))
 
 
 def _state_error(subject: Subject, z: Tensor, position: int) -> float:
@@ -298,3 +306,43 @@ def _replay_stabilised(subject: Subject, z: Tensor, which: Tensor) -> tuple[floa
     squared = gradient.square().sum()
     excess = ((gradient * field).sum() + lyapunov.alpha * value.detach()).clamp(min=0)
     return float(norm(field - gradient * excess / squared)), float(lyapunov.alpha * value.detach() / squared.sqrt())
+
+
+@torch.no_grad()
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Evaluate anew the cell, or the stabilised field, at the equilibria that the witness of ``finding`` names."""
+    if finding.get("name") not in ("unique", "preserved"):
+        raise unknown_claim(finding)
+    state = state_of(finding, "state", subject.dim)
+    settled = at_equilibrium(subject, state)
+    if isinstance(settled, Replay):
+        return settled
+    return _again_moved(settled, finding) if finding["name"] == "preserved" else _again_two(settled, finding)
+
+
+def _again_two(other: Subject, finding: dict[Any, Any]) -> Replay:
+    first = at_equilibrium(other, state_of(finding, "first", other.dim))
+    if isinstance(first, Replay):
+        return first
+    z, state = first.equilibria[0], other.equilibria[0]
+    apart, error = float((state - z).norm()), _state_error(first, z, 0) + _state_error(other, state, 0)
+    distance = apart / max(1.0, float(z.norm()))
+    return Replay(
+        quantity="distance of the two equilibria, relative to the first",
+        reported=violation_of(finding),
+        now=distance,
+        refutes=distance > DISTINCT and _are_two(apart, error, z),
+    )
+
+
+def _again_moved(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    lyapunov_of(subject)
+    z, which = subject.equilibria, torch.tensor([0])
+    moved = (subject.stabilised(z, which).norm() - subject.field(z, which).norm()) / z.norm().clamp(min=1)
+    replayed, _ = _replay_stabilised(subject, z, which)
+    return Replay(
+        quantity="norm of the stabilised field, relative to the state",
+        reported=violation_of(finding),
+        now=float(moved),
+        refutes=float(moved) > TOLERANCE and replayed > TOLERANCE,
+    )

@@ -1,17 +1,19 @@
 """Is V zero at its centre and positive elsewhere?"""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from analysis.evidence.judge import Claim, judge
+from analysis.evidence.judge import CLEAR_OF_CENTRE, Claim, judge
 from analysis.evidence.regions import Ball
 from analysis.findings import CheckResult, Finding, Verdict
+from analysis.replay import RELATIVE, Replay, judged, lyapunov_of, margin_of, state_of, unknown_claim
 from analysis.structure import growth
 from analysis.subject import Subject
 from stabdeq import claims
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 
 
 def check(subject: Subject) -> CheckResult:
@@ -26,7 +28,7 @@ def _zero(subject: Subject) -> Finding:
     centre = torch.zeros(1, subject.dim, dtype=torch.float64)
     value, gradient = lyapunov(centre)
     around, _ = lyapunov(centre + 1 / subject.dim**0.5)
-    violation = float(claims.zero(value, around.abs()).relative)
+    violation = _violation_at_centre(value, around)
     tolerance = claims.tolerance(torch.float64, subject.dim)
     holds = violation <= tolerance
     proof = (
@@ -37,7 +39,7 @@ def _zero(subject: Subject) -> Finding:
     if holds:
         verdict = Verdict.PROVED if subject.structured else Verdict.SUPPORTED
     else:
-        verdict = Verdict.REFUTED if value.isfinite() else Verdict.INCONCLUSIVE
+        verdict = Verdict.REFUTED if violation > tolerance else Verdict.INCONCLUSIVE  # NaN
     return Finding(
         check="positivity",
         name="zero",
@@ -54,19 +56,27 @@ def _zero(subject: Subject) -> Finding:
     )
 
 
+def _violation_at_centre(value: Tensor, around: Tensor) -> float:
+    return float(claims.zero(value, around.abs()).relative)
+
+
+def _eta(lyapunov: LyapunovFunction) -> float:
+    return lyapunov.eta if isinstance(lyapunov, InputConvexLyapunov) else 0.0
+
+
+def _violation(lyapunov: LyapunovFunction, offset: Tensor) -> claims.Violation:
+    return claims.positive(lyapunov(offset)[0], _eta(lyapunov) * offset.square().sum(1))
+
+
 def _positive(subject: Subject) -> Finding:
     lyapunov = subject.lyapunov
     assert lyapunov is not None
-    eta = lyapunov.eta if isinstance(lyapunov, InputConvexLyapunov) else 0.0
-
-    def violation(offset: Tensor) -> claims.Violation:
-        return claims.positive(lyapunov(offset)[0], eta * offset.square().sum(1))
-
+    eta = _eta(lyapunov)
     claim = Claim(
         check="positivity",
         name="positive",
         sentence=f"V >= {eta:g} ||z - c||^2 for all states." if eta else "V > 0 at every state but its centre.",
-        violation=violation,
+        violation=lambda offset: _violation(lyapunov, offset),
         tolerance=claims.tolerance(torch.float64, subject.dim),
         strict=not eta,
     )
@@ -76,3 +86,23 @@ def _positive(subject: Subject) -> Finding:
         proof = f"By construction: s >= 0, so {growth(lyapunov)}, for all states. Tried besides: "
         return replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
     return finding
+
+
+@torch.no_grad()
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Evaluate V anew at the offset that the witness of ``finding`` names."""
+    lyapunov, offset = lyapunov_of(subject), state_of(finding, "state", subject.dim)[None]
+    tolerance = claims.tolerance(torch.float64, subject.dim)
+    if finding.get("name") == "positive":
+        # Next to the centre V underflows, so that equality says nothing there; the audit's radius is at least 1.
+        clear = float(offset.norm()) >= CLEAR_OF_CENTRE
+        equality_counts = not _eta(lyapunov) and clear
+        return judged(finding, _violation(lyapunov, offset), tolerance, equality_counts=equality_counts)
+    if finding.get("name") != "zero":
+        raise unknown_claim(finding)
+    if bool(offset.any()):
+        return Replay(quantity="distance from the centre", reported=None, now=float(offset.norm()), refutes=False)
+    violation = _violation_at_centre(lyapunov(offset)[0], lyapunov(offset + 1 / subject.dim**0.5)[0])
+    margin = margin_of(finding)
+    reported = None if margin is None else tolerance - margin
+    return Replay(quantity=RELATIVE, reported=reported, now=violation, refutes=violation > tolerance)

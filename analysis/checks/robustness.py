@@ -1,8 +1,11 @@
 """Is the robust accuracy to be believed? The accuracy at every eps, and the signs that the attack, not the model, failed."""
 
 from collections.abc import Callable
+from typing import Any
 
-from analysis.findings import CheckResult, Finding, Measurement
+from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.reading import mapping, number
+from analysis.replay import NotReplayableError, Replay, margin_of, state_of, unknown_claim
 from analysis.robustness import curve, derivatives, effort, equilibria, repeats, rivals
 from analysis.robustness.target import BuildAttack, Target, pgd
 from analysis.subject import Subject
@@ -62,3 +65,44 @@ def _without_gradient(target: Target, reason: str) -> CheckResult:
         curve.accuracy("Square at eps = 8/255", target.right(found.images), "right under Square"),
     ]
     return CheckResult(findings=findings, measurements=measurements)
+
+
+def replay(subject: Subject, finding: dict[Any, Any], again: CheckResult) -> Replay:
+    """Compare ``finding`` with the one of its name in ``again``, the check run anew, and classify its attacked image anew.
+
+    An indicator counts images, so no single one refutes it: it must fire again on all of ``subject``, and the witness be
+    what it is said to be.
+    """
+    found = next((item for item in again.findings if item.name == finding.get("name")), None)
+    if found is None:
+        raise unknown_claim(finding)
+    if "attacked_image" in mapping(finding.get("witness")) and not _is_as_said(Target(subject), finding):
+        return Replay(
+            quantity="the attacked image lies outside its ball, or is taken for something else",
+            reported=None,
+            now=None,
+            refutes=False,
+        )
+    return Replay(
+        quantity=f"margin, on {found.samples} images",
+        reported=margin_of(finding),
+        now=found.margin,
+        refutes=found.verdict is Verdict.REFUTED,
+    )
+
+
+def _is_as_said(target: Target, finding: dict[Any, Any]) -> bool:
+    """Whether the witness's attacked image lies in its ball, and both images are taken for what the witness says."""
+    witness = mapping(finding["witness"])
+    positions = (target.subject.indices == number(witness.get("image"))).nonzero()
+    if not len(positions):
+        raise NotReplayableError("the witness's image is none of those that were audited")
+    image = target.images[int(positions[0])]
+    attacked = state_of(finding, "attacked_image", image.numel()).view_as(image)
+    # At eps = 0 the claim is that the attack keeps to its ball.
+    in_ball = (
+        finding["name"] == curve.EPS_0.name
+        or float((attacked - image).abs().max()) <= number(witness.get("eps")) + 1e-9
+    )
+    taken_for = [int(target.predict(item[None])) for item in (image, attacked)]
+    return in_ball and taken_for == [witness.get("prediction_clean"), witness.get("prediction_attacked")]

@@ -5,16 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analysis.embedding import embedding, read_by_head
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.reading import mapping, number
+from analysis.replay import NotReplayableError, Replay, require_equilibria, unknown_claim
 from analysis.subject import Subject
 from stabdeq import claims
 from stabdeq.model import StabilisedDEQ
-from stabdeq.stability import stabilise
 
 
 def check(subject: Subject) -> CheckResult:
     """Judge what the orthogonal map is claimed to do, and measure distances between classes before and after it."""
-    before, after = _features(subject)
+    before, after = read_by_head(subject.model, subject.equilibria)
     labels = subject.labels[subject.found]
     same = labels[:, None] == labels[None, :]
     if bool(same.all()):
@@ -34,6 +36,7 @@ def check(subject: Subject) -> CheckResult:
             "classes": labels.unique().tolist(),
             "before": torch.cdist(means_before, means_before).tolist(),
             "after": torch.cdist(means_after, means_after).tolist(),
+            "embedding": embedding(subject),
         },
     )
     if "separation.isometry" in subject.claims:
@@ -41,16 +44,6 @@ def check(subject: Subject) -> CheckResult:
     if "separation.increases" in subject.claims:
         result.findings.append(_increases(subject, before, after, ~same))
     return result
-
-
-def _features(subject: Subject) -> tuple[Tensor, Tensor]:
-    """Return the features (M, n) that the head reads, and what they are after its orthogonal map."""
-    model, z = subject.model, subject.equilibria
-    if not isinstance(model, StabilisedDEQ):
-        return z, z
-    with torch.no_grad():
-        before = stabilise(z, model.config.stability, subject.lyapunov)
-        return before, model.head.rotate(before)
 
 
 def _class_means(features: Tensor, labels: Tensor) -> Tensor:
@@ -127,4 +120,27 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
         dtype="float64",
         seed=subject.seed,
         witness=witness if refuted else None,
+    )
+
+
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Measure anew the orthogonal map and, of the pair that the witness of ``finding`` names, the distance after it."""
+    if not isinstance(subject.model, StabilisedDEQ) or subject.model.head.rotation is None:
+        raise NotReplayableError("the model has no orthogonal layer")
+    witness, tolerance = mapping(finding.get("witness")), claims.tolerance(torch.float64, subject.dim)
+    deviation, shape = _deviation(subject)
+    if finding.get("name") == "isometry":
+        refutes = not (deviation <= tolerance and shape[0] == shape[1])
+        return Replay(quantity="||Q'Q - I||", reported=number(witness.get("deviation")), now=deviation, refutes=refutes)
+    if finding.get("name") != "increases":
+        raise unknown_claim(finding)
+    require_equilibria(subject)
+    _, after = read_by_head(subject.model, subject.equilibria)
+    if len(after) != 2:
+        raise NotReplayableError("the witness names no pair of images")
+    return Replay(
+        quantity="distance of the pair after the layer",
+        reported=number(witness.get("distance_after")),
+        now=float((after[0] - after[1]).norm()),
+        refutes=deviation <= tolerance and bool(subject.labels[0] != subject.labels[1]),
     )

@@ -8,6 +8,7 @@ import torch
 
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.replay import Replay, at_equilibrium, state_of, unknown_claim, violation_of
 from analysis.subject import DENSE, Subject
 
 ROUNDING = 1e-12  # an allowance for the rounding of J itself, of norm about 1
@@ -155,4 +156,20 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
         dtype="float64",
         seed=subject.seed,
         witness=witness,
+    )
+
+
+def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+    """Take the Jacobian anew at the equilibrium that the witness of ``finding`` names."""
+    if finding.get("name") != "stable":
+        raise unknown_claim(finding)
+    settled = at_equilibrium(subject, state_of(finding, "state", subject.dim))
+    if isinstance(settled, Replay):
+        return settled
+    spectrum = _spectrum(settled, 0)
+    return Replay(
+        quantity="largest real part of eig(J) - 1",
+        reported=violation_of(finding),
+        now=spectrum.abscissa,
+        refutes=spectrum.abscissa - spectrum.error > 0,
     )

@@ -5,22 +5,31 @@ from typing import Any
 from analysis import drawing
 from analysis.drawing import Drawing
 from analysis.figures.convergence import convergence
-from analysis.figures.decay import flow, raw_field
+from analysis.figures.decay import flow, margin, raw_field
+from analysis.figures.embedding import states
+from analysis.figures.phase_plane import plane
 from analysis.figures.robustness import accuracy
 from analysis.figures.separation import distances
+from analysis.figures.series import NO_NUMBERS, NotDrawnError, require
 from analysis.figures.spectrum import spectrum
+
+MAX_SVG = 1_000_000  # characters of one figure
 
 _FIGURES = {
     "convergence": {"Residual against evaluations": convergence},
     "spectrum": {"Eigenvalues of the cell’s Jacobian at the equilibrium": spectrum},
     "decay": {
+        "V where it grows fastest and slowest": lambda title, series: plane(title, series, "growth"),
+        "V towards other equilibria": lambda title, series: plane(title, series, "classes"),
         "V along trajectories of the stabilised field": flow,
+        "Decay margin against distance": margin,
         "Violations of the unprojected field": raw_field,
     },
     "robustness": {"Accuracy against eps": accuracy},
     "separation": {
         "Class distances before the orthogonal map": lambda title, series: distances(title, series, "before"),
         "Class distances after the orthogonal map": lambda title, series: distances(title, series, "after"),
+        "Map of the states (t-SNE)": states,
     },
 }
 
@@ -31,8 +40,11 @@ def draw(check: str, series: dict[str, Any]) -> tuple[list[Drawing], list[str]]:
     for title, make in _FIGURES.get(check, {}).items():
         try:
             with drawing.page_style():
-                drawings.append(make(title, series))
-        except (ValueError, TypeError, ArithmeticError):
+                drawn = make(title, series)
+            require(len(drawn.svg) <= MAX_SVG, "it would make the page too large")
+            drawings.append(drawn)
+        except (ValueError, TypeError, ArithmeticError) as error:
             # The series is foreign data: what is wrong with it costs this one figure, and the page says so.
-            missing.append(f"“{title}” is not drawn: the report holds no usable numbers for it.")
+            reason = error if isinstance(error, NotDrawnError) else NO_NUMBERS
+            missing.append(f"“{title}” is not drawn: {reason}.")
     return drawings, missing

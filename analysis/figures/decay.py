@@ -1,12 +1,12 @@
-"""How V falls along trajectories, and where the unprojected field breaks its bound."""
+"""How V falls along trajectories, where the unprojected field breaks its bound, and with what margin both fields keep it."""
 
 import math
 from typing import Any
 
 from analysis import drawing
-from analysis.drawing import DASHES, SERIES, Drawing
+from analysis.drawing import DASHES, INK, SERIES, Drawing
 from analysis.figures.series import finite, require
-from analysis.reading import mapping, numbers, quantity
+from analysis.reading import mapping, mappings, number, numbers, quantity
 
 
 def flow(title: str, series: dict[str, Any]) -> Drawing:
@@ -51,11 +51,7 @@ def raw_field(title: str, series: dict[str, Any]) -> Drawing:
     reach = [max(high - rate, 0.0) if math.isfinite(high) else 0.0 for rate, high in zip(rates, upper, strict=True)]
     style = {"marker": "o", "markersize": 6, "capsize": 5, "linewidth": 1.2, "elinewidth": 1.6}
     axes.errorbar(radii, rates, yerr=[[0.0] * len(rates), reach], color=SERIES[0], **style)
-    if min(radii) > 0 and max(radii) > 20 * min(radii):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: drawing.power_of_ten(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
-        axes.tick_params(which="both", length=0)
+    _log_distances(axes, radii)
     highest = max(finite(rates + upper))
     axes.set_ylim(-0.03 * highest - 1e-9, min(1.15 * highest + 1e-6, 1.05))
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if value >= 0 else "")
@@ -73,3 +69,56 @@ def raw_field(title: str, series: dict[str, Any]) -> Drawing:
             [list(row) for row in zip(radii, rates, upper, strict=True)],
         ),
     )
+
+
+def margin(title: str, series: dict[str, Any]) -> Drawing:
+    """Draw the decay margin of the unprojected and of the stabilised field, by distance."""
+    found = mapping(series.get("margin"))
+    radii = numbers(found.get("radii"))
+    fields = {name: mappings(found.get(name)) for name in ("unprojected", "stabilised")}
+    require(len(finite(radii)) == len(radii) and all(len(rows) == len(radii) > 0 for rows in fields.values()))
+    figure, axes = drawing.new_axes("distance from the centre", "decay margin")
+    rows, ends = [], []
+    for index, (name, spreads) in enumerate(fields.items()):
+        worst, lower, median, upper = (
+            [number(spread.get(key)) for spread in spreads] for key in ("worst", "lower", "median", "upper")
+        )
+        require(finite(worst) and max(map(abs, finite(worst + lower + median + upper))) < 1e9)
+        axes.fill_between(radii, lower, upper, color=SERIES[index], alpha=0.18, linewidth=0)
+        # The first is the wider, so that it is seen where the second lies on it.
+        style: dict[str, Any] = {"color": SERIES[index], "linewidth": (4.5, 1.6)[index]}
+        axes.plot(radii, median, label=f"{name}, median", **style)
+        axes.plot(radii, worst, linestyle=DASHES[1], label=f"{name}, worst", **style)
+        ends.append(
+            f"{name}, median {quantity(drawing.last(median))} at the largest, worst of all {quantity(min(finite(worst)))}"
+        )
+        missing = [number(spread.get("not_finite")) for spread in spreads]
+        rows += [[name, *row] for row in zip(radii, worst, lower, median, upper, missing, strict=True)]
+    axes.axhline(0, color=INK, linewidth=1.2)
+    _log_distances(axes, radii)
+    figure.legend(loc="outside upper left", frameon=False, ncols=2)
+    lost = sum(finite([row[-1] for row in rows]))
+    alternative = (
+        f"Line chart of the decay margin at {len(radii)} distances: {'; '.join(ends)}; "
+        f"{quantity(int(lost))} states gave no number."
+    )
+    return Drawing(
+        name="margin",
+        title=title,
+        caption="By how much V falls faster than promised, as a fraction of what it is computed from: 1 is the fastest possible, "
+        "0 just what is promised, and below the line the promise is broken. Bands hold 90 % of the states. Stabilising should "
+        "lift whatever lies below the line onto it, and leave the rest alone."
+        + (f" {quantity(int(lost))} states gave no number and are not in the picture." if lost else ""),
+        alternative=alternative,
+        svg=drawing.inline_svg(figure, "margin", alternative),
+        table=drawing.table(["field", "distance", "worst", "5 %", "median", "95 %", "states without a number"], rows),
+    )
+
+
+def _log_distances(axes: Any, radii: list[float]) -> None:
+    """Put the horizontal axis on a log scale where ``radii`` span more than one power of ten."""
+    if min(radii) > 0 and max(radii) > 20 * min(radii):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: drawing.power_of_ten(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.tick_params(which="both", length=0)

@@ -55,7 +55,8 @@ def build_attack(
 ) -> Attack:
     """Return the attack ``name`` with the usual step size, and its own number of steps where ``steps`` is None.
 
-    Raises ConfigError where the name is unknown or a setting is out of range or does not apply.
+    ``name`` is ``ifgsm``, ``pgd``, ``apgd-ce``, ``apgd-t``, ``square``, ``intermediate`` or ``honest``; ``eps`` is in pixels of
+    [0, 1]. Raises ConfigError where the name is unknown or a setting is out of range or does not apply.
     """
     if name not in ATTACKS:
         raise ConfigError(f"unknown attack {name!r}: {closest(name, ATTACKS)}")

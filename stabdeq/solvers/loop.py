@@ -248,8 +248,8 @@ class _Run:
         """Return the next states: the solver's proposal, or a plain step where the safeguard prescribes one.
 
         A sample that is thrown back restarts from its best state, and one that sees no better state for long from the
-        very start, with an empty history. It takes plain Picard steps, twice as many after every restart. So it does in
-        the end what Picard does, and converges wherever Picard does.
+        very start, with an empty history. It takes plain Picard steps, twice as many after every restart: one that keeps
+        failing does in the end what Picard does.
         """
         if not (self.solver.safeguarded and (astray or self.led or count >= PATIENCE)):
             return step.proposal
@@ -261,7 +261,7 @@ class _Run:
         self.led = bool(stale.any())
         if not self.led:
             return step.proposal
-        # The best state may lie where Picard cycles; the start does not, where Picard converges at all.
+        # The best state may lie where Picard cycles; the start does not, where Picard converges from it.
         again = torch.where((waiting >= PATIENCE)[:, None], self.start, self.best.z)
         self.memory = self.solver.forget(self.memory, stale)
         self.restarts = self.restarts + setback

@@ -11,7 +11,10 @@ Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
 
 
 class Status(IntEnum):
-    """How the solve of one sample ended, with what to do about it in ``remedy``."""
+    """How the solve of one sample ended, with what to do about it in ``remedy``.
+
+    ``converged``, ``max_steps``, ``diverged``, ``nan``, ``stagnated`` or ``noisy``.
+    """
 
     converged = 0
     max_steps = 1

@@ -1,0 +1,245 @@
+"""Reports side by side: what each says of the same claims, and where they cannot be compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any
+
+from analysis.reading import (
+    GAP,
+    finding_ids,
+    gaps,
+    mapping,
+    mappings,
+    outcome,
+    printable,
+    quantity,
+    sequence,
+    verdict,
+    verdict_counts,
+)
+from analysis.report import QUESTIONS, templates, title_of
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A column: its letter, what it is, where its report lies, and how its claims ended."""
+
+    letter: str
+    title: str
+    source: str
+    sentence: str
+    counts: dict[str, int]
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What one report says of a claim; ``margin`` is empty where it gives none."""
+
+    claim: str
+    verdict: str
+    margin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A row: for each model its finding, or in words why it has none; ``differs`` where the verdicts are not all one."""
+
+    name: str
+    claim: str
+    cells: list[Judged | str]
+    differs: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A row of numbers: for each model its value and what that means, or why it has none."""
+
+    name: str
+    cells: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The rows of one check."""
+
+    check: str
+    question: str
+    claims: list[Claim]
+    measured: list[Measured]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Models, what they claim and measure by check, and warnings where the reports are not comparable."""
+
+    models: list[Model]
+    groups: list[Group]
+    warnings: list[str]
+
+
+def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Comparison:
+    """Return ``reports``, which may be foreign, side by side in their order; ``sources`` say where they lie."""
+    models = [
+        _model(_letter(place), report, source)
+        for place, (report, source) in enumerate(zip(reports, sources, strict=True))
+    ]
+    checks = [check for report in reports for check in _checks(report)]
+    ordered = dict.fromkeys([*(check for check in QUESTIONS if check in checks), *checks])
+    return Comparison(
+        models=models,
+        groups=[group for check in ordered if (group := _group(check, reports)) is not None],
+        warnings=_warnings(models, reports),
+    )
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the comparison as one self-contained page in the style of a report's; every text in it is escaped."""
+    return templates().get_template("compare.html.j2").render(comparison=comparison) + "\n"
+
+
+def _letter(place: int) -> str:
+    """Return A, B, ..., Z, AA, AB, ... as columns of a sheet are called.
+
+    >>> _letter(0), _letter(25), _letter(26)
+    ('A', 'Z', 'AA')
+    """
+    before, last = divmod(place, len(ascii_uppercase))
+    return (_letter(before - 1) if before else "") + ascii_uppercase[last]
+
+
+def _model(letter: str, report: Report, source: str) -> Model:
+    return Model(
+        letter=letter,
+        title=title_of(report),
+        source=printable(source),
+        sentence=outcome(report)[1],
+        counts=verdict_counts(report),
+        facts=_facts(report),
+    )
+
+
+def _facts(report: Report) -> dict[str, str]:
+    checkpoint, environment = mapping(report.get("checkpoint")), mapping(report.get("environment"))
+    facts = {
+        "Checkpoint": checkpoint.get("path"),
+        "SHA-256": checkpoint.get("sha256"),
+        "Epoch": checkpoint.get("epoch"),
+        "Seed of training": checkpoint.get("seed"),
+        "Data": mapping(checkpoint.get("data")).get("name"),
+        "Test images": _images(report),
+        "Seed of the audit": _seeds(report),
+        "Date": environment.get("date"),
+        "stabdeq": environment.get("stabdeq"),
+    }
+    return {name: printable(value) or GAP for name, value in facts.items()}
+
+
+def _images(report: Report) -> int | None:
+    """Return how many images were drawn; a report that does not list them says so where it looks for equilibria."""
+    listed = sequence(mapping(report.get("sample")).get("images"))
+    counts = [
+        item.get("samples")
+        for item in mappings(report.get("findings"))
+        if item.get("check") == "equilibrium" and item.get("name") == "exists"
+    ]
+    return len(listed) or next((count for count in counts if isinstance(count, int)), None)
+
+
+def _seeds(report: Report) -> str:
+    seeds = [
+        mapping(report.get("sample")).get("seed"),
+        *(item.get("seed") for item in mappings(report.get("findings"))),
+    ]
+    return ", ".join(dict.fromkeys(printable(seed) for seed in seeds if seed is not None))
+
+
+def _checks(report: Report) -> list[str]:
+    parts = (mappings(report.get(key)) for key in ("findings", "measurements", "skipped"))
+    return [printable(item.get("check")) for part in parts for item in part]
+
+
+def _group(check: str, reports: Sequence[Report]) -> Group | None:
+    """Return the rows of ``check``, None where all reports skipped it."""
+    missing = [_why_missing(check, report) for report in reports]
+    findings = [_findings(check, report) for report in reports]
+    measured = [_measured(check, report) for report in reports]
+    claims = [_claim(name, [own.get(name) for own in findings], missing) for name in _names(findings)]
+    rows = [_row(name, [own.get(name) for own in measured], missing) for name in _names(measured)]
+    if not claims and not rows:
+        return None
+    return Group(check=check or "unnamed", question=QUESTIONS.get(check, ""), claims=claims, measured=rows)
+
+
+def _why_missing(check: str, report: Report) -> str:
+    if any(printable(item.get("check")) == check for item in mappings(report.get("skipped"))):
+        return "skipped"
+    return "not claimed" if check in _checks(report) else "not checked"
+
+
+def _names(columns: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for column in columns for name in column))
+
+
+def _findings(check: str, report: Report) -> dict[str, dict[Any, Any]]:
+    """Return the findings of ``check`` by their ids."""
+    named = zip(finding_ids(report), mappings(report.get("findings")), strict=True)
+    return {name: item for name, item in named if printable(item.get("check")) == check}
+
+
+def _measured(check: str, report: Report) -> dict[str, dict[Any, Any]]:
+    items = mappings(report.get("measurements"))
+    return {printable(item.get("name")): item for item in items if printable(item.get("check")) == check}
+
+
+def _row(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[str]) -> Measured:
+    cells = [
+        (gap.replace("claimed", "measured"), "")
+        if item is None
+        else (quantity(item.get("value")), printable(item.get("text")))
+        for item, gap in zip(found, missing, strict=True)
+    ]
+    return Measured(name=name, cells=cells)
+
+
+def _claim(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[str]) -> Claim:
+    cells: list[Judged | str] = [
+        gap
+        if item is None
+        else Judged(
+            claim=printable(item.get("claim")) or "A claim without words",
+            verdict=verdict(item),
+            margin="" if item.get("margin") is None else quantity(item["margin"]),
+        )
+        for item, gap in zip(found, missing, strict=True)
+    ]
+    judged = [cell for cell in cells if isinstance(cell, Judged)]
+    return Claim(
+        name=name,
+        claim=judged[0].claim,
+        cells=cells,
+        differs=len({cell.verdict for cell in judged}) > 1,
+    )
+
+
+def _warnings(models: Sequence[Model], reports: Sequence[Report]) -> list[str]:
+    """Return, as sentences, what is wrong with a report, and what differs that must not where reports are compared."""
+    said = [f"{model.letter}: {gap}" for model, report in zip(models, reports, strict=True) for gap in gaps(report)]
+    for fact, words in (
+        ("Data", "The models were judged on different data sets"),
+        ("Seed of the audit", "The audits have different seeds, so they drew different images and states"),
+        ("Test images", "The audits drew different numbers of images"),
+        ("stabdeq", "The audits were made by different versions of stabdeq"),
+    ):
+        values = [model.facts[fact] for model in models]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{model.letter}: {value}" for model, value in zip(models, values, strict=True))
+            said.append(f"{words} ({listed}).")
+    hashes = [model.facts["SHA-256"] for model in models]
+    for value in dict.fromkeys(value for value in hashes if value != GAP and hashes.count(value) > 1):
+        same = " and ".join(model.letter for model in models if model.facts["SHA-256"] == value)
+        said.append(f"{same} are reports of the same checkpoint.")
+    return said
