@@ -14,10 +14,10 @@ HOLDS = {
     "positivity.positive": "the model's energy V is above zero in every state but its centre",
     "convexity.convex": "the model's energy V is a single bowl, with no second dip where a state could be caught",
     "decay.stabilised": "from every state the stabilised model loses energy, as fast as promised or faster",
-    "decay.flow": "followed over time, the energy of the stabilised model falls as fast as promised or faster",
+    "decay.flow": "the energy of the stabilised model, followed over time, falls as fast as promised or faster",
     "separation.isometry": "the orthogonal layer keeps the distance between any two resting states",
     "separation.increases": "the orthogonal layer moves images of different classes further apart",
-    "spectrum.stable": "pushed a little out of its resting state, the model returns to it, even without stabilising",
+    "spectrum.stable": "the model returns to its resting state when pushed out of it a little, even without stabilising",
     "convergence.own solver": "the model's own solver gets as close to the resting state as it is set to, on every image",
     "robustness.eps = 0": "an attack that may change nothing changes no prediction",
     "robustness.first drop": "accuracy does not collapse at the smallest change of the image and then stay flat",
@@ -113,7 +113,7 @@ def in_plain_words(finding: Mapping[Any, Any]) -> str:
     """Return what a finding of a report, which may be foreign, means: one sentence that claims no more than its verdict.
 
     >>> in_plain_words({"check": "decay", "name": "flow", "verdict": "SUPPORTED"})
-    'As far as we looked, followed over time, the energy of the stabilised model falls as fast as promised or faster.'
+    'As far as we looked, the energy of the stabilised model, followed over time, falls as fast as promised or faster.'
     """
     word = verdict(dict(finding))
     if finding.get("name") == "not judged":
