@@ -2,6 +2,7 @@
 
 import torch
 
+from stabdeq.alteration import is_altered
 from stabdeq.input_convex import InputConvexNetwork
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 
@@ -12,7 +13,7 @@ def is_structured(lyapunov: LyapunovFunction | None) -> bool:
         isinstance(lyapunov, InputConvexLyapunov)
         and type(lyapunov) is InputConvexLyapunov
         and type(lyapunov.network) is InputConvexNetwork
-        and not {"forward"} & (vars(lyapunov).keys() | vars(lyapunov.network).keys())
+        and not any(is_altered(part, "growth_bound", "lipschitz_bound") for part in lyapunov.modules())
         and min(lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing) > 0
         and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from stabdeq.alteration import is_altered
 from stabdeq.backbones import build_backbone
 from stabdeq.cell import Cell
 from stabdeq.certified_cell import CertifiedCell
@@ -40,8 +41,7 @@ def is_as_made(cell: object) -> bool:
     if type(cell) not in CELLS.values():
         return False
     assert isinstance(cell, nn.Module)
-    replaced = {"forward", "fold", "affine", "bounds"} & vars(cell).keys()
-    return not (replaced or cell._forward_hooks or cell._forward_pre_hooks)
+    return not is_altered(cell, "fold", "affine", "bounds")
 
 
 class EquilibriumModel(Protocol):

@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.audit import CHECKS, audit_model, prepare
 from analysis.audit_command import audit
 from analysis.checks import decay, spectrum
+from analysis.structure import is_structured
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
 from stabdeq.data import load_data
@@ -404,3 +405,44 @@ def test_a_defective_eigenvalue_does_not_hide_a_contraction() -> None:
     shift = 0.5 * torch.diag(torch.ones(5, dtype=torch.float64), 1)
     model = ForeignModel(lambda z, h: z @ shift.T + h, (6,), Quadratic("equilibrium"))
     assert findings(audit_model(model, *images(), checks=["spectrum"]))["spectrum.stable"]["verdict"] == "SUPPORTED"
+
+
+def test_an_orthogonal_layer_with_a_hook_is_not_judged_by_its_weights() -> None:
+    model = our_model("lyadeq-anchored")
+    assert model.head.rotation is not None
+    model.head.rotation.register_forward_hook(lambda layer, given, output: 3 * output)
+    isometry = findings(audit_model(model, *images(), checks=["separation"]))["separation.isometry"]
+    assert isometry["verdict"] == "INCONCLUSIVE"
+    assert "hook" in isometry["evidence"]
+
+
+def alter_by_hook(lyapunov: InputConvexLyapunov) -> None:
+    lyapunov.register_forward_hook(lambda module, given, output: (-output[0], output[1]))
+
+
+def alter_network(lyapunov: InputConvexLyapunov) -> None:
+    lyapunov.network.register_forward_pre_hook(lambda module, given: (-given[0],))
+
+
+def alter_bound(lyapunov: InputConvexLyapunov) -> None:
+    lyapunov.growth_bound = lambda: 1e-9
+
+
+@pytest.mark.parametrize("alter", [alter_by_hook, alter_network, alter_bound])
+def test_an_altered_energy_proves_nothing_by_its_weights(alter: Callable[[InputConvexLyapunov], None]) -> None:
+    lyapunov = our_model("lyadeq-anchored").lyapunov
+    assert isinstance(lyapunov, InputConvexLyapunov)
+    lyapunov.double()
+    assert is_structured(lyapunov)
+    alter(lyapunov)
+    assert not is_structured(lyapunov)
+
+
+def test_images_of_one_class_leave_no_claim_of_separation_out() -> None:
+    x, labels = images()
+    found = findings(audit_model(our_model("lyadeq-anchored"), x, torch.zeros_like(labels), checks=["separation"]))
+    assert found["separation.isometry"]["verdict"] == "PROVED"
+    found = findings(audit_model(our_model("lyadeq"), x, torch.zeros_like(labels), checks=["separation"]))
+    assert found["separation.increases"]["verdict"] == "INCONCLUSIVE"
+    found = findings(audit_model(our_model("lyadeq-anchored"), x[:1], labels[:1], checks=["separation"]))
+    assert found["separation.isometry"]["verdict"] == "PROVED"

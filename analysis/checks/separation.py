@@ -11,7 +11,12 @@ from analysis.reading import mapping, number
 from analysis.replay import NotReplayableError, Replay, require_equilibria, unknown_claim
 from analysis.subject import Subject
 from stabdeq import claims
+from stabdeq.alteration import is_altered
 from stabdeq.model import StabilisedDEQ
+
+ALTERED = (
+    "The layer's method was replaced, or a hook stands on it: its weights do not tell what it computes. Remove that."
+)
 
 
 def check(subject: Subject) -> CheckResult:
@@ -19,8 +24,17 @@ def check(subject: Subject) -> CheckResult:
     before, after = read_by_head(subject.model, subject.equilibria)
     labels = subject.labels[subject.found]
     same = labels[:, None] == labels[None, :]
-    if bool(same.all()):
-        return CheckResult()
+    result = CheckResult() if bool(same.all()) else _measured(subject, before, after, same)
+    if "separation.isometry" in subject.claims:
+        result.findings.append(_isometry(subject, before, after))
+    if "separation.increases" in subject.claims:
+        result.findings.append(_increases(subject, before, after, ~same))
+    return result
+
+
+def _measured(subject: Subject, before: Tensor, after: Tensor, same: Tensor) -> CheckResult:
+    """Measure the distances between classes before and after the map; ``same`` (M, M) bool tells pairs of one class."""
+    labels = subject.labels[subject.found]
     means_before, means_after = _class_means(before, labels), _class_means(after, labels)
     distance = torch.cdist(before, before)
     within = distance[same & ~torch.eye(len(labels), dtype=torch.bool)]
@@ -30,7 +44,7 @@ def check(subject: Subject) -> CheckResult:
         f"{float(distance[~same].min()):.3g}"
         + ("" if ratio is None else f"; {ratio:.3g} times the median distance within a class")
     )
-    result = CheckResult(
+    return CheckResult(
         measurements=[Measurement(check="separation", name="between classes", value=ratio, text=text)],
         series={
             "classes": labels.unique().tolist(),
@@ -39,11 +53,6 @@ def check(subject: Subject) -> CheckResult:
             "embedding": embedding(subject),
         },
     )
-    if "separation.isometry" in subject.claims:
-        result.findings.append(_isometry(subject, before, after))
-    if "separation.increases" in subject.claims:
-        result.findings.append(_increases(subject, before, after, ~same))
-    return result
 
 
 def _class_means(features: Tensor, labels: Tensor) -> Tensor:
@@ -60,28 +69,40 @@ def _deviation(subject: Subject) -> tuple[float, tuple[int, int]]:
     return float(torch.linalg.matrix_norm(gram, 2)), (weight.shape[0], weight.shape[1])
 
 
+def _is_altered(subject: Subject) -> bool:
+    """Return whether the layer may compute something else than its weights say."""
+    assert isinstance(subject.model, StabilisedDEQ)
+    head = subject.model.head
+    assert isinstance(head.rotation, nn.Linear)
+    return is_altered(head, "rotate") or is_altered(head.rotation)
+
+
 def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     deviation, shape = _deviation(subject)
     tolerance = claims.tolerance(torch.float64, subject.dim)
     distance_before, distance_after = torch.pdist(before), torch.pdist(after)
-    changed = float(((distance_after - distance_before).abs() / distance_before.clamp(min=1e-300)).max())
+    relative = (distance_after - distance_before).abs() / distance_before.clamp(min=1e-300)
+    changed = max(relative.tolist(), default=0.0)
     holds = deviation <= tolerance and shape[0] == shape[1]
     evidence = (
         f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so distances change by a factor within 1 +- {deviation:.1e}; "
         f"among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
     )
+    verdict = Verdict.PROVED if holds else Verdict.REFUTED
+    if _is_altered(subject):
+        verdict, evidence = Verdict.INCONCLUSIVE, ALTERED
     return Finding(
         check="separation",
         name="isometry",
         claim="The orthogonal layer keeps every distance between equilibria, so it costs no certificate.",
-        verdict=Verdict.PROVED if holds else Verdict.REFUTED,
+        verdict=verdict,
         margin=tolerance - deviation,
         evidence=evidence,
         samples=len(distance_before),
         tolerance=tolerance,
         dtype="float64",
         seed=subject.seed,
-        witness=None if holds else {"deviation": deviation},
+        witness={"deviation": deviation} if verdict is Verdict.REFUTED else None,
     )
 
 
@@ -102,6 +123,13 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
         f"Of {int(different.sum()) // 2} pairs of different classes, the one that gains most goes from {apart_before:.6g} "
         f"to {apart_after:.6g} ({gained:+.1e} relative)."
     )
+    if _is_altered(subject):
+        refuted, evidence = False, ALTERED
+    elif not bool(different.any()):
+        refuted, evidence = (
+            False,
+            "All audited images are of one class, so there is no pair to look at: audit more images.",
+        )
     images = subject.indices[subject.found[torch.tensor([first, second])]].tolist()
     witness: dict[str, Any] = {
         "images": images,

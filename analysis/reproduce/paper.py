@@ -1,4 +1,4 @@
-"""The figures that the paper prints: H. Chu, S. Wei and T. Liu, Lyapunov-stable deep equilibrium models, arXiv 2304.12707."""
+"""The figures that the paper prints: Chu, Wei, Liu, Zhao and Miyatake, Lyapunov-stable deep equilibrium models, arXiv 2304.12707."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
