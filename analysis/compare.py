@@ -7,10 +7,12 @@ from typing import Any
 
 from analysis.reading import (
     GAP,
+    by_check,
     finding_ids,
     gaps,
     mapping,
     mappings,
+    numbered,
     outcome,
     printable,
     quantity,
@@ -81,17 +83,30 @@ class Comparison:
     warnings: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What one report says of a check: findings by id, measurements by name, and why there are no more."""
+
+    findings: dict[str, dict[Any, Any]]
+    measured: dict[str, dict[Any, Any]]
+    why_missing: str
+
+
+_NOT_CHECKED = _Told(findings={}, measured={}, why_missing="not checked")
+
+
 def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Comparison:
     """Return ``reports``, which may be foreign, side by side in their order; ``sources`` say where they lie."""
     models = [
         _model(_letter(place), report, source)
         for place, (report, source) in enumerate(zip(reports, sources, strict=True))
     ]
-    checks = [check for report in reports for check in _checks(report)]
+    columns = [_column(report) for report in reports]
+    checks = dict.fromkeys(check for column in columns for check in column)
     ordered = dict.fromkeys([*(check for check in QUESTIONS if check in checks), *checks])
     return Comparison(
         models=models,
-        groups=[group for check in ordered if (group := _group(check, reports)) is not None],
+        groups=[group for check in ordered if (group := _group(check, columns)) is not None],
         warnings=_warnings(models, reports),
     )
 
@@ -157,16 +172,29 @@ def _seeds(report: Report) -> str:
     return ", ".join(dict.fromkeys(printable(seed) for seed in seeds if seed is not None))
 
 
-def _checks(report: Report) -> list[str]:
-    parts = (mappings(report.get(key)) for key in ("findings", "measurements", "skipped"))
-    return [printable(item.get("check")) for part in parts for item in part]
+def _column(report: Report) -> dict[str, _Told]:
+    """Return what ``report`` says of each check."""
+    findings, measured, skipped = (
+        by_check(mappings(report.get(key))) for key in ("findings", "measurements", "skipped")
+    )
+    named: dict[str, dict[str, dict[Any, Any]]] = {check: {} for check in findings}
+    for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True):
+        named[printable(item.get("check"))][name] = item
+    return {
+        check: _Told(
+            findings=named.get(check, {}),
+            measured=_by_name(measured.get(check, [])),
+            why_missing="skipped" if check in skipped else "not claimed",
+        )
+        for check in dict.fromkeys([*findings, *measured, *skipped])
+    }
 
 
-def _group(check: str, reports: Sequence[Report]) -> Group | None:
+def _group(check: str, columns: Sequence[dict[str, _Told]]) -> Group | None:
     """Return the rows of ``check``, None where all reports skipped it."""
-    missing = [_why_missing(check, report) for report in reports]
-    findings = [_findings(check, report) for report in reports]
-    measured = [_measured(check, report) for report in reports]
+    told = [column.get(check, _NOT_CHECKED) for column in columns]
+    missing = [own.why_missing for own in told]
+    findings, measured = [own.findings for own in told], [own.measured for own in told]
     claims = [_claim(name, [own.get(name) for own in findings], missing) for name in _names(findings)]
     rows = [_row(name, [own.get(name) for own in measured], missing) for name in _names(measured)]
     if not claims and not rows:
@@ -174,25 +202,13 @@ def _group(check: str, reports: Sequence[Report]) -> Group | None:
     return Group(check=check or "unnamed", question=QUESTIONS.get(check, ""), claims=claims, measured=rows)
 
 
-def _why_missing(check: str, report: Report) -> str:
-    if any(printable(item.get("check")) == check for item in mappings(report.get("skipped"))):
-        return "skipped"
-    return "not claimed" if check in _checks(report) else "not checked"
-
-
 def _names(columns: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for column in columns for name in column))
 
 
-def _findings(check: str, report: Report) -> dict[str, dict[Any, Any]]:
-    """Return the findings of ``check`` by their ids."""
-    named = zip(finding_ids(report), mappings(report.get("findings")), strict=True)
-    return {name: item for name, item in named if printable(item.get("check")) == check}
-
-
-def _measured(check: str, report: Report) -> dict[str, dict[Any, Any]]:
-    items = mappings(report.get("measurements"))
-    return {printable(item.get("name")): item for item in items if printable(item.get("check")) == check}
+def _by_name(measurements: list[dict[Any, Any]]) -> dict[str, dict[Any, Any]]:
+    names = numbered(printable(item.get("name")) for item in measurements)
+    return dict(zip(names, measurements, strict=True))
 
 
 def _row(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[str]) -> Measured:

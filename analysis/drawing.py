@@ -34,7 +34,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)
 }
 
-# The page stays below 3 MB whatever the report holds.
+# A figure brings no more of its data to the page, whatever the report holds; the page cuts each long cell.
 MAX_TABLE_CELLS = 12_000
 MAX_LABEL = 22
 

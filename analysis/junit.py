@@ -28,9 +28,10 @@ def junit_xml(report: dict[str, Any]) -> bytes:
         "errors": sum(case.find("error") is not None for case in cases),
         "skipped": sum(case.find("skipped") is not None for case in cases),
     }
-    totals = {name: str(count) for name, count in counts.items()} | {
-        "time": f"{sum(_seconds(item) for item in mappings(report.get('findings'))):.3f}"
-    }
+    totals = {name: str(count) for name, count in counts.items()}
+    seconds = sum(_seconds(item) for item in mappings(report.get("findings")))
+    if math.isfinite(seconds):
+        totals["time"] = f"{seconds:.3f}"
     root = ElementTree.Element("testsuites", {"name": "stabdeq audit"} | totals)
     suite = ElementTree.SubElement(root, "testsuite", {"name": f"stabdeq audit: {title_of(report)}"} | totals)
     date = printable(mapping(report.get("environment")).get("date"))
@@ -47,12 +48,16 @@ def witness_lines(finding: Mapping[Any, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{len(value)} entries"
     if not isinstance(value, list | tuple):
-        return quantity(value) if isinstance(value, int | float) else printable(value)
-    shown = ", ".join(_short(item) for item in value[:_SHOWN])
+        return _item(value)
+    shown = ", ".join(map(_item, value[:_SHOWN]))
     return f"[{shown}]" if len(value) <= _SHOWN else f"[{shown}, …] ({len(value)} in all)"
+
+
+def _item(value: Any) -> str:
+    if isinstance(value, dict | list | tuple):
+        return f"{len(value)} entries"
+    return quantity(value) if isinstance(value, int | float) else printable(value)
 
 
 def _case(name: str, finding: dict[Any, Any]) -> ElementTree.Element:

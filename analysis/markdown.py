@@ -5,9 +5,8 @@ from typing import Any
 
 from analysis.reading import findings_worst_first, gaps, mappings, outcome, printable, quantity, verdict, verdict_counts
 from analysis.report import MEANINGS, title_of
-from analysis.terminal import SYMBOLS
+from analysis.terminal import MUST_EXPLAIN, SYMBOLS
 
-_MUST_EXPLAIN = ("REFUTED", "INCONCLUSIVE", "UNKNOWN")
 # What begins a link that renderers make of plain text, here parted from it by a character without width.
 _LINK_STARTS = re.compile(r"(?<=@)|(?<=#)|(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
 _SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
@@ -30,7 +29,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     if findings:
         rows = [[_badge(verdict(item)), *_cells(item)] for item in findings]
         lines += ["", *_table(("Verdict", "Check", "Claim", "Margin"), rows)]
-    failing = [item for item in findings if verdict(item) in _MUST_EXPLAIN]
+    failing = [item for item in findings if verdict(item) in MUST_EXPLAIN]
     if failing:
         lines += ["", "### Why", ""]
         lines += [

@@ -45,6 +45,7 @@ def planes(subject: Subject, horizon: float) -> dict[str, Any]:
     return {
         "image": int(subject.indices[subject.found[IMAGE]]),
         "class": int(subject.labels[subject.found[IMAGE]]),
+        "dim": subject.dim,
         "centre": lyapunov.centre,
         "speed_at_equilibrium": float(subject.stabilised(subject.equilibria[IMAGE][None], which).norm()),
         "growth": _plane(subject, growth, own, half_width, horizon),
@@ -121,7 +122,7 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
     marks = subject.equilibria[marked] - centre
     off = (marks - marks @ basis.T @ basis).norm(dim=1)
     inside = marks[off <= 1e-6 * half_width]
-    states, time = _follow(subject, centre + torch.cat([circle, inside]), horizon)
+    states, time, stopped = _follow(subject, centre + torch.cat([circle, inside]), horizon)
     ends = (states[-1] - centre).norm(dim=1)
     return {
         "axis": rounded(axis.tolist()),
@@ -133,6 +134,7 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
         ],
         "ends": rounded(ends.tolist()),
         "until": time,
+        "stopped": stopped,
         "horizon": horizon,
         "marks": [
             {
@@ -152,10 +154,11 @@ def _grid(axis: Tensor) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], 1)
 
 
-def _follow(subject: Subject, start: Tensor, horizon: float) -> tuple[Tensor, float]:
-    """Return states (T, k, n) along the trajectories from ``start`` (k, n), and the time they reach within ``EVALUATIONS``.
+def _follow(subject: Subject, start: Tensor, horizon: float) -> tuple[Tensor, float, int]:
+    """Return states (T, k, n) along the trajectories from ``start`` (k, n), the time they reach within ``EVALUATIONS``, and
+    how many were stopped: one whose field is not finite stays where it is.
 
-    One whose field is not finite stays where it is. Runge-Kutta 4(5) with steps common to all.
+    Runge-Kutta 4(5) with steps common to all.
     """
     from scipy.integrate import RK45
 
@@ -173,7 +176,8 @@ def _follow(subject: Subject, start: Tensor, horizon: float) -> tuple[Tensor, fl
             path = solver.dense_output()
             times = torch.linspace(float(solver.t_old), float(solver.t), BETWEEN + 1)[1:].tolist()  # pyrefly: ignore
             states += [torch.from_numpy(path(time)).view_as(start) for time in times]
-    return torch.stack(states), float(solver.t)
+    stopped = int((~subject.stabilised(states[-1], which).isfinite().all(1)).sum())
+    return torch.stack(states), float(solver.t), stopped
 
 
 def _thinned(path: list[list[float]], apart: float) -> list[list[float]]:

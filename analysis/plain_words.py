@@ -13,7 +13,7 @@ HOLDS = {
     "positivity.zero": "the model's energy V is zero at its centre",
     "positivity.positive": "the model's energy V is above zero in every state but its centre",
     "convexity.convex": "the model's energy V is a single bowl, with no second dip where a state could be caught",
-    "decay.stabilised": "from every state the stabilised model loses energy, as fast as promised or faster",
+    "decay.stabilised": "from every state but its centre the stabilised model loses energy, as fast as promised or faster",
     "decay.flow": "the energy of the stabilised model, followed over time, falls as fast as promised or faster",
     "separation.isometry": "the orthogonal layer keeps the distance between any two resting states",
     "separation.increases": "the orthogonal layer moves images of different classes further apart",
@@ -41,7 +41,7 @@ HOLDS = {
     "robustness.same model": "the model that is attacked and the model that is judged give the same answers",
     "robustness.solver": "solving more accurately changes no answer on attacked images",
     "robustness.attacked equilibria": "the model comes to rest on attacked images, too",
-    "contraction.contraction": "with every step the model draws any two states closer together, whatever the image",
+    "contraction.contraction": "with every step the model draws any two states closer, in one way of measuring, whatever the image",
     "stability.stability": "from wherever the states start, they settle in one resting state, exponentially fast",
     "gain.gain": "a change of the features moves the resting state by no more than a known multiple of it",
     "well_posed.well_posed": "whatever the image, there is exactly one resting state",
@@ -55,7 +55,7 @@ HOLDS = {
     "convex.convex": "V is a single bowl in the region, with no second dip",
     "equilibrium.equilibrium": "what starts at the centre stays there",
     "decrease.decrease": "V falls from every state of the region but the centre",
-    "decay.decay": "V falls from every state of the region, as fast as promised or faster",
+    "decay.decay": "V falls from every state of the region but the centre, as fast as promised or faster",
     "invariant.invariant": "what starts in the region stays in it",
 }
 
@@ -108,6 +108,10 @@ FAILS = {
     "robustness.attacked equilibria": "On some attacked images the model does not come to rest, so the attack was on something else.",
 }
 
+UNIQUE_WHEN_STABILISED = (
+    "the stabilised model rests in the state that was found and nowhere else; without stabilising there may be others"
+)
+
 
 def in_plain_words(finding: Mapping[Any, Any]) -> str:
     """Return what a finding of a report, which may be foreign, means: one sentence that claims no more than its verdict.
@@ -121,7 +125,9 @@ def in_plain_words(finding: Mapping[Any, Any]) -> str:
     key = f"{printable(finding.get('check'))}.{printable(finding.get('name'))}"
     if word == "REFUTED" and key in FAILS:
         return FAILS[key]
-    holds = HOLDS.get(key)
+    # One name, two claims: that of an anchored model is about its stabilised field.
+    stabilised = key == "equilibrium.unique" and "stabilised field" in printable(finding.get("claim"))
+    holds = UNIQUE_WHEN_STABILISED if stabilised else HOLDS.get(key)
     if holds is None:
         return _OF_ANY_CLAIM[word]
     return _SENTENCES[word].format(holds)

@@ -6,6 +6,7 @@ What a checkpoint says of itself is untrusted text: it reaches a page or a termi
 import json
 import math
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ EXPECTED_KEYS = (
     "series",
 )
 GAP = "—"
+MAX_DEPTH = 100  # lists and dictionaries inside one another; what walks them calls itself as often
+MAX_TEXT = 20_000  # characters that a page shows of one text
+TOO_DEEP = "nested too deeply to show; report.json holds it all"
 
 # Worst first: what a reader must not miss stands at the top.
 VERDICT_ORDER = ("REFUTED", "INCONCLUSIVE", "UNKNOWN", "SUPPORTED", "PROVED")
@@ -35,7 +39,7 @@ class ReportError(StabdeqError):
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Return the report in the file ``path``, unjudged; raises ReportError where it is no JSON object."""
+    """Return the report in the file ``path``, unjudged; raises ReportError where it is no JSON object, or nested too deeply."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -47,7 +51,17 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: {reason}: copy the file again, or audit again") from None
     if not isinstance(report, dict):
         raise ReportError(f"{path}: a report is a JSON object, this is {type(report).__name__}: give a report.json")
+    if _is_too_deep(report):
+        raise ReportError(f"{path}: nested more than {MAX_DEPTH} levels deep, as no report is: give a report.json")
     return report
+
+
+def _is_too_deep(report: dict[str, Any]) -> bool:
+    level: list[Any] = [report]
+    for _ in range(MAX_DEPTH):
+        items = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
+        level = [item for item in items if isinstance(item, dict | list)]
+    return bool(level)
 
 
 def mapping(value: Any) -> dict[Any, Any]:
@@ -88,9 +102,26 @@ def printable(value: Any) -> str:
     >>> printable("a\x1b[31mb\u202ec\n") == "a\ufffd[31mb\ufffdc "
     True
     """
-    if value is None:
-        return ""
-    return "".join(_printable_character(character) for character in str(value))
+    return "".join(map(_printable_character, _text(value)))
+
+
+def cut(value: Any, limit: int = MAX_TEXT) -> str:
+    """Return the first ``limit`` characters of ``value`` as printable text, with a note where there are more.
+
+    >>> cut("abc", 2)
+    'ab … (cut here; report.json holds it all)'
+    """
+    text = _text(value)
+    return (
+        printable(text) if len(text) <= limit else f"{printable(text[:limit])} … (cut here; report.json holds it all)"
+    )
+
+
+def _text(value: Any) -> str:
+    try:
+        return "" if value is None else str(value)
+    except RecursionError:
+        return TOO_DEEP
 
 
 def _printable_character(character: str) -> str:
@@ -135,8 +166,16 @@ def superscript(exponent: int) -> str:
 
 def verdict(finding: dict[Any, Any]) -> str:
     """Return the finding's verdict, "UNKNOWN" where it is none of the four."""
-    word = str(finding.get("verdict"))
-    return word if word in VERDICT_ORDER else "UNKNOWN"
+    word = finding.get("verdict")
+    return str(word) if isinstance(word, str) and word in VERDICT_ORDER else "UNKNOWN"
+
+
+def by_check(items: Iterable[dict[Any, Any]]) -> dict[str, list[dict[Any, Any]]]:
+    """Return findings, measurements or skipped checks by the check that each names, in their own order."""
+    groups: dict[str, list[dict[Any, Any]]] = {}
+    for item in items:
+        groups.setdefault(printable(item.get("check")), []).append(item)
+    return groups
 
 
 def finding_ids(report: dict[str, Any]) -> list[str]:
@@ -145,9 +184,15 @@ def finding_ids(report: dict[str, Any]) -> list[str]:
     >>> finding_ids({"findings": [{"check": "decay", "name": "flow"}, {"check": "decay", "name": "flow"}]})
     ['decay.flow', 'decay.flow#2']
     """
+    findings = mappings(report.get("findings"))
+    return numbered(f"{printable(item.get('check'))}.{printable(item.get('name'))}" for item in findings)
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """Return ``names`` with "#2" and so on behind one that stood before, so that no two are the same."""
     seen: dict[str, int] = {}  # each id, and the number that was last put behind it
-    for finding in mappings(report.get("findings")):
-        name = unique = f"{printable(finding.get('check'))}.{printable(finding.get('name'))}"
+    for name in names:
+        unique = name
         while unique in seen:
             seen[name] += 1
             unique = f"{name}#{seen[name]}"
@@ -197,7 +242,8 @@ def outcome(report: dict[str, Any]) -> tuple[str, str]:
 def gaps(report: dict[str, Any]) -> list[str]:
     """Return, as sentences, what in the report is missing, unknown here, or at odds with itself."""
     said = []
-    if report.get("schema") != SCHEMA:
+    schema = report.get("schema")
+    if type(schema) is not int or schema != SCHEMA:  # True == 1
         came = f"schema {printable(report['schema'])[:20]}" if "schema" in report else "no schema number"
         said.append(f"Expected a report of schema {SCHEMA}, found {came}: drawn as far as it is understood.")
     if missing := [key for key in EXPECTED_KEYS[1:] if key not in report]:

@@ -34,6 +34,7 @@ def replay(
         Where the data set lies, for sets that are not embedded.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from analysis.reading import read_report
     from analysis.replay import NotReplayableError
@@ -46,7 +47,7 @@ def replay(
     console = Console()
     rows: list[Row] = []
     for name, item in chosen.items():
-        with console.status(f"replaying {name}"):
+        with console.status(Text(f"replaying {name}")):
             try:
                 rows.append((name, replayer.replay(item)))
             except NotReplayableError as error:
@@ -59,7 +60,7 @@ def _refuted(path: Path, report: dict[str, Any], name: str | None) -> dict[str, 
     from analysis.reading import SCHEMA, ReportError, finding_ids, mappings, printable, verdict
     from stabdeq.errors import ConfigError, closest
 
-    if report.get("schema") != SCHEMA:
+    if type(report.get("schema")) is not int or report["schema"] != SCHEMA:
         came = printable(report.get("schema", "none"))[:20]
         raise ReportError(f"{path}: expected a report of schema {SCHEMA}, found {came}: audit anew with this version")
     named = dict(zip(finding_ids(report), mappings(report.get("findings")), strict=True))
@@ -76,7 +77,7 @@ def _refuted(path: Path, report: dict[str, Any], name: str | None) -> dict[str, 
 
 def _load(report: dict[str, Any], path: Path, given: Path | None) -> "Checkpoint":
     """Return the checkpoint at ``given``, or where the report says, or beside the report; only one of the report's SHA-256."""
-    from hashlib import sha256
+    from hashlib import file_digest
 
     from analysis.reading import mapping, printable
     from stabdeq.checkpoint import load_checkpoint
@@ -89,16 +90,24 @@ def _load(report: dict[str, Any], path: Path, given: Path | None) -> "Checkpoint
             f"{path}: names no checkpoint with its SHA-256, as an audit in Python: replay it in Python"
         )
     places = [given] if given else [Path(named), path.parent / named, path.parent / Path(named).name]
-    files = [place for place in dict.fromkeys(places) if place.is_file()]
-    if not files:
-        raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
-    found = {file: sha256(file.read_bytes()).hexdigest() for file in files}
-    for file, digest in found.items():
+    digests = {}
+    try:
+        # A report may name any file of this machine: only what may be a checkpoint is opened.
+        for place in dict.fromkeys(places):
+            if place.is_file() and (given or place.suffix == ".safetensors"):
+                with place.open("rb") as file:
+                    digests[place] = file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{named[:200]}: cannot be read ({error.strerror}): say with --checkpoint where the checkpoint lies"
+        ) from None
+    for place, digest in digests.items():
         if digest == expected:
-            return load_checkpoint(file)
-    file, digest = next(iter(found.items()))
+            return load_checkpoint(place)
+    if not digests:
+        raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
     raise CheckpointError(
-        f"{file}: its SHA-256 is {digest}, the report is of {expected[:64]}: not the checkpoint that was audited; "
+        f"{next(iter(digests))}: its SHA-256 is not that of the report, {expected[:64]}: not the checkpoint that was audited; "
         "say with --checkpoint where that lies"
     )
 
@@ -110,8 +119,8 @@ def _fetch_from(loaded: "Checkpoint", data_dir: Path | None) -> "Fetch":
     import torch
     from torch import Tensor
 
+    from analysis.replay import NotReplayableError
     from stabdeq.data import Split, load_data, to_unit
-    from stabdeq.errors import DataError
 
     @cache
     def read() -> Split:
@@ -120,7 +129,7 @@ def _fetch_from(loaded: "Checkpoint", data_dir: Path | None) -> "Fetch":
     def fetch(places: list[int]) -> tuple[Tensor, Tensor]:
         test = read()
         if max(places) >= len(test):
-            raise DataError(f"the report names test image {max(places)}, and there are {len(test)}: other data?")
+            raise NotReplayableError(f"the report names an image beyond the {len(test)} test images: other data?")
         return to_unit(test.images[places], torch.float64), test.labels[places]
 
     return fetch

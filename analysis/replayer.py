@@ -23,6 +23,9 @@ Fetch = Callable[[list[int]], tuple[Tensor, Tensor]]
 # Claims about V and the orthogonal layer alone hold or fail whatever the image: the first that was audited will do.
 NEED_NO_IMAGE = frozenset({"positivity", "convexity", "separation"})
 
+# What only some kinds of models claim: analysis.audit.claims_of.
+MADE_BY_SOME = frozenset({"equilibrium.preserved", "spectrum.stable", "separation.isometry", "separation.increases"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replayer:
@@ -43,13 +46,18 @@ class Replayer:
         named = images_named(finding.get("witness"))
         if not named and check not in NEED_NO_IMAGE:
             raise NotReplayableError("the witness names no image")
-        return module.replay(self._subject(named or self._drawn[:1], named), finding)
+        subject = self._subject(named or self._drawn[:1], named)
+        claim = f"{check}.{finding.get('name')}"
+        if claim in MADE_BY_SOME and claim not in subject.claims:
+            raise NotReplayableError("the model makes no such claim")
+        return module.replay(subject, finding)
 
     @cached_property
     def _drawn(self) -> list[int]:
         """The places of the audited images, in the order in which they were drawn."""
         places = sequence(mapping(self.report.get("sample")).get("images"))
-        if not places or not all(type(place) is int and place >= 0 for place in places):
+        is_draw = all(type(place) is int and place >= 0 for place in places) and len(set(places)) == len(places)
+        if not places or not is_draw:
             raise NotReplayableError("the report does not say which images were drawn (is it older?): audit anew")
         return places
 

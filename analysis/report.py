@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import figures
 from analysis.drawing import Drawing
-from analysis.figures.witness import pictures
+from analysis.figures.witness import MAX_MARKUP, pictures
 from analysis.plain_words import in_plain_words
 from analysis.reading import (
     GAP,
+    TOO_DEEP,
     VERDICT_ORDER,
+    by_check,
+    cut,
     finding_ids,
     gaps,
     mapping,
@@ -51,6 +54,7 @@ MEANINGS = {
 }
 _FULL_VALUES = 4096
 _SHORT_VALUES = 4
+_MAX_CELL = 200  # characters of a text that may stand in thousands of cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ def write_report(report: dict[str, Any], out_dir: Path) -> tuple[Path, Path]:
 def render_html(report: dict[str, Any]) -> str:
     """Return the report as one self-contained page: no script, no request, light and dark, fit for paper.
 
-    ``report`` may be foreign: every text in it is escaped, what is missing is said, and nothing in it raises.
+    ``report`` may be foreign: every text in it is escaped, and cut where it is very long; what is missing is said, and
+    nothing in it raises.
     """
     deciding, sentence = outcome(report)
     cards = _cards(report)
@@ -113,7 +118,7 @@ def render_html(report: dict[str, Any]) -> str:
 
 
 def templates() -> "Environment":
-    """Return the templates of pages: each text is escaped and printable, each missing name an error."""
+    """Return the templates of pages: each text is escaped, printable and of bounded length, each missing name an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -122,7 +127,7 @@ def templates() -> "Environment":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: value if hasattr(value, "__html__") else cut(value),
     )
     environment.filters["quantity"] = quantity
     environment.filters["cell"] = _cell
@@ -163,29 +168,26 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def _sections(report: dict[str, Any], findings: list[dict[str, Any]]) -> list[Section]:
-    measurements, skipped = (mappings(report.get(key)) for key in ("measurements", "skipped"))
-    series = mapping(report.get("series"))
-    named = [printable(item.get("check")) for item in [*findings, *measurements, *skipped]] + list(
-        map(printable, series)
+    told, measured, skipped = map(
+        by_check, (findings, mappings(report.get("measurements")), mappings(report.get("skipped")))
     )
+    series = mapping(report.get("series"))
+    named = dict.fromkeys([*told, *measured, *skipped, *map(printable, series)])
     known = [check for check in QUESTIONS if check in named]
     return [
-        _section(check, findings, measurements, skipped, series)
+        _section(check, told.get(check, []), measured.get(check, []), skipped.get(check, []), series)
         for check in dict.fromkeys([*known, *named])  # in our own order first, then as the report has them
     ]
 
 
 def _section(check: str, findings: list, measurements: list, skipped: list, series: dict[Any, Any]) -> Section:
-    def own(items: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
-        return [item for item in items if printable(item.get("check")) == check]
-
     drawings, missing = figures.draw(check, mapping(series.get(check)))
-    reasons = [printable(item.get("reason")) for item in own(skipped)]
+    reasons = [printable(item.get("reason")) for item in skipped]
     return Section(
         check=check or "unnamed",
         question=QUESTIONS.get(check, ""),
-        findings=own(findings),
-        measurements=own(measurements),
+        findings=findings,
+        measurements=measurements,
         skipped=reasons,
         drawings=drawings,
         missing=[] if reasons else missing,
@@ -194,9 +196,10 @@ def _section(check: str, findings: list, measurements: list, skipped: list, seri
 
 def _cards(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return every finding as the page shows it, in the report's order: with its pictures, and how to replay it."""
-    cards = []
+    cards, room = [], MAX_MARKUP
     for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True):
-        drawn, missing = pictures(report, item)
+        drawn, missing = pictures(report, item, room)
+        room -= sum(len(picture.markup) for picture in drawn)
         cards.append(
             _finding(item) | {"pictures": drawn, "missing": missing, "replay": _replay_line(report, item, name)}
         )
@@ -242,7 +245,7 @@ def _abbreviated(value: Any) -> tuple[str, str]:
     if not isinstance(value, list | tuple):
         return (quantity(value) if _is_number(value) else printable(value)), ""
     shape, flat = _shape_and_values(value)
-    head = ", ".join(quantity(item) if _is_number(item) else printable(item) for item in flat[:_SHORT_VALUES])
+    head = ", ".join(quantity(item) if _is_number(item) else cut(item, _MAX_CELL) for item in flat[:_SHORT_VALUES])
     if len(shape) == 1 and len(flat) <= _SHORT_VALUES:
         return f"[{head}]", ""
     length = math.hypot(*map(number, flat)) if all(map(_is_number, flat)) else math.nan
@@ -259,9 +262,10 @@ def _shape_and_values(value: Any) -> tuple[list[int], list[Any]]:
 
 
 def _full(value: Any) -> str:
-    text = json.dumps(_strict(value), ensure_ascii=False)
-    limit = 16 * _FULL_VALUES
-    return printable(text if len(text) <= limit else f"{text[:limit]} … (cut here; report.json holds it all)")
+    try:
+        return cut(json.dumps(_strict(value), ensure_ascii=False), 16 * _FULL_VALUES)
+    except RecursionError:
+        return TOO_DEEP
 
 
 def _is_number(value: Any) -> bool:
@@ -269,7 +273,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else printable(value)
+    return f"{value:.6g}" if isinstance(value, float) else cut(value, _MAX_CELL)
 
 
 def title_of(report: dict[str, Any]) -> str:

@@ -16,10 +16,12 @@ def report(report: Path) -> None:
     from analysis.reading import ReportError, read_report
     from analysis.report import encoded, render_html, replace_file
 
-    page = report.with_suffix(".html")
     content = encoded(render_html(read_report(report)))
+    page = report.with_suffix(".html")
+    if page.exists() and page.samefile(report):
+        raise ReportError(f"{report}: the page would overwrite the report: rename it to {report.stem}.json")
     try:
         replace_file(page, content)
     except OSError as error:
         raise ReportError(f"{page}: cannot be written ({error.strerror}): copy the report to another folder") from None
-    Console().print(f"wrote {page}", soft_wrap=True, highlight=False)
+    Console().print(f"wrote {page}", soft_wrap=True, highlight=False, markup=False)

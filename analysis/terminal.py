@@ -29,10 +29,10 @@ STYLES = {
 }
 SYMBOLS = {"PROVED": "✓", "SUPPORTED": "◐", "REFUTED": "✗", "INCONCLUSIVE": "?", "UNKNOWN": "?"}
 ASCII_SYMBOLS = {"PROVED": "+", "SUPPORTED": "~", "REFUTED": "x", "INCONCLUSIVE": "?", "UNKNOWN": "?"}
+MUST_EXPLAIN = frozenset({"REFUTED", "INCONCLUSIVE", "UNKNOWN"})
 
 # Below this width evidence stands under its claim instead of beside it.
 WIDE = 110
-_MUST_EXPLAIN = frozenset({"REFUTED", "INCONCLUSIVE", "UNKNOWN"})
 _SHORT_EVIDENCE = 100
 
 
@@ -97,7 +97,7 @@ def _verdict_table(report: dict[str, Any], console: "Console") -> "Table":
         table.add_column("Evidence", ratio=3)
     for finding in findings_worst_first(report):
         word = verdict(finding)
-        style = "" if is_wide or word in _MUST_EXPLAIN else "dim"
+        style = "" if is_wide or word in MUST_EXPLAIN else "dim"
         claim, evidence = Text(_text(finding, "claim")), Text(_evidence(finding), style=style)
         cells = [claim, evidence] if is_wide else [Group(claim, Padding(evidence, (0, 0, 0, 2)))]
         table.add_row(badge(word, console), Text(_text(finding, "check")), *cells)
@@ -120,7 +120,7 @@ def _measurement_table(report: dict[str, Any]) -> "Table":
 
 def _evidence(finding: dict[Any, Any]) -> str:
     evidence = _text(finding, "evidence") or "The report gives no evidence."
-    if verdict(finding) in _MUST_EXPLAIN:
+    if verdict(finding) in MUST_EXPLAIN:
         return evidence
     first = evidence.split(". ")[0].rstrip(".")
     return first + "." if len(first) <= _SHORT_EVIDENCE else first[:_SHORT_EVIDENCE].rsplit(" ", 1)[0] + " …"

@@ -149,6 +149,25 @@ def test_findings_of_one_name_are_rows_of_their_own() -> None:
     assert not any(row.differs for row in decay.claims)
 
 
+def test_measurements_of_one_name_are_rows_of_their_own() -> None:
+    items = [{"check": "decay", "name": "step", "value": value, "text": "a step"} for value in (1, 2)]
+    items.insert(1, {"check": "spectrum", "name": "step", "value": 3, "text": "another"})
+    first, second = report_of("a", measurements=items), report_of("b", measurements=items[:1])
+    groups = {group.check: group.measured for group in compared(first, second).groups}
+    assert [(row.name, [value for value, _ in row.cells]) for row in groups["decay"]] == [
+        ("step", ["1", "1"]),
+        ("step#2", ["2", "not measured"]),
+    ]
+    assert [row.name for row in groups["spectrum"]] == ["step"]
+
+
+def test_many_checks_are_compared_each_with_its_own() -> None:
+    findings = [finding(str(number), "x", "PROVED", claim=f"Claim {number}.") for number in range(2000)]
+    groups = compared(*[report_of("a", *findings, measurements=[])] * 2).groups
+    assert [group.check for group in groups] == [str(number) for number in range(2000)]
+    assert [row.claim for row in groups[7].claims] == ["Claim 7."]
+
+
 def test_reports_of_one_setting_are_compared_without_a_warning() -> None:
     assert compared(*three()).warnings == []
 

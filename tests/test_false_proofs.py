@@ -124,7 +124,7 @@ def subject(
     dim = len(region.centre)
     v = ForeignFunction("V", value, dim, "value", is_differentiable=True)
     f = ForeignFunction("f", velocity, dim, "velocity", is_differentiable=True) if velocity else None
-    return Subject(v, f, region, alpha, seed=0, effort=QUICK, proof_seconds=3.0)
+    return Subject(v, f, region, alpha, seed=0, effort=QUICK, proof_seconds=20.0)
 
 
 def test_a_claim_names_the_rate_that_was_proved() -> None:

@@ -274,6 +274,12 @@ def test_landmarks_are_constants_feet_of_kinks_and_axes() -> None:
     assert float(((pairs[:, :3] + pairs[:, 3:]) / 2 - point).norm(dim=1).min()) < 0.1
 
 
+def test_no_landmark_lies_where_an_offset_is_rounding() -> None:
+    speck = torch.full((3,), 1e-12, dtype=torch.float64)
+    found = landmarks(positive(lambda states: (states - speck).square().sum(1)), unit_box(3), generator())
+    assert float(found.norm(dim=1).min()) > 1e-10
+
+
 def test_a_function_that_cannot_be_traced_has_landmarks_all_the_same() -> None:
     def value(z: Tensor) -> Tensor:
         return square(z) if float(z.detach().sum()) > 0 else 2 * square(z)

@@ -96,6 +96,24 @@ def test_each_verdict_is_what_ci_systems_call_it() -> None:
     )
 
 
+def test_a_time_beyond_all_numbers_is_left_out() -> None:
+    root = ElementTree.fromstring(junit_xml(report_of(*[finding("PROVED", seconds=1e308)] * 2)))
+    assert "time" not in root.attrib
+    assert "time" not in root[0].attrib
+    assert [float(case.get("time") or 0) for case in root[0]] == [1e308, 1e308, 0.0]
+
+
+@pytest.mark.parametrize("depth", [3, 450, 5000])
+def test_deep_nesting_is_counted_not_followed(depth: int) -> None:
+    deep: list[object] = []
+    for _ in range(depth):
+        deep = [deep]
+    wild = finding("REFUTED", witness={"state": deep, "pair": [[1.0, 2.0], {"a": deep}, 3]}, evidence=deep)
+    failure = ElementTree.fromstring(junit_xml(report_of(wild)))[0][0].find("failure")
+    assert failure is not None
+    assert (failure.text or "").endswith("Witness:\nstate: [1 entries]\npair: [2 entries, 1 entries, 3]")
+
+
 def test_two_findings_of_one_name_are_two_tests() -> None:
     root = ElementTree.fromstring(junit_xml(report_of(finding("PROVED"), finding("REFUTED"))))
     assert [case.get("name") for case in root[0]] == ["flow", "flow#2", "skipped"]

@@ -177,3 +177,31 @@ def test_a_name_cannot_leave_its_argument() -> None:
     arguments = shlex.split(unescape(line[1]))
     assert len(arguments) == 7
     assert arguments[4].startswith("decay.x'; rm -rf ~; '")
+
+
+def test_texts_for_pixels_take_no_more_room_than_they_have() -> None:
+    pixels = ["x" * 1_000_000] + [""] * 1_000_000  # an array of these would take four terabytes
+    nothing, missing = drawn({"image": 4}, {"images": {"4": {"label": 0, "pixels": pixels}}})
+    assert nothing == []
+    assert missing == ["Test image 4 is not drawn: the report holds no usable pixels of it."]
+
+
+def test_a_witness_of_many_images_shows_the_first() -> None:
+    pictures_of, missing = drawn({"images": [4, *range(10, 3000)]})
+    assert len(pictures_of) == 1
+    assert len(missing) == 8
+    assert missing[-1] == "The witness names 2991 test images: those after the first 8 are not drawn."
+
+
+def test_a_long_class_name_is_cut() -> None:
+    report = REPORT | {"checkpoint": {"data": {"classes": ["cat", "d" * 100_000]}}}
+    (picture,), _ = drawn({"image": 4}, report)
+    assert len(picture.caption) < 400
+    assert "cut here" in picture.caption
+
+
+def test_nothing_is_drawn_without_room() -> None:
+    assert pictures(REPORT, {"witness": {"image": 4}}, room=0) == (
+        [],
+        ["Test image 4 is not drawn: the page would become too large."],
+    )

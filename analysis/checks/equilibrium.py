@@ -9,7 +9,15 @@ from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
 from analysis.certificates.linf_margins import contraction_bound
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.replay import Replay, at_equilibrium, lyapunov_of, state_of, unknown_claim, violation_of
+from analysis.replay import (
+    NotReplayableError,
+    Replay,
+    at_equilibrium,
+    lyapunov_of,
+    state_of,
+    unknown_claim,
+    violation_of,
+)
 from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from stabdeq.certified_cell import CertifiedCell
 from stabdeq.interval_cell import IntervalCell
@@ -313,6 +321,10 @@ def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
     """Evaluate anew the cell, or the stabilised field, at the equilibria that the witness of ``finding`` names."""
     if finding.get("name") not in ("unique", "preserved"):
         raise unknown_claim(finding)
+    if finding["name"] == "unique" and subject.structured and lyapunov_of(subject).centre == "equilibrium":
+        raise NotReplayableError(
+            "of this model the claim is about the stabilised field, which by construction has no other equilibrium"
+        )
     state = state_of(finding, "state", subject.dim)
     settled = at_equilibrium(subject, state)
     if isinstance(settled, Replay):

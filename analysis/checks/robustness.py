@@ -100,9 +100,10 @@ def _is_as_said(target: Target, finding: dict[Any, Any]) -> bool:
     image = target.images[int(positions[0])]
     attacked = state_of(finding, "attacked_image", image.numel()).view_as(image)
     # At eps = 0 the claim is that the attack keeps to its ball.
-    in_ball = (
-        finding["name"] == curve.EPS_0.name
-        or float((attacked - image).abs().max()) <= number(witness.get("eps")) + 1e-9
+    in_ball = finding["name"] == curve.EPS_0.name or (
+        float(attacked.min()) >= 0
+        and float(attacked.max()) <= 1
+        and float((attacked - image).abs().max()) <= number(witness.get("eps")) + 1e-9
     )
     taken_for = [int(target.predict(item[None])) for item in (image, attacked)]
     return in_ball and taken_for == [witness.get("prediction_clean"), witness.get("prediction_attacked")]

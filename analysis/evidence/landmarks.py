@@ -8,7 +8,7 @@ from torch import Tensor
 from analysis.evidence.constants import constants_of
 from analysis.evidence.falsifier import gradients, hessians
 from analysis.evidence.regions import Pairs, Region
-from analysis.evidence.sampling import directions
+from analysis.evidence.sampling import INNERMOST, directions
 from stabdeq.claims import Violation
 
 # How far out along each direction, as parts of the radius.
@@ -52,6 +52,8 @@ def _from_constants(constants: list[Tensor], region: Region, generator: torch.Ge
         drawn = torch.randperm(len(vectors), generator=generator, device=generator.device)[:MOST_CONSTANTS]
         vectors = vectors[drawn]
     offsets = torch.cat([vectors, vectors - centre])
+    # Nearer than any other state that is looked at, an offset is mostly rounding.
+    offsets = offsets[offsets.norm(dim=1) >= INNERMOST * region.radius]
     return torch.cat([region.project(centre + offsets), _along(offsets, region)])
 
 

@@ -9,12 +9,15 @@ from analysis.drawing import DASHES, INK, MUTED, PAPER, SERIES, Drawing
 from analysis.figures.series import finite, require
 from analysis.reading import mapping, number, numbers, printable, quantity
 
+MAX_SOLVERS = 20
+
 
 def convergence(title: str, series: dict[str, Any]) -> Drawing:
     """Draw the median residuals with bands between quantiles."""
     solvers = {printable(name): mapping(curve) for name, curve in mapping(series.get("solvers")).items()}
     solvers = {name: curve for name, curve in solvers.items() if finite(numbers(curve.get("median")))}
     require(solvers)
+    require(len(solvers) <= MAX_SOLVERS, f"{len(solvers)} are too many solvers to draw")
     figure, axes = drawing.new_axes("evaluations of the cell", "residual")
     shares = {name: number(curve.get("converged")) for name, curve in solvers.items()}
     percent = {name: "" if math.isnan(share) else f", {100 * share:.3g} %" for name, share in shares.items()}

@@ -8,11 +8,14 @@ from analysis.drawing import DASHES, INK, SERIES, Drawing
 from analysis.figures.series import finite, require
 from analysis.reading import mapping, mappings, number, numbers, quantity
 
+MAX_POINTS = 1000
+
 
 def flow(title: str, series: dict[str, Any]) -> Drawing:
     """Draw V along trajectories against the bound exp(-alpha t), on a log axis."""
     curves = mapping(series.get("flow"))
     times = numbers(curves.get("times"))
+    _require_few(times)
     median, maximum, bound = (drawing.padded(curves.get(key), len(times)) for key in ("median", "maximum", "bound"))
     require(finite(times) and finite(median + maximum))
     figure, axes = drawing.new_axes("time t", "V(z(t)) / V(z(0))")
@@ -45,6 +48,7 @@ def raw_field(title: str, series: dict[str, Any]) -> Drawing:
     """Draw the share of states at which the unprojected field violates the decay, by distance."""
     curves = mapping(series.get("raw"))
     rates = numbers(curves.get("violation_rate"))
+    _require_few(rates)
     radii, upper = (drawing.padded(curves.get(key), len(rates)) for key in ("radii", "upper"))
     require(finite(rates) and finite(radii))
     figure, axes = drawing.new_axes("distance from the centre", "share of states")
@@ -75,6 +79,7 @@ def margin(title: str, series: dict[str, Any]) -> Drawing:
     """Draw the decay margin of the unprojected and of the stabilised field, by distance."""
     found = mapping(series.get("margin"))
     radii = numbers(found.get("radii"))
+    _require_few(radii)
     fields = {name: mappings(found.get(name)) for name in ("unprojected", "stabilised")}
     require(len(finite(radii)) == len(radii) and all(len(rows) == len(radii) > 0 for rows in fields.values()))
     figure, axes = drawing.new_axes("distance from the centre", "decay margin")
@@ -113,6 +118,10 @@ def margin(title: str, series: dict[str, Any]) -> Drawing:
         svg=drawing.inline_svg(figure, "margin", alternative),
         table=drawing.table(["field", "distance", "worst", "5 %", "median", "95 %", "states without a number"], rows),
     )
+
+
+def _require_few(points: list[float]) -> None:
+    require(len(points) <= MAX_POINTS, f"{len(points)} are too many points to draw")
 
 
 def _log_distances(axes: Any, radii: list[float]) -> None:

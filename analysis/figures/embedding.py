@@ -17,6 +17,7 @@ COLOURS = (
 RIGHT, WRONG = ("o", "s", "^", "D", "v"), ("x", "+", "1", "2", "3")
 MAX_NAMED = 40  # more classes have no legend
 MAX_STATES = 1000
+MAX_CLASSES = 200
 HALVES = ("clean", "PGD, 8/255")
 
 Point = Sequence[float]
@@ -60,19 +61,19 @@ def _scatter(
     names: Sequence[str],
     colours: Mapping[str, str],
 ) -> None:
-    for index, name in enumerate(names):
+    looks = len(COLOURS) * len(RIGHT)  # classes that look the same are drawn together
+    groups: dict[tuple[int, bool], list[Point]] = {}
+    for point, own, held in zip(points, classes, right, strict=True):
+        groups.setdefault((own % looks, held), []).append(point)
+    for index, name in enumerate(names[:looks]):
         colour, turn = COLOURS[index % len(COLOURS)], index // len(COLOURS)
         for is_right, marks in ((True, RIGHT), (False, WRONG)):
-            chosen = [
-                point
-                for point, own, held in zip(points, classes, right, strict=True)
-                if (own, held) == (index, is_right)
-            ]
+            chosen = groups.get((index, is_right), [])
             axes.scatter(
                 [x for x, _ in chosen],
                 [y for _, y in chosen],
                 s=13 if is_right else 26,
-                marker=marks[turn % len(marks)],
+                marker=marks[turn],
                 color=colours.get(colour, colour),
                 linewidths=0 if is_right else 1.2,
                 label=drawing.short(name) if is_right else None,
@@ -96,6 +97,7 @@ def states(title: str, series: dict[str, Any]) -> Drawing:
     )
     require(all(len(point) == 2 and all(abs(x) < 1e30 for x in point) for points in maps.values() for point in points))
     names = sorted(set(labels), key=lambda name: (len(name), name))
+    require(len(names) <= MAX_CLASSES, f"{len(names)} are too many classes to draw")
     classes = [names.index(label) for label in labels]
     figure = drawing.new_figure((5.6, 1.2 + 2.5 * len(maps)))
     draw_maps(figure, maps, classes, right, names, {})

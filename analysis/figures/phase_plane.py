@@ -27,6 +27,8 @@ def plane(title: str, series: dict[str, Any], which: str) -> Drawing:
     found = mapping(series.get("planes"))
     require(not found.get("not_drawn"), printable(found.get("not_drawn")))
     shown = mapping(found.get(which))
+    has_marks = bool(mappings(shown.get("marks")))
+    require(which != "classes" or has_marks, "no other equilibrium was found that it could go through")
     axis, value = _values(shown)
     figure, axes = drawing.new_axes("distance from V’s centre", "", size=(5.6, 5.6))
     finite_values = finite([height for row in value for height in row])
@@ -139,14 +141,15 @@ def _caption(found: dict[Any, Any], shown: dict[Any, Any], which: str, lost: int
     """Say what the plane is, what a reader sees on it, and what is not as it should be."""
     said = (
         f"Test image {printable(found.get('image'))}, class {printable(found.get('class'))}. {_PLANES[which]} V is an energy "
-        "that the stabilised field has to lower, so that trajectories run down to the middle of the rings. Arrows and "
-        "trajectories live in all dimensions and are seen here in projection."
+        "that the stabilised field has to lower, so that trajectories run down to the middle of the rings."
     )
+    if number(found.get("dim")) > 2:
+        said += " Arrows and trajectories live in all dimensions and are seen here in projection."
     if found.get("centre") == "origin":
-        said += (
-            " V is centred at the origin, whatever the image: states are drawn there, and not to the image’s own equilibrium, "
-            f"where the stabilised field moves at speed {quantity(number(found.get('speed_at_equilibrium')))}."
-        )
+        said += " V is centred at the origin, whatever the image"
+        speed = number(found.get("speed_at_equilibrium"))
+        drawn_away = ": states are drawn there, and not to the image’s own equilibrium, where the stabilised field moves at speed"
+        said += f"{drawn_away} {quantity(speed)}." if speed > 0 else "."
     elif which == "classes" and mappings(shown.get("marks")):
         said += " The marks are where images of other classes rest: each image has a V and a field of its own."
     off = [number(mark.get("off")) for mark in mappings(shown.get("marks"))]
@@ -155,4 +158,7 @@ def _caption(found: dict[Any, Any], shown: dict[Any, Any], which: str, lost: int
     until, horizon = number(shown.get("until")), number(shown.get("horizon"))
     if until < horizon:
         said += f" The trajectories were followed to t = {quantity(until)} of {quantity(horizon)}: the field is stiff there."
+    stopped = number(shown.get("stopped"))
+    if stopped > 0:
+        said += f" {quantity(int(stopped))} trajectories end where the field is not finite."
     return said + (f" V is not finite at {lost} points, left blank." if lost else "")

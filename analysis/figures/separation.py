@@ -10,12 +10,14 @@ from analysis.reading import numbers, printable, quantity, sequence
 
 # More classes are drawn without the number in each cell.
 MAX_WRITTEN_CLASSES = 12
+MAX_CLASSES = 500
 
 
 def distances(title: str, series: dict[str, Any], which: str) -> Drawing:
     """Draw the matrix of distances ``which``, "before" or "after" the map."""
+    size = len(sequence(series.get(which)))
+    require(size <= MAX_CLASSES, f"{size} are too many classes to draw")
     matrix = [numbers(row) for row in sequence(series.get(which))]
-    size = len(matrix)
     require(size and all(len(row) == size for row in matrix) and any(map(finite, matrix)))
     both = [value for key in ("before", "after") for row in sequence(series.get(key)) for value in numbers(row)]
     names = [printable(name) for name in sequence(series.get("classes"))][:size]

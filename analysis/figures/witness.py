@@ -7,16 +7,21 @@ import base64
 import html
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analysis.reading import images_named, mapping, numbers, printable, quantity, sequence
+from analysis.reading import cut, images_named, mapping, numbers, printable, quantity, sequence
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_SIDE = 256
+MAX_NAME = 200  # characters of a class
 MAX_BARS = 4096
+MAX_IMAGES = 8  # test images of one witness
+MAX_MARKUP = 1_000_000  # characters of all pictures of a page, and what the last adds
 # The ends of the colours of a change, as on the page in its light scheme: brighter, darker, and white between.
 BRIGHTER, DARKER, UNCHANGED = (200, 80, 10), (11, 91, 156), (247, 247, 247)
 _STATES = {"state": "The state", "first": "The first equilibrium", "start": "Where it was started"}
@@ -33,30 +38,46 @@ class Picture:
     caption: str
 
 
-def pictures(report: dict[str, Any], finding: dict[Any, Any]) -> tuple[list[Picture], list[str]]:
-    """Return the pictures of the witness of ``finding``, and a sentence for each that could not be drawn."""
+def pictures(
+    report: dict[str, Any], finding: dict[Any, Any], room: int = MAX_MARKUP
+) -> tuple[list[Picture], list[str]]:
+    """Return the pictures of the witness of ``finding``, and a sentence for each that is not drawn.
+
+    Nothing is drawn once the pictures' markup has ``room`` characters: what the page has left for them.
+    """
     witness = mapping(finding.get("witness"))
     drawn: list[Picture] = []
     missing: list[str] = []
-    for place in images_named(witness):
-        pixels = _pixels(report, place)
-        if pixels is None:
-            missing.append(f"Test image {place} is not drawn: the report holds no usable pixels of it.")
+
+    def add(caption: str, draw: Callable[[], list[Picture]], lacking: str) -> None:
+        if sum(len(picture.markup) for picture in drawn) >= room:
+            missing.append(f"{caption} is not drawn: the page would become too large.")
+        elif made := draw():
+            drawn.extend(made)
         else:
-            name = _class_name(report, _held(report, place).get("label"))
-            drawn.append(_image(pixels, f"Test image {place}, class {name}"))
+            missing.append(f"{caption} is not drawn: the report holds no usable {lacking}.")
+
+    places = images_named(witness)
+    for place in places[:MAX_IMAGES]:
+        add(f"Test image {place}", partial(_test_image, report, place), "pixels of it")
+    if len(places) > MAX_IMAGES:
+        missing.append(
+            f"The witness names {len(places)} test images: those after the first {MAX_IMAGES} are not drawn."
+        )
     for key, caption in (("attacked_image", "The changed image"), ("point", "The point that was judged")):
         if key in witness:
-            changed = _changed(report, witness, key, caption)
-            drawn += changed
-            missing += [] if changed else [f"{caption} is not drawn: the report holds no usable numbers for it."]
+            add(caption, partial(_changed, report, witness, key, caption), "numbers for it")
     for key, caption in _STATES.items():
         if key in witness:
             caption = _caption_of_state(finding, key, caption)
-            bars = _bars(numbers(witness[key]), caption)
-            drawn += [bars] if bars else []
-            missing += [] if bars else [f"{caption} is not drawn: the report holds no usable numbers for it."]
+            add(caption, partial(_bars, numbers(witness[key]), caption), "numbers for it")
     return drawn, missing
+
+
+def _test_image(report: dict[str, Any], place: int) -> list[Picture]:
+    pixels = _pixels(report, place)
+    name = _class_name(report, _held(report, place).get("label"))
+    return [] if pixels is None else [_image(pixels, f"Test image {place}, class {name}")]
 
 
 def _held(report: dict[str, Any], place: int) -> dict[Any, Any]:
@@ -68,21 +89,24 @@ def _pixels(report: dict[str, Any], place: int) -> "np.ndarray | None":
     """Return the levels (C, H, W), 0 to 255, of the test image at ``place``; None where the report holds none."""
     import numpy as np
 
-    try:
-        pixels = np.array(_held(report, place).get("pixels"))
-    except ValueError:  # ragged
+    # Looked at before an array is made: one of texts would give the longest text's room to each.
+    channels = [sequence(channel) for channel in sequence(_held(report, place).get("pixels"))]
+    rows = [sequence(row) for channel in channels for row in channel]
+    heights, widths = {len(channel) for channel in channels}, {len(row) for row in rows}
+    if len(channels) not in (1, 3) or not all(
+        len(side) == 1 and 1 <= max(side) <= MAX_SIDE for side in (heights, widths)
+    ):
         return None
-    if pixels.dtype.kind != "i" or pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+    if not all(type(level) is int and 0 <= level <= 255 for row in rows for level in row):
         return None
-    if not 1 <= min(pixels.shape) <= max(pixels.shape) <= MAX_SIDE or pixels.min() < 0 or pixels.max() > 255:
-        return None
-    return pixels
+    return np.array(rows).reshape(len(channels), len(channels[0]), -1)
 
 
 def _class_name(report: dict[str, Any], label: Any) -> str:
     """Return the name of a class, its number where the report names none."""
     classes = sequence(mapping(mapping(report.get("checkpoint")).get("data")).get("classes"))
-    return printable(classes[label] if type(label) is int and 0 <= label < len(classes) else label) or "unknown"
+    name = classes[label] if type(label) is int and 0 <= label < len(classes) else label
+    return cut(name, MAX_NAME) or "unknown"
 
 
 def _changed(report: dict[str, Any], witness: dict[Any, Any], key: str, caption: str) -> list[Picture]:
@@ -149,11 +173,11 @@ def _caption_of_state(finding: dict[Any, Any], key: str, caption: str) -> str:
     return _OFFSETS.get(printable(finding.get("check")), caption)
 
 
-def _bars(values: list[float], caption: str) -> Picture | None:
-    """Draw the components of a state as bars from a line at 0; None where there are none, too many, or none finite."""
+def _bars(values: list[float], caption: str) -> list[Picture]:
+    """Draw the components of a state as bars from a line at 0; nothing where there are none, too many, or none finite."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or len(values) > MAX_BARS:
-        return None
+        return []
     low, high = min(0.0, *finite), max(0.0, *finite)
     scale = _BAR_HEIGHT / 2 / (high / 2 - low / 2 or 1.0)  # halves, since the sum of the largest floats is infinite
     zero, step = high * scale, _BAR_WIDTH / len(values)
@@ -175,4 +199,4 @@ def _bars(values: list[float], caption: str) -> Picture | None:
         f'<svg viewBox="0 -1 {_BAR_WIDTH} {_BAR_HEIGHT + 2}" role="img" aria-label="{html.escape(alternative)}">{shapes}'
         f'<path d="M0 {zero:.4g}h{_BAR_WIDTH}" stroke="var(--muted)" stroke-width="0.75"/></svg>'
     )
-    return Picture(markup=markup, caption=f"{words}.")
+    return [Picture(markup=markup, caption=f"{words}.")]
