@@ -25,6 +25,9 @@ CHECKS = ("equilibrium", "positivity", "convexity", "decay", "separation", "spec
 ON_REQUEST = ("robustness",)  # takes a minute or more; it tells what it is at
 NEED_LYAPUNOV = frozenset({"positivity", "convexity", "decay"})
 
+# What ``claims_of`` may return; every model is judged on the rest.
+CLAIMED_BY_SOME = frozenset({"equilibrium.preserved", "spectrum.stable", "separation.isometry", "separation.increases"})
+
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:
     """Return the names of what a model of its kind claims beyond what every model is judged on.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.audit import CHECKS, ON_REQUEST, levels, prepare
+from analysis.audit import CHECKS, CLAIMED_BY_SOME, ON_REQUEST, levels, prepare
 from analysis.checks import robustness
 from analysis.findings import CheckResult
 from analysis.reading import images_named, mapping, printable, sequence
@@ -22,9 +22,6 @@ Fetch = Callable[[list[int]], tuple[Tensor, Tensor]]
 
 # Claims about V and the orthogonal layer alone hold or fail whatever the image: the first that was audited will do.
 NEED_NO_IMAGE = frozenset({"positivity", "convexity", "separation"})
-
-# What only some kinds of models claim: analysis.audit.claims_of.
-MADE_BY_SOME = frozenset({"equilibrium.preserved", "spectrum.stable", "separation.isometry", "separation.increases"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class Replayer:
             raise NotReplayableError("the witness names no image")
         subject = self._subject(named or self._drawn[:1], named)
         claim = f"{check}.{finding.get('name')}"
-        if claim in MADE_BY_SOME and claim not in subject.claims:
+        if claim in CLAIMED_BY_SOME and claim not in subject.claims:
             raise NotReplayableError("the model makes no such claim")
         return module.replay(subject, finding)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.audit import CHECKS, audit_model, prepare
+from analysis.audit import CHECKS, CLAIMED_BY_SOME, audit_model, claims_of, prepare
 from analysis.audit_command import audit
 from analysis.checks import decay, spectrum
 from analysis.structure import is_structured
@@ -446,3 +446,8 @@ def test_images_of_one_class_leave_no_claim_of_separation_out() -> None:
     assert found["separation.increases"]["verdict"] == "INCONCLUSIVE"
     found = findings(audit_model(our_model("lyadeq-anchored"), x[:1], labels[:1], checks=["separation"]))
     assert found["separation.isometry"]["verdict"] == "PROVED"
+
+
+def test_the_claims_of_all_kinds_are_those_that_some_make() -> None:
+    kinds = ("deq", "deq-orth", "lyadeq", "lyadeq-noorth", "lyadeq-anchored")
+    assert frozenset().union(*(claims_of(our_model(kind)) for kind in kinds)) == CLAIMED_BY_SOME

@@ -41,7 +41,7 @@ def test_shells_are_log_spaced_and_next_to_the_centre() -> None:
     distance = (sampling.on_shells(64, CENTRE, 1e-4, 1e2, generator()) - CENTRE).norm(dim=1)
     assert float(distance.min()) == pytest.approx(1e-4)
     assert float(distance.max()) == pytest.approx(1e2)
-    near = (sampling.next_to_centre(64, CENTRE, 2.0, generator()) - CENTRE).norm(dim=1)
+    near = (sampling.on_shells(64, CENTRE, 2 * sampling.INNERMOST, 2e-3, generator()) - CENTRE).norm(dim=1)
     assert float(near.max()) == pytest.approx(2e-3)
 
 

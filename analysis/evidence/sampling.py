@@ -38,11 +38,6 @@ def on_shells(count: int, centre: Tensor, smallest: float, largest: float, gener
     return centre + radii.to(centre.device)[which, None] * directions(count, centre.shape[0], generator)
 
 
-def next_to_centre(count: int, centre: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    """Return states on shells between a billionth and a thousandth of ``radius`` around ``centre`` (n,)."""
-    return on_shells(count, centre, INNERMOST * radius, 1e-3 * radius, generator)
-
-
 def clopper_pearson_upper(violations: int, samples: int, confidence: float = 0.95) -> float:
     """Return the one-sided upper confidence bound on a rate of which ``violations`` in ``samples`` were seen.
 
