@@ -130,8 +130,10 @@ def test_a_batch_in_parts_is_solved_like_a_whole_one(solver: Solver, faulty: boo
     assert statuses(found) == statuses(expected)
     # Where there is no root the path is chaotic, and roundoff decides when it ends.
     assert torch.equal(found.evaluations[tame], expected.evaluations[tame])
-    torch.testing.assert_close(found.z[tame], expected.z[tame], rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.residual[tame], expected.residual[tame], rtol=0, atol=1e-12)
+    # With a window of all directions the normal equations are all but singular: roundoff shows, within the tolerance.
+    near = 1e-9 if getattr(solver, "window", 0) >= DIM else 1e-12
+    torch.testing.assert_close(found.z[tame], expected.z[tame], rtol=0, atol=near)
+    torch.testing.assert_close(found.residual[tame], expected.residual[tame], rtol=0, atol=near)
     # And what is said of each is true of it.
     for sample in range(23):
         alone = [rows[sample : sample + 1] for rows in crowd.context]
@@ -483,8 +485,7 @@ def test_a_buffer_that_holds_nan_is_not_one_that_changed() -> None:
 def dense_inverse(memory: broyden.BroydenMemory, sample: int) -> Tensor:
     """H = -I + sum_i left_i right_i' of one sample."""
     size = memory.z.shape[1]
-    used = memory.end - broyden.EMPTY
-    left, right = memory.left[:used, sample], memory.right[:used, sample]
+    left, right = memory.left[: memory.extent, sample], memory.right[: memory.extent, sample]
     return left.T @ right - torch.eye(size, dtype=torch.float64)
 
 
@@ -507,8 +508,8 @@ def test_broyden_against_the_dense_update(limit: int) -> None:
     for _ in range(10):
         field = field_of(z)
         following, memory = solver.step(z, field, memory)
-        # The first step stores an empty update.
-        stored = 1 if stored == limit else stored + 1
+        if previous is not None:  # the first step has nothing to store
+            stored = 1 if stored == limit else stored + 1
         for sample in range(3):
             if stored == 1:
                 dense[sample] = -torch.eye(size, dtype=torch.float64)

@@ -6,24 +6,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stabdeq.solvers.slots import combine, inner, read, write
 from stabdeq.solvers.solution import accumulation_dtype
 
 
 class AndersonMemory(NamedTuple):
-    """The last steps, oldest overwritten first: one slot (B, n) beside the other, so that all arithmetic is contiguous.
+    """The last steps, oldest overwritten first.
 
-    ``field_steps`` (window, B, n) are the differences of consecutive residual fields F, scaled to unit length, and
-    ``target_steps`` (window, B, n) those of z + mixing F at the same scale. ``gram`` (window, window, B) holds the inner
-    products of the former, with a ridge. ``fresh`` (B,) marks samples without a previous state in their history.
+    ``field_steps`` (window, B, n) are the differences of consecutive residual fields F, ``target_steps`` (window, B, n)
+    those of z + mixing F. ``gram`` (window, window, B) holds the inner products of the former, with a ridge, and ``scale``
+    (window, B) what makes its diagonal 1. ``fresh`` (B,) marks samples without a previous state in their history.
     """
 
     field_steps: Tensor
     target_steps: Tensor
     gram: Tensor
+    scale: Tensor
     field: Tensor  # (B, n), previous
     target: Tensor  # (B, n), previous
-    fresh: Tensor  # (B,) bool
-    slot: Tensor  # (1,) the next to write; a tensor, so that compiled code serves them all
+    fresh: Tensor | None  # (B,) bool; None where no sample is
+    slot: int | Tensor  # the next to write, -1 before the first step; (1,) in compiled code
+    extent: int  # the slots to read: those written, and in compiled code the empty ones too
 
 
 @dataclass(frozen=True)
@@ -40,43 +43,53 @@ class Anderson:
     mixing: float = 1.0
     ridge: float | None = None
     safeguarded = True
+    kept = ("field_steps", "target_steps", "gram", "scale", "extent")
 
     def init(self, z: Tensor) -> AndersonMemory:
         """Return an empty history for states ``z`` (B, n)."""
-        window = max(1, min(self.window, z.shape[1]))
-        gram = (1 + self._ridge(z)) * torch.eye(window, dtype=accumulation_dtype(z.dtype), device=z.device)
-        fresh = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        window, dtype = max(1, min(self.window, z.shape[1])), accumulation_dtype(z.dtype)
         return AndersonMemory(
             field_steps=z.new_zeros(window, *z.shape),
             target_steps=z.new_zeros(window, *z.shape),
-            gram=gram[:, :, None].repeat(1, 1, len(z)),
+            gram=torch.eye(window, dtype=dtype, device=z.device)[:, :, None].repeat(1, 1, len(z)),
+            scale=z.new_ones(window, len(z), dtype=dtype),
             field=torch.zeros_like(z),
             target=torch.zeros_like(z),
-            fresh=fresh,
-            slot=torch.zeros(1, dtype=torch.int64, device=z.device),
+            fresh=torch.ones(len(z), dtype=torch.bool, device=z.device),
+            slot=-1,
+            extent=0,
         )
+
+    def reserve(self, memory: AndersonMemory) -> AndersonMemory:
+        """Return the memory as compiled code reads it, empty slots and all."""
+        return memory._replace(extent=len(memory.gram))
 
     def step(self, z: Tensor, field: Tensor, memory: AndersonMemory) -> tuple[Tensor, AndersonMemory]:
         """Return the accelerated state (B, n)."""
         target = torch.add(z, field, alpha=self.mixing)
-        self._store(memory, field, target)
-        right = _inner(memory.field_steps, field, memory.gram.dtype)
-        gamma = _solve_symmetric(memory.gram, right).to(z.dtype)
-        proposal = target - (gamma[:, :, None] * memory.target_steps).sum(0)
-        slot = (memory.slot + 1) % len(memory.field_steps)
-        fresh = torch.zeros_like(memory.fresh)
-        return proposal, memory._replace(field=field, target=target, fresh=fresh, slot=slot)
+        following = memory._replace(field=field, target=target)
+        if isinstance(memory.slot, Tensor):  # compiled: no value is known
+            proposal = self._combine(memory, field, target)
+            fresh = torch.zeros_like(field[:, 0], dtype=torch.bool)
+            return proposal, following._replace(fresh=fresh, slot=(memory.slot + 1) % len(memory.gram))
+        if memory.slot < 0:
+            return target, following._replace(fresh=None, slot=0)
+        memory = memory._replace(extent=max(memory.extent, memory.slot + 1))
+        proposal = self._combine(memory, field, target)
+        slot = (memory.slot + 1) % len(memory.gram)
+        return proposal, following._replace(fresh=None, slot=slot, extent=memory.extent)
 
     def forget(self, memory: AndersonMemory, samples: Tensor) -> AndersonMemory:
         """Empty the history of ``samples`` (B,) bool."""
         stale = samples[:, None]
-        for steps in (memory.field_steps, memory.target_steps):
+        for steps in (memory.field_steps, memory.target_steps, memory.gram.permute(0, 2, 1)):
             steps.masked_fill_(stale, 0)
-        empty = torch.eye(len(memory.gram), device=samples.device)[:, :, None] * (1 + self._ridge(memory.field))
-        gram = torch.where(samples, empty.to(memory.gram), memory.gram)
+        for one in (memory.gram.diagonal().T, memory.scale):
+            one.masked_fill_(samples, 1)
         # The last state may be NaN, which no later mask could undo.
         field, target = memory.field.masked_fill(stale, 0), memory.target.masked_fill(stale, 0)
-        return memory._replace(gram=gram, field=field, target=target, fresh=samples | memory.fresh)
+        fresh = samples if memory.fresh is None else samples | memory.fresh
+        return memory._replace(field=field, target=target, fresh=fresh)
 
     def select(self, memory: AndersonMemory, samples: Tensor) -> AndersonMemory:
         """Return the history of the ``samples`` (K,) alone."""
@@ -84,42 +97,50 @@ class Anderson:
             memory.field_steps[:, samples],
             memory.target_steps[:, samples],
             memory.gram[:, :, samples],
+            memory.scale[:, samples],
             memory.field[samples],
             memory.target[samples],
-            memory.fresh[samples],
+            None if memory.fresh is None else memory.fresh[samples],
             memory.slot,
+            memory.extent,
         )
 
-    def _ridge(self, z: Tensor) -> float:
-        return 10 * torch.finfo(z.dtype).eps if self.ridge is None else self.ridge
+    def _combine(self, memory: AndersonMemory, field: Tensor, target: Tensor) -> Tensor:
+        """Store the step that led to ``field`` and ``target``, and return the proposal (B, n)."""
+        field_step, target_step = field - memory.field, target - memory.target
+        if memory.fresh is not None:
+            field_step = field_step.masked_fill(memory.fresh[:, None], 0)
+            target_step = target_step.masked_fill(memory.fresh[:, None], 0)
+        slot = memory.slot if isinstance(memory.slot, int) else memory.slot.clamp(min=0)
+        write(memory.field_steps, slot, field_step)
+        write(memory.target_steps, slot, target_step)
+        field_steps, target_steps, gram, scale = (
+            slots[: memory.extent] for slots in (memory.field_steps, memory.target_steps, memory.gram, memory.scale)
+        )
+        gram = gram[:, : memory.extent]
+        row = inner(field_steps, field_step)
+        square = self._with_ridge(read(row, slot), field.dtype)
+        write(row, slot, square)
+        write(gram, slot, row)
+        write(gram, slot, row, dim=1)
+        write(scale, slot, square.rsqrt())
+        gamma = scale * _solve_symmetric(gram * (scale * scale[:, None]), scale * inner(field_steps, field))
+        return target - combine(gamma.to(field.dtype), target_steps)
 
-    def _store(self, memory: AndersonMemory, field: Tensor, target: Tensor) -> None:
-        """Write the step that led to ``field`` and ``target`` into its slot, and its row into the Gram matrix."""
-        field_step = field - memory.field
-        # A step that changed the field by no more than roundoff says nothing: left short, it counts for little.
-        size = torch.linalg.vector_norm(field_step, dim=1).clamp(min=torch.finfo(field.dtype).eps)
-        scale = size.reciprocal().masked_fill(memory.fresh, 0)[:, None]
-        field_step = field_step * scale
-        memory.field_steps.index_copy_(0, memory.slot, field_step[None])
-        memory.target_steps.index_copy_(0, memory.slot, ((target - memory.target) * scale)[None])
-        row = _inner(memory.field_steps, field_step, memory.gram.dtype)
-        row = row.index_fill(0, memory.slot, 1 + self._ridge(field))
-        memory.gram.index_copy_(0, memory.slot, row[None])
-        memory.gram.index_copy_(1, memory.slot, row[:, None])
-
-
-def _inner(steps: Tensor, vector: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the inner products (w, B) of ``steps`` (w, B, n) with ``vector`` (B, n)."""
-    return (steps * vector).sum(2, dtype=dtype)
+    def _with_ridge(self, square: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the squared lengths (B,) of steps as the Gram matrix holds them."""
+        roundoff = torch.finfo(dtype).eps
+        # A step that changed the field by no more than roundoff says nothing: taken for longer, it counts for little.
+        return square.clamp(min=roundoff**2) * (1 + (10 * roundoff if self.ridge is None else self.ridge))
 
 
 def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
     """Return the solution (w, B) of the positive definite systems ``matrix`` (w, w, B), ``right`` (w, B)."""
-    if not torch.compiler.is_compiling():
+    size = len(matrix)
+    if size > 1 and not torch.compiler.is_compiling():
         return torch.linalg.solve_ex(matrix.permute(2, 0, 1), right.T)[0].T
     # Compiled, elimination written out becomes one loop over the batch, where a batched factorisation remains a call.
     # A positive definite matrix needs no pivoting (Higham 2002, section 10.1).
-    size = len(matrix)
     rows = [[*(matrix[i, j] for j in range(size)), right[i]] for i in range(size)]
     for i in range(size):
         for k in range(i + 1, size):
