@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
 from stabdeq.config import SolverConfig
 from stabdeq.data import Split, to_unit
@@ -69,6 +70,27 @@ class ConvolutionalCell(nn.Module):
         """Return f(z, h)."""
         return torch.tanh(self.second(torch.relu(self.first(z))) + h)
 
+    def linearise(self, z: Tensor, h: Tensor) -> tuple["ConvolutionalPullBack", tuple[Tensor, Tensor]]:
+        """Return u -> J' u at ``z``, and the slopes of ReLU and tanh (B, *) that it reads."""
+        first, second = (
+            convolution.weight.detach().transpose(0, 1).flip(2, 3) for convolution in (self.first, self.second)
+        )
+        slopes = (self.first(z) > 0).to(z.dtype), 1 - self(z, h).square()
+        return ConvolutionalPullBack(first, second), slopes
+
+
+@dataclass(frozen=True)
+class ConvolutionalPullBack:
+    """u -> J' u of the convolutional cell, by the convolutions' adjoints."""
+
+    first: Tensor
+    second: Tensor
+
+    def __call__(self, u: Tensor, inner_slope: Tensor, outer_slope: Tensor) -> Tensor:
+        """Return J' u, (B, *) -> (B, *)."""
+        hidden = functional.conv2d(u * outer_slope, self.second, padding=1) * inner_slope
+        return functional.conv2d(hidden, self.first, padding=1)
+
 
 class LinearCell(nn.Module):
     """f(z, h) = A z + h with A symmetric, of spectrum [-radius, radius], states (B, n)."""
@@ -83,6 +105,21 @@ class LinearCell(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Return f(z, h)."""
         return torch.addmm(h, z, self.weight)
+
+    def linearise(self, z: Tensor, h: Tensor) -> tuple["LinearPullBack", tuple[()]]:
+        """Return u -> J' u, which is the same everywhere."""
+        return LinearPullBack(self.weight.detach().T), ()
+
+
+@dataclass(frozen=True)
+class LinearPullBack:
+    """u -> J' u of the linear map."""
+
+    weight: Tensor
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Return J' u, (B, n) -> (B, n)."""
+        return u @ self.weight
 
 
 def convolutional_problem(batch: int, channels: int = 64, side: int = 16) -> Problem:
@@ -115,6 +152,16 @@ def _prepare(cell: nn.Module, settings: SolverConfig) -> Solve:
             solution = solve(cell, torch.zeros_like(h), solver, context=(h,), compiled=settings.compiled, **limits)
         if not torch.is_grad_enabled():
             return solution
-        return replace(solution, z=attach_gradient(f, (h, *parameters), solution, solver, **limits))
+        linearise = getattr(cell, "linearise", None)
+        z = attach_gradient(
+            f,
+            (h, *parameters),
+            solution,
+            solver,
+            linearise=linearise and (lambda z: linearise(z, h.detach())),
+            compiled=settings.compiled,
+            **limits,
+        )
+        return replace(solution, z=z)
 
     return run

@@ -55,7 +55,7 @@ class EquilibriumBatchNorm(nn.Module):
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return the two (n,) with which evaluation mode computes scale * x + shift."""
         scale = self.weight * (self.running_variance + EPSILON).rsqrt()
-        return scale, self.bias - scale * self.running_mean
+        return scale, torch.addcmul(self.bias, scale, self.running_mean, value=-1)
 
     @torch.no_grad()
     def update(self, statistics: BatchStatistics) -> None:
@@ -108,7 +108,7 @@ class Cell(nn.Module):
             inner=self.inner.weight.T.contiguous(),
             inner_bias=self.inner.bias.clone(),
             outer=(self.outer.weight * inner_scale).T.contiguous(),
-            outer_bias=self.outer.bias + self.outer.weight @ inner_shift,
+            outer_bias=torch.addmv(self.outer.bias, self.outer.weight, inner_shift),
             scale=outer_scale,
             shift=outer_shift,
         )

@@ -39,7 +39,7 @@ def attach_gradient(
     runs it through torch.compile, as ``solve`` does.
     """
 
-    def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] = ()) -> Tensor:
+    def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] | None = None) -> Tensor:
         size = norm(right)
         if coupled and len(size):
             size = size.amax().expand_as(size)
@@ -52,14 +52,14 @@ def attach_gradient(
             return vjp(u, *rows) + right
 
         adjoint = solve(
-            from_rows if rows else lambda u: vjp(u) + scaled,
+            (lambda u: vjp(u) + scaled) if rows is None else from_rows,
             torch.zeros_like(right),
             solver,
             tolerance=tolerance,
             max_evaluations=max_evaluations,
-            context=(scaled, *rows) if rows else (),
+            context=() if rows is None else (scaled, *rows),
             coupled=coupled,
-            compiled=compiled and bool(rows),
+            compiled=compiled and rows is not None,
         )
         solution.adjoint.append(adjoint)
         return adjoint.z * scale
@@ -174,7 +174,7 @@ def _products(
     def vjp(u: Tensor) -> Tensor:
         return torch.autograd.grad(image, z, u, retain_graph=True)[0]
 
-    faster, rows = (vjp, ()) if linearise is None else linearise(z.detach())
+    faster, rows = (vjp, None) if linearise is None else linearise(z.detach())
     adjoint = solve_adjoint(faster, gradient, rows)
     needed = [tensor for tensor in inputs if tensor.requires_grad]
     return torch.autograd.grad(image, needed, adjoint, allow_unused=True)

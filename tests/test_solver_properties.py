@@ -926,3 +926,60 @@ def test_compiled_is_the_same_as_eager(solver: Solver, monkeypatch: pytest.Monke
     with torch.compiler.set_stance("fail_on_recompile"):
         compare(1e-5, slice(None))
         compare(1e-9, slice(2, 30), 4)
+
+
+def troubled_cell(z: Tensor, rate: Tensor, fault: Tensor) -> Tensor:
+    """A map that is NaN, late or at once, that grows, or that jumps, where ``fault`` (B, 1) says so."""
+    image = torch.tanh(rate[:, None] * (z @ TURN)) + 0.3
+    image = torch.where(fault == 1, torch.nan, image)
+    image = torch.where((fault == 2) & (z.abs() > 0.2), torch.nan, image)
+    image = torch.where(fault == 3, z + 1 + z.abs(), image)
+    return torch.where(fault == 4, torch.where(z > 0, -1.0, 1.0).to(z), image)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(memory=3), HeavyBall(safeguarded=True)], ids=str)
+def test_compiled_solvers_are_safeguarded_too(solver: Solver) -> None:
+    """Samples are thrown back and led, explained and left alone as they are where nothing is compiled."""
+    rates = torch.linspace(0, 0.97, 20, dtype=torch.float64)
+    fault = torch.zeros(20, 1, dtype=torch.int64)
+    fault[[3, 7, 11, 15, 18], 0] = torch.tensor([1, 2, 3, 4, 1])
+    limits = {"context": (rates, fault), "tolerance": 1e-8, "max_evaluations": 400}
+    start = torch.zeros(20, 8, dtype=torch.float64)
+    eager = solve(troubled_cell, start, solver, **limits)
+    found = solve(troubled_cell, start, solver, compiled=True, **limits)
+    assert statuses(found) == statuses(eager)
+    assert {"nan", "diverged", "stagnated", "converged"} == set(statuses(found))
+    tame = fault[:, 0] == 0
+    assert found.converged[tame].all()
+    assert (found.evaluations - eager.evaluations)[tame].abs().max() <= 1
+    torch.testing.assert_close(found.z[tame], eager.z[tame], rtol=0, atol=1e-7)
+
+
+class Memoryless(NamedTuple):
+    """Half a Picard step."""
+
+    safeguarded: bool = False
+
+    def init(self, z: Tensor) -> None:
+        """It has no memory."""
+
+    def step(self, z: Tensor, field: Tensor, memory: None) -> tuple[Tensor, None]:
+        return z + 0.5 * field, None
+
+    def forget(self, memory: None, samples: Tensor) -> None:
+        """Nothing."""
+
+    def select(self, memory: None, samples: Tensor) -> None:
+        """Nothing."""
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_a_users_own_solver_is_compiled_without_a_memory() -> None:
+    start = torch.zeros(40, 8, dtype=torch.float64)
+    limits = {"context": (RATES, normal(40, 8, seed=1)), "tolerance": 1e-8, "max_evaluations": 400}
+    eager = solve(compiled_cell, start, Memoryless(), **limits)
+    found = solve(compiled_cell, start, Memoryless(), compiled=True, **limits)
+    assert found.converged.all()
+    assert torch.equal(found.evaluations, eager.evaluations)
+    torch.testing.assert_close(found.z, eager.z, rtol=0, atol=1e-12)

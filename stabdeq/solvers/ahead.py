@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_map
 
 from stabdeq.solvers.iteration import Problem, State, observe
 
+RunAhead = Callable[[Problem, Any, Tensor | State, Tensor], tuple[State, Tensor]]
+
 
 def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
     """Evaluate and step from states (B, n), or from where it stopped before, until the host is needed.
@@ -70,8 +72,9 @@ def _without(memory: Any, kept: dict[str, Any]) -> Any:
 
 
 @cache
-def compiled_for(solver: type, map_code: Hashable) -> Callable[..., tuple[State, Tensor]]:
+def compiled_for(solver: type, map_code: Hashable) -> RunAhead:
     """Return ``run_ahead`` compiled for one kind of solver and map."""
     # What torch.compile has made is kept with the code object, eight versions of it: each pair gets a code object of its own.
     code = run_ahead.__code__.replace(co_name=f"run_ahead_by_{solver.__name__.lower()}")
-    return torch.compile(FunctionType(code, globals()))
+    # States are flattened between evaluations: channels last, they would be transposed each time.
+    return torch.compile(FunctionType(code, globals()), options={"layout_optimization": False})

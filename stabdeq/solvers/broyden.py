@@ -9,7 +9,7 @@ from torch import Tensor
 from stabdeq.solvers.slots import combine, inner, write
 from stabdeq.solvers.solution import accumulation_dtype
 
-AHEAD = 2**16  # state components in the empty slots that compiled code reads along, so as to be called less often
+AHEAD = 2**17  # state components in the empty slots that compiled code reads along, so as to be called less often
 
 
 class BroydenMemory(NamedTuple):
@@ -25,7 +25,7 @@ class BroydenMemory(NamedTuple):
     field: Tensor  # (B, n)
     image: Tensor  # (B, n)
     length: Tensor  # (B,)
-    fresh: Tensor  # (B,) bool
+    fresh: Tensor | None  # (B,) bool; None where no sample is
     slot: int | Tensor  # the next to write, -1 before the first step; (1,) in compiled code
     extent: int  # the slots to read: those written, and in compiled code some that are still empty
 
@@ -69,19 +69,20 @@ class Broyden:
 
     def reserve(self, memory: BroydenMemory) -> BroydenMemory:
         """Return the memory, where it is full, with empty slots to be read along, or from -I again."""
-        slot = int(memory.slot)
+        slot = max(0, int(memory.slot))
         if slot < memory.extent:
             return memory
         if slot == self.memory:
-            slot, memory = 0, _emptied(memory)._replace(slot=torch.zeros_like(memory.slot))
-        extent = min(max(slot, 0) + max(4, AHEAD // max(1, memory.z.numel())), self.memory)
+            none = torch.zeros(1, dtype=torch.int64, device=memory.z.device)
+            slot, memory = 0, _emptied(memory)._replace(slot=none)
+        extent = min(slot + max(2, AHEAD // max(1, memory.z.numel())), self.memory)
         for slots in (memory.left, memory.right):
             slots[memory.extent : extent] = 0
         return memory._replace(extent=extent)
 
     def is_full(self, memory: BroydenMemory) -> Tensor:
         """Return whether all slots that are read are written, ()."""
-        return (memory.slot == memory.extent).any()
+        return (torch.as_tensor(memory.slot) == memory.extent).any()
 
     def step(self, z: Tensor, field: Tensor, memory: BroydenMemory) -> tuple[Tensor, BroydenMemory]:
         """Return z - H F (B, n), H updated by the last step; or, of a step that was too long, half."""

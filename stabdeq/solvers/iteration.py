@@ -68,7 +68,7 @@ class State(NamedTuple):
 
     def select(self, samples: Tensor, memory: Any) -> "State":
         """Return the state of the ``samples`` (K,) alone, with the solver's ``memory`` of them."""
-        return State(*(tensor[samples] for tensor in self[:-1]), memory)
+        return self._replace(**{name: getattr(self, name)[samples] for name in self._fields[:-1]}, memory=memory)
 
     @property
     def runaway(self) -> Tensor:
@@ -109,7 +109,7 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     judged = state.judged(problem.coupled)
     better = state.active & (judged < _bar(state.best_residual, problem.coupled))
     within = judged <= problem.tolerance
-    if not torch.compiler.is_compiling() and bool((better & ~within).all()):
+    if isinstance(count, int) and bool((better & ~within).all()):
         # Nearly always so until the first arrive: nothing has to be chosen.
         found_at = torch.full_like(state.found_at, count)
         return state._replace(best=z, best_residual=state.residual, found_at=found_at), field

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.solvers.ahead import compiled_for
+from stabdeq.solvers.ahead import RunAhead, compiled_for
 from stabdeq.solvers.iteration import PATIENCE, Problem, State, observe
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
 
@@ -120,7 +120,7 @@ class _Run:
         count, working = 0, len(self.start)
         while working and count < max_evaluations:
             if self.compiled and not (trace or self.led):
-                count, astray, working = self._run_ahead(count, max_evaluations)
+                count, astray, working = self._run_ahead(self.compiled, count, max_evaluations)
             else:
                 count, astray, working = self._step(count + 1, working)
             if trace:
@@ -151,11 +151,11 @@ class _Run:
         self.state = state
         return count, astray, working
 
-    def _run_ahead(self, count: int, max_evaluations: int) -> tuple[int, int, int]:
+    def _run_ahead(self, run: RunAhead, count: int, max_evaluations: int) -> tuple[int, int, int]:
         """Do the same in compiled code, as often as nobody needs the host."""
         start = self.state._replace(memory=self._memory(self.state)) if count else self.start
         limits = torch.tensor((count, max_evaluations, self._crowd), device=self.start.device)
-        self.state, progress = self.compiled(self.problem, self.solver, start, limits)
+        self.state, progress = run(self.problem, self.solver, start, limits)
         count, astray, working = progress.tolist()
         return count, astray, working
 
@@ -213,9 +213,11 @@ class _Run:
 
     def _thin_out(self) -> None:
         """Let the samples that have stopped leave."""
-        active = self.state.active
-        kept = active.nonzero().squeeze(1)
-        self._leave((~active).nonzero().squeeze(1))
+        stays = self.state.active.clone()
+        if self.compiled and int(stays.count_nonzero()) == 1:
+            stays[(stays.nonzero()[0] + 1) % len(stays)] = True  # for one alone there would be code of its own
+        kept = stays.nonzero().squeeze(1)
+        self._leave((~stays).nonzero().squeeze(1))
         self.rows = self._rows()[kept]
         self.state = self.state.select(kept, self.solver.select(self.state.memory, kept))
         self.problem = replace(self.problem, context=tuple(rows[kept] for rows in self.problem.context))
@@ -248,12 +250,13 @@ class _Run:
 
     def _solution(self, trace: Trace | None) -> Solution:
         """Put the samples in the order that was asked for."""
-        if not self.gone:
-            return Solution(*self._found(), trace)
-        self.gone.append((self._rows(), *self._found()))
-        rows, *found = (torch.cat(tensors) for tensors in zip(*self.gone, strict=True))
-        order = rows.argsort()
-        return Solution(*(tensor[order] for tensor in found), trace)
+        z, residual, status, evaluations = self._found()
+        if self.gone:
+            self.gone.append((self._rows(), z, residual, status, evaluations))
+            rows, *found = (torch.cat(tensors) for tensors in zip(*self.gone, strict=True))
+            order = rows.argsort()
+            z, residual, status, evaluations = (tensor[order] for tensor in found)
+        return Solution(z, residual, status, evaluations, trace)
 
 
 def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) -> None:
