@@ -49,12 +49,12 @@ class Anderson:
         """Return an empty history for states ``z`` (B, n)."""
         window, dtype = max(1, min(self.window, z.shape[1])), accumulation_dtype(z.dtype)
         return AndersonMemory(
-            field_steps=z.new_zeros(window, *z.shape),
-            target_steps=z.new_zeros(window, *z.shape),
+            field_steps=z.new_empty(window, *z.shape),
+            target_steps=z.new_empty(window, *z.shape),
             gram=torch.eye(window, dtype=dtype, device=z.device)[:, :, None].repeat(1, 1, len(z)),
             scale=z.new_ones(window, len(z), dtype=dtype),
-            field=torch.zeros_like(z),
-            target=torch.zeros_like(z),
+            field=torch.empty_like(z),
+            target=torch.empty_like(z),
             fresh=torch.ones(len(z), dtype=torch.bool, device=z.device),
             slot=-1,
             extent=0,
@@ -62,6 +62,8 @@ class Anderson:
 
     def reserve(self, memory: AndersonMemory) -> AndersonMemory:
         """Return the memory as compiled code reads it, empty slots and all."""
+        for steps in (memory.field_steps, memory.target_steps):
+            steps[memory.extent :] = 0
         return memory._replace(extent=len(memory.gram))
 
     def step(self, z: Tensor, field: Tensor, memory: AndersonMemory) -> tuple[Tensor, AndersonMemory]:

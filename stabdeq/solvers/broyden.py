@@ -58,9 +58,9 @@ class Broyden:
         return BroydenMemory(
             left=z.new_empty(self.memory, *z.shape),
             right=z.new_empty(self.memory, *z.shape),
-            z=torch.zeros_like(z),
-            field=torch.zeros_like(z),
-            image=torch.zeros_like(z),
+            z=torch.empty_like(z),
+            field=torch.empty_like(z),
+            image=torch.empty_like(z),
             length=length,
             fresh=length.bool(),
             slot=-1,
