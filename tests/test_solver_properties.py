@@ -974,12 +974,45 @@ class Memoryless(NamedTuple):
         """Nothing."""
 
 
+class Momentum(NamedTuple):
+    """The last step is all of its memory."""
+
+    safeguarded: bool = False
+
+    def init(self, z: Tensor) -> Tensor:
+        return torch.zeros_like(z)
+
+    def step(self, z: Tensor, field: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        step = 0.3 * memory + 0.5 * field
+        return z + step, step
+
+    def forget(self, memory: Tensor, samples: Tensor) -> Tensor:
+        return memory.masked_fill(samples[:, None], 0)
+
+    def select(self, memory: Tensor, samples: Tensor) -> Tensor:
+        return memory[samples]
+
+
 @pytest.mark.usefixtures("_compiler")
-def test_a_users_own_solver_is_compiled_without_a_memory() -> None:
+@pytest.mark.parametrize("solver", [Memoryless(), Momentum()], ids=str)
+def test_a_users_own_solver_is_compiled(solver: Solver) -> None:
     start = torch.zeros(40, 8, dtype=torch.float64)
     limits = {"context": (RATES, normal(40, 8, seed=1)), "tolerance": 1e-8, "max_evaluations": 400}
-    eager = solve(compiled_cell, start, Memoryless(), **limits)
-    found = solve(compiled_cell, start, Memoryless(), compiled=True, **limits)
+    eager = solve(compiled_cell, start, solver, **limits)
+    found = solve(compiled_cell, start, solver, compiled=True, **limits)
     assert found.converged.all()
     assert torch.equal(found.evaluations, eager.evaluations)
     torch.testing.assert_close(found.z, eager.z, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_one_map_is_compiled_for_states_of_any_shape_and_any_window() -> None:
+    """Sizes that change from solve to solve are no reason to take the window or the state's size for a variable."""
+    for shape, window in [((6,), 5), ((9,), 5), ((9,), 2), ((3, 3), 5), ((3,), 5)]:
+        start = torch.zeros(4, *shape, dtype=torch.float64)
+        limits = {"context": (normal(4, *shape),), "tolerance": 1e-9, "max_evaluations": 100, "compiled": True}
+        assert solve(softened, start, Anderson(window=window), **limits).converged.all()
+
+
+def softened(z: Tensor, offset: Tensor) -> Tensor:
+    return torch.tanh(0.5 * z) + offset

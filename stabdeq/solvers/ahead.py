@@ -1,7 +1,13 @@
-"""The solver's loop compiled: evaluations and steps in one call, until a sample needs the host."""
+"""The solver's loop compiled: evaluations and steps in one call, until a sample needs the host.
+
+What a solver remembers must be tensors that keep their shape; a number becomes a tensor (1,). Where its memory is a
+NamedTuple it may say more: ``kept`` names the fields that ``step`` hands on as they are or writes in place; on the host,
+``reserve(memory)`` makes room for further steps; and ``is_full(memory)`` (), compiled, tells that there is none left.
+"""
 
 from collections.abc import Callable, Hashable
 from functools import cache
+from itertools import count
 from types import FunctionType
 from typing import Any
 
@@ -25,23 +31,23 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
     state = start if isinstance(start, State) else _prepare(solver, start)
     kept = _kept(solver, state.memory)
 
-    def going(count: Tensor, halted: Tensor, state: State) -> Tensor:
-        return (count < limits[1]) & ~halted
+    def going(evaluations: Tensor, halted: Tensor, state: State) -> Tensor:
+        return (evaluations < limits[1]) & ~halted
 
-    def iterate(count: Tensor, halted: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        count = count + 1
-        state, field = observe(problem, state, count)
+    def iterate(evaluations: Tensor, halted: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        evaluations = evaluations + 1
+        state, field = observe(problem, state, evaluations)
         z, memory = solver.step(state.z, field, _with(state.memory, kept))
-        halted = (state.astray(problem.coupled) | state.stuck(count)).any() | (state.active.sum() <= limits[2])
+        halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (state.active.sum() <= limits[2])
         if hasattr(solver, "is_full"):
             halted = halted | solver.is_full(memory)
         # What is returned may not be what was given. A copy of what was computed costs nothing.
-        return count, halted, tree_map(torch.clone, state._replace(z=z, memory=_without(memory, kept)))
+        return evaluations, halted, tree_map(torch.clone, state._replace(z=z, memory=_without(memory, kept)))
 
     halted = torch.zeros((), dtype=torch.bool, device=limits.device)
     state = state._replace(memory=_without(state.memory, kept))
-    count, _, state = while_loop(going, iterate, (limits[0].clone(), halted, state))
-    progress = torch.stack((count, state.astray(problem.coupled).sum(), state.active.sum()))
+    evaluations, _, state = while_loop(going, iterate, (limits[0].clone(), halted, state))
+    progress = torch.stack((evaluations, state.astray(problem.coupled).sum(), state.active.sum()))
     return state._replace(memory=_with(state.memory, kept)), progress
 
 
@@ -63,18 +69,25 @@ def _kept(solver: Any, memory: Any) -> dict[str, Any]:
 
 
 def _with(memory: Any, kept: dict[str, Any]) -> Any:
-    return memory._replace(**kept) if kept else memory or None
+    if kept:
+        return memory._replace(**kept)
+    return None if isinstance(memory, tuple) and not memory else memory
 
 
 def _without(memory: Any, kept: dict[str, Any]) -> Any:
     """Return what of the memory changes, () where there is none."""
-    return memory._replace(**dict.fromkeys(kept, ())) if kept else memory or ()
+    if kept:
+        return memory._replace(**dict.fromkeys(kept, ()))
+    return () if memory is None else memory
 
 
 @cache
-def compiled_for(solver: type, map_code: Hashable) -> RunAhead:
-    """Return ``run_ahead`` compiled for one kind of solver and map."""
-    # What torch.compile has made is kept with the code object, eight versions of it: each pair gets a code object of its own.
-    code = run_ahead.__code__.replace(co_name=f"run_ahead_by_{solver.__name__.lower()}")
+def compiled_for(solver: str, map_code: Hashable, shape: torch.Size) -> RunAhead:
+    """Return ``run_ahead`` compiled for a solver as it describes itself, one kind of map and states of one ``shape`` (*)."""
+    # What torch.compile has made, eight versions of it, and which sizes it takes for changing, is kept by the code's name.
+    code = run_ahead.__code__.replace(co_name=f"run_ahead_{next(_number)}")
     # States are flattened between evaluations: channels last, they would be transposed each time.
     return torch.compile(FunctionType(code, globals()), options={"layout_optimization": False})
+
+
+_number = count()

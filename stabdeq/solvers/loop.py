@@ -66,8 +66,9 @@ def solve(
 
     Where f couples the samples (``coupled``; BatchNorm on its own batch), all stop together, judged by the largest residual,
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
-    ``compiled`` runs each iteration, f included, through torch.compile: several times faster, after half a minute of
-    compilation for every new f.
+    ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
+    after some ten seconds of compilation for every new f and kind of batch. A solver of your own needs a memory of tensors
+    then (``stabdeq.solvers.ahead``); a ``trace`` is not compiled.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
     the dtype resolves, or f changes shape or dtype, or f is a module and changes its own buffers.
@@ -98,9 +99,8 @@ class _Run:
 
     def __init__(self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, compiled: bool) -> None:
         self.problem, self.solver, self.separable = problem, solver, separable
-        self.compiled = (
-            compiled_for(type(solver), getattr(problem.f, "__code__", type(problem.f))) if compiled else None
-        )
+        map_code = getattr(problem.f, "__code__", type(problem.f))
+        self.compiled = compiled_for(str(solver), map_code, problem.shape) if compiled else None
         self.start = z
         counters = torch.zeros(4, len(z), dtype=torch.int64, device=z.device)
         self.status, self.evaluations, self.restarts, self.picard_left = counters.unbind()
