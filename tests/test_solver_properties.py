@@ -975,19 +975,18 @@ class Memoryless(NamedTuple):
 
 
 class Momentum(NamedTuple):
-    """The last step is all of its memory."""
+    """The state before is all of its memory, at first the start itself."""
 
     safeguarded: bool = False
 
     def init(self, z: Tensor) -> Tensor:
-        return torch.zeros_like(z)
+        return z
 
     def step(self, z: Tensor, field: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        step = 0.3 * memory + 0.5 * field
-        return z + step, step
+        return z + 0.3 * (z - memory) + 0.5 * field, z
 
     def forget(self, memory: Tensor, samples: Tensor) -> Tensor:
-        return memory.masked_fill(samples[:, None], 0)
+        return memory
 
     def select(self, memory: Tensor, samples: Tensor) -> Tensor:
         return memory[samples]
@@ -1016,3 +1015,36 @@ def test_one_map_is_compiled_for_states_of_any_shape_and_any_window() -> None:
 
 def softened(z: Tensor, offset: Tensor) -> Tensor:
     return torch.tanh(0.5 * z) + offset
+
+
+def cliff(z: Tensor) -> Tensor:
+    return torch.where(z.abs() > 1.5, torch.nan, z + 0.2 * (1 - z**3))
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_a_single_sample_goes_on_compiled_after_it_was_thrown_back() -> None:
+    start, limits = torch.zeros(1, 3, dtype=torch.float64), {"tolerance": 1e-9, "max_evaluations": 200}
+    eager = solve(cliff, start, Anderson(window=1), **limits)
+    found = solve(cliff, start, Anderson(window=1), compiled=True, **limits)
+    assert eager.converged.all()
+    assert found.converged.all()
+    assert (found.evaluations - eager.evaluations).abs().max() <= 1
+
+
+@every_solver
+def test_a_solution_is_nobody_elses(solver: Solver) -> None:
+    """Where the start remains the best state, it is a copy that is returned, which may be written to."""
+    start = torch.zeros(1, 4).expand(3, 4)
+    found = solve(lambda z: 0.5 * z + 1, start, solver, tolerance=1e-5, max_evaluations=1)
+    found.z.add_(1)
+    assert not start.any()
+
+
+def test_half_precision_steps_whose_squares_overflow() -> None:
+    """Products of steps are taken in float32: in float16 those of 256 already overflow, and Anderson is thrown back."""
+    turn = 0.95 * torch.linalg.qr(normal(4, 4)).Q
+    offset = 500 * normal(5, 4, seed=1)
+    limits = {"tolerance": 8 * torch.finfo(torch.float16).eps, "max_evaluations": 100}
+    found = solve(lambda z: z @ turn.half() + offset.half(), torch.zeros(5, 4).half(), Anderson(), **limits)
+    assert found.converged.all()
+    assert found.evaluations.max() <= 12

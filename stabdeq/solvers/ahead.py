@@ -1,8 +1,9 @@
 """The solver's loop compiled: evaluations and steps in one call, until a sample needs the host.
 
-What a solver remembers must be tensors that keep their shape; a number becomes a tensor (1,). Where its memory is a
-NamedTuple it may say more: ``kept`` names the fields that ``step`` hands on as they are or writes in place; on the host,
-``reserve(memory)`` makes room for further steps; and ``is_full(memory)`` (), compiled, tells that there is none left.
+What a solver remembers must be tensors, which ``step`` returns anew in the same shape, or nothing; a number becomes a tensor
+(1,). Where its memory is a NamedTuple it may say more: ``kept`` names the fields that ``step`` hands on as they are or writes
+in place; on the host, ``reserve(memory)`` makes room for further steps; and ``is_full(memory)`` (), compiled, tells that
+there is none left.
 """
 
 from collections.abc import Callable, Hashable
@@ -31,13 +32,18 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
     state = start if isinstance(start, State) else _prepare(solver, start)
     kept = _kept(solver, state.memory)
 
+    nothing = state.memory is None
+
+    def whole(changing: Any) -> Any:
+        return None if nothing else _with(changing, kept)
+
     def going(evaluations: Tensor, halted: Tensor, state: State) -> Tensor:
         return (evaluations < limits[1]) & ~halted
 
     def iterate(evaluations: Tensor, halted: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         evaluations = evaluations + 1
         state, field = observe(problem, state, evaluations)
-        z, memory = solver.step(state.z, field, _with(state.memory, kept))
+        z, memory = solver.step(state.z, field, whole(state.memory))
         halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (state.active.sum() <= limits[2])
         if hasattr(solver, "is_full"):
             halted = halted | solver.is_full(memory)
@@ -48,7 +54,7 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
     state = state._replace(memory=_without(state.memory, kept))
     evaluations, _, state = while_loop(going, iterate, (limits[0].clone(), halted, state))
     progress = torch.stack((evaluations, state.astray(problem.coupled).sum(), state.active.sum()))
-    return state._replace(memory=_with(state.memory, kept)), progress
+    return state._replace(memory=whole(state.memory)), progress
 
 
 def _prepare(solver: Any, z: Tensor) -> State:
@@ -56,11 +62,17 @@ def _prepare(solver: Any, z: Tensor) -> State:
     memory = solver.init(z)
     if hasattr(solver, "reserve"):
         memory = solver.reserve(memory)
+    if memory is None:
+        return State.start(z, None)
     kept = _kept(solver, memory)
-    memory = tree_map(
-        lambda leaf: torch.full((1,), leaf, device=z.device) if isinstance(leaf, int) else leaf, _without(memory, kept)
-    )
-    return State.start(z, _with(memory, kept))
+    return State.start(z, _with(tree_map(lambda leaf: _tensor(leaf, z), _without(memory, kept)), kept))
+
+
+def _tensor(leaf: Any, z: Tensor) -> Any:
+    """Return a number as a tensor (1,), and a tensor as one that is nobody else's."""
+    if isinstance(leaf, int | float):
+        return torch.full((1,), leaf, dtype=z.dtype if isinstance(leaf, float) else None, device=z.device)
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _kept(solver: Any, memory: Any) -> dict[str, Any]:
@@ -69,9 +81,7 @@ def _kept(solver: Any, memory: Any) -> dict[str, Any]:
 
 
 def _with(memory: Any, kept: dict[str, Any]) -> Any:
-    if kept:
-        return memory._replace(**kept)
-    return None if isinstance(memory, tuple) and not memory else memory
+    return memory._replace(**kept) if kept else memory
 
 
 def _without(memory: Any, kept: dict[str, Any]) -> Any:
@@ -82,8 +92,8 @@ def _without(memory: Any, kept: dict[str, Any]) -> Any:
 
 
 @cache
-def compiled_for(solver: str, map_code: Hashable, shape: torch.Size) -> RunAhead:
-    """Return ``run_ahead`` compiled for a solver as it describes itself, one kind of map and states of one ``shape`` (*)."""
+def compiled_for(*kind: Hashable) -> RunAhead:
+    """Return ``run_ahead`` compiled for one ``kind`` of solver, map and states."""
     # What torch.compile has made, eight versions of it, and which sizes it takes for changing, is kept by the code's name.
     code = run_ahead.__code__.replace(co_name=f"run_ahead_{next(_number)}")
     # States are flattened between evaluations: channels last, they would be transposed each time.

@@ -72,7 +72,7 @@ class Anderson:
         following = memory._replace(field=field, target=target)
         if isinstance(memory.slot, Tensor):  # compiled: no value is known
             proposal = self._combine(memory, field, target)
-            fresh = torch.zeros_like(field[:, 0], dtype=torch.bool)
+            fresh = field.new_zeros(len(field), dtype=torch.bool)
             return proposal, following._replace(fresh=fresh, slot=(memory.slot + 1) % len(memory.gram))
         if memory.slot < 0:
             return target, following._replace(fresh=None, slot=0)

@@ -52,7 +52,7 @@ class State(NamedTuple):
 
     @classmethod
     def start(cls, z: Tensor, memory: Any) -> "State":
-        """Return the state before the first evaluation, of which no tensor is another's: compiled code would take note."""
+        """Return the state before the first evaluation. No tensor is another's, which compiled code does not allow."""
         norms = {"size": (len(z),), "fill_value": torch.inf, "dtype": accumulation_dtype(z.dtype), "device": z.device}
         return cls(
             z=z,

@@ -4,7 +4,7 @@ A solver only proposes the next state (``Solver.step``). The loop evaluates the 
 evaluations are counted alike, and it returns a state that it evaluated, so the residual it reports is that state's own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -67,7 +67,7 @@ def solve(
     Where f couples the samples (``coupled``; BatchNorm on its own batch), all stop together, judged by the largest residual,
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
     ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
-    after some ten seconds of compilation for every new f and kind of batch. A solver of your own needs a memory of tensors
+    after ten to thirty seconds of compilation for every new f and kind of batch. A solver of your own needs a memory of tensors
     then (``stabdeq.solvers.ahead``); a ``trace`` is not compiled.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
@@ -86,7 +86,7 @@ def solve(
             if compiled:  # a view's offset into its storage would be compiled for anew
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
             problem = Problem(f, z0.shape[1:], tuple(rows), limit, coupled)
-            run = _Run(problem, z.flatten(1), solver, separable=separable, compiled=compiled)
+            run = _Run(problem, z.flatten(1), solver, separable=separable, compiled=compiled and not trace)
             parts.append(run.solve(max_evaluations, trace))
     solution = parts[0] if len(parts) == 1 else _concatenate(parts)
     if throw and not bool(solution.converged.all()):
@@ -99,8 +99,7 @@ class _Run:
 
     def __init__(self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, compiled: bool) -> None:
         self.problem, self.solver, self.separable = problem, solver, separable
-        map_code = getattr(problem.f, "__code__", type(problem.f))
-        self.compiled = compiled_for(str(solver), map_code, problem.shape) if compiled else None
+        self.compiled = compiled_for(*_kind(solver, problem)) if compiled else None
         self.start = z
         counters = torch.zeros(4, len(z), dtype=torch.int64, device=z.device)
         self.status, self.evaluations, self.restarts, self.picard_left = counters.unbind()
@@ -119,7 +118,7 @@ class _Run:
         residuals = []
         count, working = 0, len(self.start)
         while working and count < max_evaluations:
-            if self.compiled and not (trace or self.led):
+            if self.compiled and not self.led:
                 count, astray, working = self._run_ahead(self.compiled, count, max_evaluations)
             else:
                 count, astray, working = self._step(count + 1, working)
@@ -167,7 +166,9 @@ class _Run:
     @property
     def _crowd(self) -> int:
         """How many samples still at work the others leave: 0 where it does not pay."""
-        return int(CROWD * len(self.start)) if self.separable and self.start.numel() >= FEW else 0
+        if not self.separable or self.start.numel() < FEW or (self.compiled and len(self.start) <= 2):
+            return 0
+        return int(CROWD * len(self.start))
 
     def _stop(self, samples: Tensor, status: Status, count: int) -> None:
         self.status = self.status.masked_fill(samples, status)
@@ -197,7 +198,7 @@ class _Run:
         state = self.state
         waiting = count - state.found_at
         self.look_at = count + PATIENCE - int((waiting % PATIENCE).masked_fill(~state.active, 0).max())
-        plain = self.picard_left > 0
+        plain = state.active & (self.picard_left > 0)
         setback = state.active & ~plain & (state.astray(self.problem.coupled) | state.stuck(count))
         stale = plain | setback
         self.led = bool(stale.any())
@@ -251,12 +252,20 @@ class _Run:
     def _solution(self, trace: Trace | None) -> Solution:
         """Put the samples in the order that was asked for."""
         z, residual, status, evaluations = self._found()
+        if z is self.start:  # the caller's own
+            z = z.clone(memory_format=torch.contiguous_format)
         if self.gone:
             self.gone.append((self._rows(), z, residual, status, evaluations))
             rows, *found = (torch.cat(tensors) for tensors in zip(*self.gone, strict=True))
             order = rows.argsort()
             z, residual, status, evaluations = (tensor[order] for tensor in found)
         return Solution(z, residual, status, evaluations, trace)
+
+
+def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.Size]:
+    """Return what compiled code is made for: the solver and how it describes itself, the kind of map, the state's shape."""
+    description = "" if type(solver).__repr__ is object.__repr__ else repr(solver)  # by default it is an address
+    return type(solver), description, getattr(problem.f, "__code__", type(problem.f)), problem.shape
 
 
 def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) -> None:

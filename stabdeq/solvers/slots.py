@@ -26,7 +26,7 @@ def inner(slots: Tensor, vector: Tensor) -> Tensor:
     dtype = accumulation_dtype(vector.dtype)
     if _are_long(slots, dtype):
         return torch.matmul(vector[:, None], slots.permute(1, 2, 0))[:, 0].T
-    return (slots * vector).sum(2, dtype=dtype)
+    return (slots * vector.to(dtype)).sum(2)  # the product of two halves may overflow
 
 
 def combine(weights: Tensor, slots: Tensor) -> Tensor:
