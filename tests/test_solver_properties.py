@@ -130,10 +130,8 @@ def test_a_batch_in_parts_is_solved_like_a_whole_one(solver: Solver, faulty: boo
     assert statuses(found) == statuses(expected)
     # Where there is no root the path is chaotic, and roundoff decides when it ends.
     assert torch.equal(found.evaluations[tame], expected.evaluations[tame])
-    # With a window of all directions the normal equations are all but singular: roundoff shows, within the tolerance.
-    near = 1e-9 if getattr(solver, "window", 0) >= DIM else 1e-12
-    torch.testing.assert_close(found.z[tame], expected.z[tame], rtol=0, atol=near)
-    torch.testing.assert_close(found.residual[tame], expected.residual[tame], rtol=0, atol=near)
+    torch.testing.assert_close(found.z[tame], expected.z[tame], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.residual[tame], expected.residual[tame], rtol=0, atol=1e-12)
     # And what is said of each is true of it.
     for sample in range(23):
         alone = [rows[sample : sample + 1] for rows in crowd.context]

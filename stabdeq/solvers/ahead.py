@@ -31,7 +31,6 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
     """
     state = start if isinstance(start, State) else _prepare(solver, start)
     kept = _kept(solver, state.memory)
-
     nothing = state.memory is None
 
     def whole(changing: Any) -> Any:

@@ -140,7 +140,8 @@ def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
     """Return the solution (w, B) of the positive definite systems ``matrix`` (w, w, B), ``right`` (w, B)."""
     size = len(matrix)
     if size > 1 and not torch.compiler.is_compiling():
-        return torch.linalg.solve_ex(matrix.permute(2, 0, 1), right.T)[0].T
+        # Contiguous for one sample as for many: by its strides the factors or their transposes are used, to other roundoff.
+        return torch.linalg.solve_ex(matrix.permute(2, 0, 1).contiguous(), right.T)[0].T
     # Compiled, elimination written out becomes one loop over the batch, where a batched factorisation remains a call.
     # A positive definite matrix needs no pivoting (Higham 2002, section 10.1).
     rows = [[*(matrix[i, j] for j in range(size)), right[i]] for i in range(size)]
