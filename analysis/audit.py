@@ -1,23 +1,20 @@
 """The audit: runs the checks on a model and gathers what they found into one report."""
 
-import platform
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from analysis.findings import CheckResult, Finding, Verdict, exit_code
-from analysis.reading import images_named
-from analysis.structure import is_structured
-from analysis.subject import Subject, solve_accurately
-from stabdeq.checkpoint import library_versions
-from stabdeq.errors import ConfigError, DataError, closest
-from stabdeq.model import EquilibriumModel, StabilisedDEQ
+from analysis.findings import CheckResult, Finding, Verdict
+from analysis.findings.finding import exit_code
+from analysis.measure.sample import environment, levels
+from analysis.measure.subject import Subject, prepare
+from analysis.report.reading import images_named
+from stabdeq.errors import ConfigError, closest
+from stabdeq.model import EquilibriumModel
 
 SCHEMA = 1
 # In the order in which a reader wants them; each is a module analysis.checks.NAME with a function ``check``.
@@ -27,22 +24,6 @@ NEED_LYAPUNOV = frozenset({"positivity", "convexity", "decay"})
 
 # What ``claims_of`` may return; every model is judged on the rest.
 CLAIMED_BY_SOME = frozenset({"equilibrium.preserved", "spectrum.stable", "separation.isometry", "separation.increases"})
-
-
-def claims_of(model: EquilibriumModel) -> frozenset[str]:
-    """Return the names of what a model of its kind claims beyond what every model is judged on.
-
-    A model with a V claims that the stabilised field keeps its equilibrium and that the equilibrium is stable. The paper claims
-    that its orthogonal layer separates fixed points; ours claims that it is an isometry.
-    """
-    claims = set()
-    lyapunov = model.lyapunov
-    if lyapunov is not None:
-        claims |= {"equilibrium.preserved", "spectrum.stable"}
-    if isinstance(model, StabilisedDEQ) and model.head.rotation is not None:
-        anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
-        claims.add("separation.isometry" if anchored else "separation.increases")
-    return frozenset(claims)
 
 
 def audit_model(
@@ -93,50 +74,6 @@ def audit_model(
     report["images"] = _images_in_witnesses(subject, findings)
     report["exit_code"] = exit_code(findings)
     return report
-
-
-def prepare(
-    model: EquilibriumModel, images: Tensor, labels: Tensor, *, indices: Tensor | None = None, seed: int = 0
-) -> Subject:
-    """Return the subject of an audit: features and accurate equilibria of ``images``, in float64."""
-    if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"expected images (N, C, H, W) and labels (N,), N >= 1: got {tuple(images.shape)}, {tuple(labels.shape)}"
-        )
-    images = images.double()
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise DataError("expected images with all pixels in [0, 1]; normalisation belongs inside the model's inject")
-    if isinstance(model, nn.Module):
-        model.double().eval().requires_grad_(False)
-    with torch.no_grad():
-        h = model.inject(images)
-        # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
-        start = torch.zeros_like(model.solve(h).z)
-        solution = solve_accurately(lambda z: model.cell(z, h), start)
-    return Subject(
-        model=model,
-        images=images,
-        labels=labels,
-        indices=torch.arange(len(images)) if indices is None else indices,
-        h=h,
-        solution=solution,
-        claims=claims_of(model),
-        structured=is_structured(model.lyapunov),
-        seed=seed,
-    )
-
-
-def environment() -> dict[str, str]:
-    """Return the versions and the machine type that an audit ran on, with the time in UTC."""
-    return library_versions() | {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def levels(image: Tensor) -> list[list[list[int]]]:
-    """Return ``image`` (C, H, W), in [0, 1], as whole levels of 0 to 255."""
-    return (255 * image).round().long().tolist()
 
 
 def _images_in_witnesses(subject: Subject, findings: list[Finding]) -> dict[str, Any]:

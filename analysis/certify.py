@@ -9,27 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.audit import SCHEMA, environment, prepare
-from analysis.certificates import cheap_tests
-from analysis.certificates.affine_ball import find_affine_balls
-from analysis.certificates.decay import Decay, Shortfall, find_contraction, find_decay
-from analysis.certificates.enclosure import spectral_norm_bound
-from analysis.certificates.gain import Gain, find_gain, slope_abscissa
-from analysis.certificates.iss_gain import iss_gain, judge_unprojected_decay
-from analysis.certificates.linf_margins import contraction_bound, linf_margins
-from analysis.certificates.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
-from analysis.certificates.quadratic import NotPiecewiseAffineError, find_quadratic
-from analysis.certificates.radii import affine_ends, certified_radii
-from analysis.findings import Finding, Measurement, Verdict, exit_code
-from analysis.foreign_function import ForeignFunction
-from analysis.subject import Subject
-from analysis.tracing import TraceError
-from stabdeq.cell import Cell
-from stabdeq.certified_cell import ReluCell
+from analysis.audit import SCHEMA
+from analysis.checks.decay import judge_unprojected_decay
+from analysis.findings import Finding, Measurement, Verdict
+from analysis.findings.finding import exit_code
+from analysis.measure.sample import environment
+from analysis.measure.subject import Subject, prepare
+from analysis.proofs.cells import cheap_tests
+from analysis.proofs.cells.affine_ball import find_affine_balls
+from analysis.proofs.cells.decay import Decay, Shortfall, find_contraction, find_decay
+from analysis.proofs.cells.gain import Gain, find_gain, slope_abscissa
+from analysis.proofs.cells.iss_gain import iss_gain
+from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
+from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
+from analysis.proofs.cells.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
+from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadratic
+from analysis.proofs.matrices.enclosure import spectral_norm_bound
+from analysis.proofs.tracing import TraceError
+from analysis.user_function.function import ForeignFunction
+from stabdeq.cells import Cell, IntervalCell, ReluCell, is_as_made
 from stabdeq.errors import ConfigError
-from stabdeq.interval_cell import IntervalCell
 from stabdeq.lyapunov import InputConvexLyapunov
-from stabdeq.model import StabilisedDEQ, is_as_made
+from stabdeq.model import StabilisedDEQ
 
 # Radii in pixels of [0, 1] at which certified accuracy is reported.
 EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)

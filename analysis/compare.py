@@ -5,22 +5,10 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from analysis.reading import (
-    GAP,
-    by_check,
-    finding_ids,
-    gaps,
-    mapping,
-    mappings,
-    numbered,
-    outcome,
-    printable,
-    quantity,
-    sequence,
-    verdict,
-    verdict_counts,
-)
-from analysis.report import QUESTIONS, templates, title_of
+from analysis.findings.values import mapping, mappings, printable, sequence
+from analysis.report.page import QUESTIONS, templates, title_of
+from analysis.report.quantities import GAP, quantity
+from analysis.report.reading import by_check, finding_ids, gaps, numbered, outcome, verdict, verdict_counts
 
 Report = dict[str, Any]
 

@@ -1,106 +1,82 @@
-"""What a check says of a refuted finding's witness that it evaluated anew, and how it reads one from a report.
+"""The refuted findings of a report on a model, each with its witness evaluated anew by the check that found it."""
 
-A report is untrusted: what its witness lacks or holds in the wrong form ends in NotReplayableError, never in a verdict.
-"""
-
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.reading import mapping, number, numbers, printable
-from analysis.subject import TOLERANCE, Subject
-from stabdeq.claims import Violation
-from stabdeq.errors import StabdeqError
-from stabdeq.lyapunov import LyapunovFunction
-from stabdeq.solvers import Status, relative_residual
+from analysis.audit import CHECKS, CLAIMED_BY_SOME, ON_REQUEST
+from analysis.checks.robustness import check as robustness
+from analysis.checks.witness import NotReplayableError, Replay
+from analysis.findings import CheckResult
+from analysis.findings.values import mapping, printable, sequence
+from analysis.measure.sample import levels
+from analysis.measure.subject import Subject, prepare
+from analysis.report.reading import images_named
+from stabdeq.model import EquilibriumModel
 
-# Up to which relative difference two amounts are one: what other machines and batches leave of float64, with room.
-SAME = 1e-3
-RELATIVE = "violation, of its terms' size"
+# Places of M images in the test split -> images (M, C, H, W) in [0, 1] and labels (M,).
+Fetch = Callable[[list[int]], tuple[Tensor, Tensor]]
 
-
-class NotReplayableError(StabdeqError):
-    """The report holds too little, or in the wrong form, to evaluate a witness anew."""
-
-    exit_code = 3
+# Claims about V and the orthogonal layer alone hold or fail whatever the image: the first that was audited will do.
+NEED_NO_IMAGE = frozenset({"positivity", "convexity", "separation"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
-    """What a witness gives today: ``refutes`` by the check's own rule; ``quantity`` names what was ``reported`` and is ``now``."""
+class Replayer:
+    """Replays findings of ``report`` on ``model``, with the images that ``fetch`` gives by their places in the test split."""
 
-    quantity: str
-    reported: float | None
-    now: float | None
-    refutes: bool
+    report: dict[str, Any]
+    model: EquilibriumModel
+    fetch: Fetch
 
-    @property
-    def is_same_amount(self) -> bool:
-        """Whether ``now`` is what was reported, to ``SAME`` of it or to the audit's tolerance."""
-        if self.reported is None or self.now is None:
-            return self.reported is self.now
-        return bool(np.isclose(self.now, self.reported, rtol=SAME, atol=TOLERANCE, equal_nan=True))
+    def replay(self, finding: dict[Any, Any]) -> Replay:
+        """Evaluate the witness of ``finding`` anew; raises NotReplayableError, saying why it cannot be."""
+        check = finding.get("check")
+        if check not in CHECKS + ON_REQUEST:
+            raise NotReplayableError(f"this version has no check {printable(check)!r}")
+        module: Any = import_module(f"analysis.checks.{check}")
+        if check in ON_REQUEST:  # it judges all images at once, so it is run again, once, on all
+            return module.replay(self._whole_sample, finding, self._indicators)
+        named = images_named(finding.get("witness"))
+        if not named and check not in NEED_NO_IMAGE:
+            raise NotReplayableError("the witness names no image")
+        subject = self._subject(named or self._drawn[:1], named)
+        claim = f"{check}.{finding.get('name')}"
+        if claim in CLAIMED_BY_SOME and claim not in subject.claims:
+            raise NotReplayableError("the model makes no such claim")
+        return module.replay(subject, finding)
 
+    @cached_property
+    def _drawn(self) -> list[int]:
+        """The places of the audited images, in the order in which they were drawn."""
+        places = sequence(mapping(self.report.get("sample")).get("images"))
+        is_draw = all(type(place) is int and place >= 0 for place in places) and len(set(places)) == len(places)
+        if not places or not is_draw:
+            raise NotReplayableError("the report does not say which images were drawn (is it older?): audit anew")
+        return places
 
-def state_of(finding: dict[Any, Any], key: str, size: int) -> Tensor:
-    """Return the vector (size,) under ``key`` of the witness, float64."""
-    values = numbers(mapping(finding.get("witness")).get(key))
-    if len(values) != size or not np.isfinite(values).all():
-        raise NotReplayableError(f"the witness holds no {key!r} of {size} finite numbers, as the model's states have")
-    return torch.tensor(values, dtype=torch.float64)
+    @cached_property
+    def _whole_sample(self) -> Subject:
+        named = [place for place in self._drawn if str(place) in mapping(self.report.get("images"))]
+        return self._subject(self._drawn, named)
 
+    @cached_property
+    def _indicators(self) -> CheckResult:
+        return robustness.check(self._whole_sample)
 
-def margin_of(finding: dict[Any, Any]) -> float | None:
-    """Return the margin that the report gives."""
-    return None if finding.get("margin") is None else number(finding["margin"])
-
-
-def violation_of(finding: dict[Any, Any]) -> float | None:
-    """Return the violation that the report gives: minus its margin."""
-    margin = margin_of(finding)
-    return None if margin is None else -margin
-
-
-def judged(finding: dict[Any, Any], violation: Violation, tolerance: float, *, equality_counts: bool = False) -> Replay:
-    """Return the replay of a claim about states, by its ``violation`` (1,) at the witness, beyond ``tolerance``."""
-    relative = float(violation.relative.detach())
-    refutes = relative > tolerance or (equality_counts and relative >= 0)
-    return Replay(quantity=RELATIVE, reported=violation_of(finding), now=relative, refutes=refutes)
-
-
-def at_equilibrium(subject: Subject, state: Tensor) -> Subject | Replay:
-    """Return ``subject``, of one image, with ``state`` (n,) as its equilibrium; a replay that fails where it is none."""
-    require_one_image(subject)
-    z = state.view_as(subject.solution.z)
-    residual = relative_residual(z.flatten(1), subject.model.cell(z, subject.h).flatten(1))
-    if not float(residual) <= 10 * TOLERANCE:
-        return Replay(quantity="residual of the equilibrium", reported=None, now=float(residual), refutes=False)
-    status = torch.full_like(subject.solution.status, int(Status.converged))
-    return replace(subject, solution=replace(subject.solution, z=z, residual=residual, status=status))
-
-
-def lyapunov_of(subject: Subject) -> LyapunovFunction:
-    """Return the model's V, without which the claim means nothing."""
-    if subject.lyapunov is None:
-        raise NotReplayableError("the model has no Lyapunov function")
-    return subject.lyapunov
-
-
-def require_one_image(subject: Subject) -> None:
-    """Refuse to go on where a witness names several images and the claim is about one."""
-    if len(subject.images) != 1:
-        raise NotReplayableError(f"the witness names {len(subject.images)} images, where the claim is about one")
-
-
-def require_equilibria(subject: Subject) -> None:
-    """Refuse to go on where an image that the witness names has no equilibrium."""
-    if len(subject.found) < len(subject.images):
-        raise NotReplayableError("no equilibrium was found for an image that the witness names")
-
-
-def unknown_claim(finding: dict[Any, Any]) -> NotReplayableError:
-    """Return the error for a finding that its check, in this version, never refutes."""
-    return NotReplayableError(f"this version refutes no claim {printable(finding.get('name'))!r} in that check")
+    def _subject(self, places: list[int], named: list[int]) -> Subject:
+        """Prepare the images at ``places``; those that are ``named`` must be the ones that the report holds."""
+        seed = mapping(self.report.get("sample")).get("seed")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise NotReplayableError("the report does not hold the seed of its sample (is it older?): audit anew")
+        images, labels = self.fetch(places)
+        known = mapping(self.report.get("images"))
+        for position, place in enumerate(places):
+            if place in named and mapping(known.get(str(place))).get("pixels") != levels(images[position]):
+                raise NotReplayableError(f"test image {place} is not the one that the report holds: other data?")
+        return prepare(self.model, images, labels, indices=torch.tensor(places), seed=seed)

@@ -3,29 +3,25 @@
 The audit's check of convergence and the command ``stabdeq solvers`` share what is here.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.subject import DENSE, Subject
+from analysis.measure.solvers import SOLVERS, Reached, local_rates, quantiles, residual_curve, time_solver, trace_solver
+from analysis.measure.spectrum import spectral_radii
+from analysis.measure.subject import Subject
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
-from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, norm, solve
+from stabdeq.solvers import Solution, Status, norm
 from stabdeq.solvers.loop import same, unchanged_buffers
 
-SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 EVALUATIONS = 100
 FLOOR = 1e-12  # residual down to which runs are traced: below it roundoff shows, and rates mean nothing
 ROUNDS = 5  # timed solves, of which the fastest counts
-LATE = 4  # evaluations that a rate is measured on, at least
-IMAGES = 64
-IMAGES_SPARSE = 4
 NEEDED = {"init": "(z)", "step": "(z, field, memory)", "forget": "(memory, samples)", "select": "(memory, samples)"}
 
 
@@ -70,15 +66,6 @@ class Registered:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise ConfigError(f"solver {self.name}: {method}{NEEDED[method]} raises {said}") from error
-
-
-@dataclass(frozen=True)
-class Reached:
-    """One solve of all images to one tolerance: what became of each, and the wall time of the whole."""
-
-    tolerance: float
-    solution: Solution
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -191,105 +178,8 @@ def try_solver(solver: Registered, subject: Subject) -> None:
     solver.step(ahead[last], field[last], solver.select(memory, last))
 
 
-@torch.no_grad()
-def trace_solver(subject: Subject, solver: Solver, tolerance: float, evaluations: int) -> Solution:
-    """Return the solve of all images from z = 0, with the residual of every evaluation."""
-    return solve(
-        lambda z: subject.model.cell(z, subject.h),
-        torch.zeros_like(subject.solution.z),
-        solver,
-        tolerance=tolerance,
-        max_evaluations=evaluations,
-        trace=True,
-    )
-
-
-@torch.no_grad()
-def time_solver(subject: Subject, solver: Solver, tolerance: float, evaluations: int) -> Reached:
-    """Return a solve of all images from z = 0 and its wall time; images that have arrived leave the batch."""
-    start = torch.zeros_like(subject.solution.z)
-    began = time.perf_counter()
-    solution = solve(
-        subject.model.cell, start, solver, tolerance=tolerance, max_evaluations=evaluations, context=(subject.h,)
-    )
-    return Reached(tolerance, solution, time.perf_counter() - began)
-
-
-def residual_curve(solution: Solution) -> dict[str, list[float]]:
-    """Return the best residual so far against evaluations: its median and 10 % and 90 % quantiles over the images."""
-    assert solution.trace is not None
-    # A state that is not finite is no progress; quantiles of NaN would hide the other images.
-    best = solution.trace.residual.nan_to_num(nan=torch.inf).cummin(0).values
-    levels = torch.tensor([0.1, 0.5, 0.9], dtype=best.dtype)
-    # Each is the residual of an image: between two that are infinite, interpolation finds NaN.
-    low, median, high = torch.quantile(best, levels, dim=1, interpolation="nearest")
-    return {
-        "evaluations": list(range(1, len(best) + 1)),
-        "median": median.tolist(),
-        "lower": low.tolist(),
-        "upper": high.tolist(),
-    }
-
-
-def local_rates(solution: Solution) -> Tensor:
-    """Return the factor (N,) by which each image's residual changes per evaluation in the second half of its run.
-
-    It is fitted to the log of the residual by least squares; NaN where the solve failed otherwise than by a lack of
-    evaluations, or was too short.
-    """
-    assert solution.trace is not None
-    rates = torch.full_like(solution.residual, torch.nan)
-    falling = solution.converged | (solution.status == Status.max_steps)
-    for sample in falling.nonzero().flatten().tolist():
-        run = solution.trace.residual[: int(solution.evaluations[sample]), sample]
-        late = run[len(run) // 2 :].log()
-        if len(late) >= LATE and bool(late.isfinite().all()):
-            steps = torch.arange(len(late), dtype=late.dtype)
-            steps = steps - steps.mean()
-            rates[sample] = ((steps * late).sum() / steps.square().sum()).exp()
-    return rates
-
-
-def spectral_radii(subject: Subject, on_image: Callable[[int], None] = lambda count: None) -> Tensor:
-    """Return the spectral radius (N,) of the cell's Jacobian at the first equilibria found, NaN at the others.
-
-    ``on_image`` is told the count of each image as it begins.
-    """
-    radii = torch.full((len(subject.images),), torch.nan, dtype=torch.float64)
-    is_dense = subject.dim <= DENSE
-    for position in range(min(IMAGES if is_dense else IMAGES_SPARSE, len(subject.found))):
-        on_image(position + 1)
-        radius = _dense_radius(subject, position) if is_dense else _sparse_radius(subject, position)
-        radii[subject.found[position]] = radius
-    return radii
-
-
-def _dense_radius(subject: Subject, position: int) -> float:
-    return float(torch.linalg.eigvals(subject.jacobian(subject.equilibria[position], position)).abs().max())
-
-
-def _sparse_radius(subject: Subject, position: int) -> float:
-    """Return the radius by Arnoldi iteration (ARPACK); NaN where that does not converge."""
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
-
-    z = subject.equilibria[position][None]
-    pull_back = torch.func.vjp(subject.cell_at(position), z)[1]
-
-    def product(vector: np.ndarray) -> np.ndarray:
-        row = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64)).view(1, -1)
-        return pull_back(row)[0].flatten().numpy()
-
-    # J' has the eigenvalues of J.
-    transposed = LinearOperator((subject.dim, subject.dim), matvec=product, dtype=np.float64)  # pyrefly: ignore
-    try:
-        largest = eigs(transposed, k=1, which="LM", v0=np.ones(subject.dim), return_eigenvectors=False)
-    except ArpackNoConvergence:
-        return float("nan")
-    return float(np.abs(largest).max())
-
-
 def summarise(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison as plain data, as ``analysis.solvers_command`` documents it."""
+    """Return the comparison as plain data, as ``analysis.commands.solvers`` documents it."""
     subject = comparison.subject
     model = subject.model
     return {
@@ -333,22 +223,6 @@ def _describe_reached(reached: Reached) -> dict[str, Any]:
             {"status": each.name, "count": count, "remedy": each.remedy} for each, count in counts.items() if count
         ],
     }
-
-
-def quantiles(values: Tensor) -> dict[str, Any]:
-    """Return the median and the 10 % and 90 % quantiles of ``values`` (N,), each one of them, and how many are no NaN.
-
-    One that is infinite (evaluations of a solve that never arrives) or of nothing is None.
-
-    >>> quantiles(torch.tensor([3.0, 1.0, torch.inf, torch.nan]))
-    {'images': 3, 'median': 3.0, 'lower': 1.0, 'upper': None}
-    """
-    known = values[~values.isnan()]
-    found: dict[str, Any] = {"images": len(known)}
-    for name, level in (("median", 0.5), ("lower", 0.1), ("upper", 0.9)):
-        value = float(torch.quantile(known, level, interpolation="nearest")) if len(known) else torch.inf
-        found[name] = value if value < torch.inf else None
-    return found
 
 
 def _kind(value: Any) -> str:

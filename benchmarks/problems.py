@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from stabdeq.config import SolverConfig
 from stabdeq.data import Split, to_unit
-from stabdeq.implicit import attach_gradient
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Solution, build_solver, solve
+from stabdeq.solvers.implicit import attach_gradient
 
 Solve = Callable[[Tensor], Solution]  # features h -> equilibria, with their gradient where grad is on
 

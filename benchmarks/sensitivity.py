@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.table import table
+from stabdeq.bounds.lipschitz import extractor_matrix
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.data import load_data, to_unit
-from stabdeq.lipschitz import extractor_matrix
 from stabdeq.model import StabilisedDEQ
 
 HEAD = ("checkpoint", "‖E‖", "ρ(J)", "‖D‖", "‖(I-J)⁻¹ D‖", "‖R‖", "margin", "‖∇margin‖₁", "margin / ‖∇margin‖₁")

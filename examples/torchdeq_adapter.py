@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.audit import audit_model
-from analysis.terminal import print_verdicts
+from analysis.report.terminal import print_verdicts
 from stabdeq.config import DataConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.solvers import Solution, Status, relative_residual

@@ -13,29 +13,29 @@ from stabdeq.errors import ImportShadowedError, StabdeqError
 
 # (name, where it lives, one line of help): the help stands here so that listing it imports nothing.
 COMMANDS = (
-    ("train", "train.command:train", "Train a model from a recipe."),
-    ("audit", "analysis.audit_command:audit", "Judge the claims of a checkpoint, with evidence."),
-    ("replay", "analysis.replay_command:replay", "Evaluate the witnesses of a report's refuted claims anew."),
-    ("report", "analysis.report_command:report", "Draw report.html again from a report.json."),
-    ("compare", "analysis.compare_command:compare", "Put the reports of several audits side by side."),
+    ("train", "train.commands.train:train", "Train a model from a recipe."),
+    ("audit", "analysis.commands.audit:audit", "Judge the claims of a checkpoint, with evidence."),
+    ("replay", "analysis.commands.replay:replay", "Evaluate the witnesses of a report's refuted claims anew."),
+    ("report", "analysis.commands.report:report", "Draw report.html again from a report.json."),
+    ("compare", "analysis.commands.compare:compare", "Put the reports of several audits side by side."),
     (
         "certify",
-        "analysis.certify_command:certify",
+        "analysis.commands.certify:certify",
         "Prove what a checkpoint's weights allow, with certificates.",
     ),
-    ("check", "analysis.check_command:check", "Test a Lyapunov function of your own."),
+    ("check", "analysis.commands.check:check", "Test a Lyapunov function of your own."),
     (
         "solvers",
-        "analysis.solvers_command:solvers",
+        "analysis.commands.solvers:solvers",
         "Compare fixed-point solvers, yours among them.",
     ),
-    ("attack", "stabdeq.attack_command:attack", "Attack a checkpoint within a ball of pixels."),
+    ("attack", "analysis.commands.attack:attack", "Attack a checkpoint within a ball of pixels."),
     (
         "reproduce",
-        "analysis.reproduce_command:reproduce",
+        "analysis.commands.reproduce:reproduce",
         "The paper's tables and figures, its numbers beside ours.",
     ),
-    ("robust-data", "train.robust_data_command:robust_data", "Make a robust data set from a robust model."),
+    ("robust-data", "train.commands.robust_data:robust_data", "Make a robust data set from a robust model."),
 )
 
 

@@ -99,7 +99,7 @@ class ModelConfig:
 class DataConfig:
     """Which images to read; ``augment`` adds random crops (4 pixels) and horizontal flips in training.
 
-    ``robust`` puts a robust data set (``stabdeq.robust_data``) in the place of the training images; the test images stay.
+    ``robust`` puts a robust data set (``stabdeq.data.robust``) in the place of the training images; the test images stay.
     """
 
     name: DataName = "digits"

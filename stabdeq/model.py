@@ -8,40 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stabdeq.alteration import is_altered
 from stabdeq.backbones import build_backbone
-from stabdeq.cell import Cell
-from stabdeq.certified_cell import CertifiedCell
-from stabdeq.config import CellName, ModelConfig
-from stabdeq.constant_cell import ConstantCell
+from stabdeq.cells import CELLS, Cell, ConstantCell, SolvedCell
+from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
-from stabdeq.implicit import Linearise, attach_gradient, attach_unrolled_gradient
-from stabdeq.interval_cell import IntervalCell
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
-from stabdeq.monotone_cell import MonotoneCell
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, stabilise
 from stabdeq.solvers import Solution, build_solver, solve
-from stabdeq.stability import stabilise
-
-SolvedCell = Cell | CertifiedCell | MonotoneCell | IntervalCell
-CELLS: dict[CellName, type[SolvedCell | ConstantCell]] = {
-    "batchnorm": Cell,
-    "certified": CertifiedCell,
-    "monotone": MonotoneCell,
-    "interval": IntervalCell,
-    "constant": ConstantCell,
-}
-
-
-def is_as_made(cell: object) -> bool:
-    """Return whether ``cell`` is one of this library's, unaltered: proofs from the weights hold of no other.
-
-    A subclass, a method that was replaced on the object, or a hook may compute something else.
-    """
-    if type(cell) not in CELLS.values():
-        return False
-    assert isinstance(cell, nn.Module)
-    return not is_altered(cell, "fold", "affine", "bounds")
+from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
 
 
 class EquilibriumModel(Protocol):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stabdeq.attack_command import attack as attack_command
-from stabdeq.attack_command import parse_eps
+from analysis.commands.attack import attack as attack_command
+from analysis.commands.attack import parse_eps
 from stabdeq.attacks import IFGSM, PGD, ClampNormalised, Outcome, build_attack, evaluate, paper_steps
 from stabdeq.attacks.ball import L2Ball
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
@@ -665,7 +665,7 @@ def test_eps_is_read_as_a_quotient_or_a_number(text: str, value: float) -> None:
 
 
 def test_the_commands_module_imports_nothing_heavy() -> None:
-    code = "import sys, stabdeq.attack_command; print({'torch', 'rich', 'numpy'} & set(sys.modules))"
+    code = "import sys, analysis.commands.attack; print({'torch', 'rich', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "torch" not in done.stdout
     assert "numpy" not in done.stdout

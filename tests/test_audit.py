@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.audit import CHECKS, CLAIMED_BY_SOME, audit_model, claims_of, prepare
-from analysis.audit_command import audit
+from analysis.audit import CHECKS, CLAIMED_BY_SOME, audit_model
 from analysis.checks import decay, spectrum
-from analysis.structure import is_structured
+from analysis.commands.audit import audit
+from analysis.measure.subject import claims_of, prepare
+from analysis.proofs.structure import is_structured
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
 from stabdeq.data import load_data
@@ -238,7 +239,7 @@ def test_a_lyapunov_function_of_a_subclass_is_not_proved_by_structure() -> None:
 
 
 def test_the_decay_of_a_field_that_is_not_projected_right_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.subject.stabilised_field", lambda field, z, centre, lyapunov: field)
+    monkeypatch.setattr("analysis.measure.subject.stabilised_field", lambda field, z, centre, lyapunov: field)
     model = ForeignModel(lambda z, h: 2 * z - 0 * h + h, (3,), Quadratic("equilibrium"))  # ZOO 12, unprojected
     found = findings(audit_model(model, *images(), checks=["decay"]))
     assert found["decay.stabilised"]["verdict"] == "REFUTED"

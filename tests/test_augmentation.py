@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stabdeq.augmentation import CROP_PADDING, augment
+from stabdeq.data import augment
+from stabdeq.data.augmentation import CROP_PADDING
 
 
 def generator(seed: int) -> torch.Generator:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.certificates import box_proofs
-from analysis.certificates.box_proofs import Proof, Unproved, prove_claim
-from analysis.certificates.branch_and_bound import Examined, cover
-from analysis.certificates.intervals import Interval
 from analysis.evidence.regions import Ball, Box, Outside, Region, Sublevel
-from analysis.foreign_function import load_function
+from analysis.proofs import boxes as box_proofs
+from analysis.proofs.boxes import Proof, Unproved, prove_claim
+from analysis.proofs.intervals.branch_and_bound import Examined, cover
+from analysis.proofs.intervals.interval import Interval
+from analysis.user_function.function import load_function
 
 Function = Callable[[Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.audit import CHECKS, audit_model
 from analysis.compare import compare_reports, render_comparison
-from analysis.report import write_report
+from analysis.report.page import write_report
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ

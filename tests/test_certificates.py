@@ -8,27 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from analysis.certificates import cheap_tests
-from analysis.certificates.affine_ball import activations, find_affine_balls
-from analysis.certificates.decay import (
-    Decay,
-    Shortfall,
-    find_contraction,
-    find_decay,
-    proves_contraction,
-    proves_decay,
-)
-from analysis.certificates.definiteness import proves_positive_definite
-from analysis.certificates.enclosure import Enclosure, identity, spectral_norm_bound
-from analysis.certificates.gain import Gain, find_gain, find_row_gains, proves_gain, slope_abscissa, smallest_gain
-from analysis.certificates.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
-from analysis.certificates.quadratic import NotPiecewiseAffineError, Quadratic, find_quadratic, read_network
-from analysis.certificates.radii import affine_ends, certified_radii
-from analysis.subject import solve_accurately
-from analysis.tracing import TraceError
+from analysis.measure.subject import solve_accurately
+from analysis.proofs.cells import cheap_tests
+from analysis.proofs.cells.affine_ball import activations, find_affine_balls
+from analysis.proofs.cells.decay import Decay, Shortfall, find_contraction, find_decay, proves_contraction, proves_decay
+from analysis.proofs.cells.gain import Gain, find_gain, find_row_gains, proves_gain, slope_abscissa, smallest_gain
+from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
+from analysis.proofs.cells.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
+from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, Quadratic, find_quadratic, read_network
+from analysis.proofs.matrices.definiteness import proves_positive_definite
+from analysis.proofs.matrices.enclosure import Enclosure, identity, spectral_norm_bound
+from analysis.proofs.tracing import TraceError
 from stabdeq.attacks import PGD
-from stabdeq.cell import FoldedCell
-from stabdeq.certified_cell import CertifiedCell, FoldedCertifiedCell
+from stabdeq.cells import CertifiedCell
+from stabdeq.cells.batchnorm import FoldedCell
+from stabdeq.cells.relu import FoldedCertifiedCell
 from stabdeq.config import DataConfig, ModelConfig, SolverConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
@@ -323,7 +317,7 @@ def test_trajectories_obey_the_rate(seed: int) -> None:
 
 
 def test_a_contraction_proves_a_decay_where_the_solver_finds_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.certificates.decay._propose", lambda *arguments: None)
+    monkeypatch.setattr("analysis.proofs.cells.decay._propose", lambda *arguments: None)
     network, _ = of_certified_cell(certified_cell(3, 0))
     contraction = find_contraction(network)
     assert isinstance(contraction, Decay)
@@ -577,7 +571,7 @@ def test_many_classes_share_one_multiplier(model: StabilisedDEQ, monkeypatch: py
     images = to_unit(load_data(DataConfig()).test.images, torch.float64)[:20]
     with torch.no_grad():
         each = certify_radii(model, images)
-        monkeypatch.setattr("analysis.certificates.radii.MOST_PAIRS", 0)
+        monkeypatch.setattr("analysis.proofs.cells.l2_radii.MOST_PAIRS", 0)
         shared = certify_radii(model, images)
     assert bool((shared.radius <= each.radius * (1 + 1e-3)).all())
     assert bool((shared.radius > 0).any())

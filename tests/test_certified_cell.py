@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis.audit import audit_model
-from stabdeq.certified_cell import MARGIN, CertifiedCell
+from stabdeq.bounds import logit_difference_bound
+from stabdeq.bounds.lipschitz import extractor_matrix
+from stabdeq.cells import CertifiedCell
+from stabdeq.cells.certified import MARGIN
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.kinds import KINDS, model_config
-from stabdeq.lipschitz import extractor_matrix, logit_difference_bound
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Picard, solve
-from train.objective import training_loss
+from train.loss import training_loss
 from train.recipe import MarginConfig, Recipe, load_recipe
 
 DIM = 6

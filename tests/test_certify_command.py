@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.certificates.decay import proves_contraction, proves_decay
-from analysis.certificates.gain import proves_gain
-from analysis.certificates.network import of_certified_cell
 from analysis.certify import certify_model
+from analysis.proofs.cells.decay import proves_contraction, proves_decay
+from analysis.proofs.cells.gain import proves_gain
+from analysis.proofs.cells.network import of_certified_cell
 from stabdeq.__main__ import main
-from stabdeq.certified_cell import CertifiedCell
+from stabdeq.cells import CertifiedCell
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, LyapunovConfig, ModelConfig
 from stabdeq.model import StabilisedDEQ

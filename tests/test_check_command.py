@@ -13,17 +13,17 @@ import zoo
 from cyclopts import App
 from zoo import CASES, Case
 
-from analysis.certificates import box_proofs
 from analysis.evidence.regions import Ball
-from analysis.foreign.jumps import find_jump
-from analysis.foreign_function import ForeignFunction, load_function
+from analysis.proofs import boxes as box_proofs
+from analysis.user_function.function import ForeignFunction, load_function
+from analysis.user_function.jumps import find_jump
 from stabdeq.errors import StabdeqError
 
 
 def run(arguments: list[str], folder: Path) -> tuple[int, dict[str, Any]]:
     """Return the exit code of ``stabdeq check`` and the findings it writes, by claim."""
     app = App()
-    app.command("analysis.check_command:check", name="check")
+    app.command("analysis.commands.check:check", name="check")
     file = folder / "findings.json"
     with pytest.raises(SystemExit) as exit_info:
         app(["check", *arguments, "--json", str(file)], exit_on_error=False, print_error=False)
@@ -133,7 +133,7 @@ def test_unusable_functions_are_refused(broken: Path, name: str, said: str) -> N
 
 def run_unchecked(arguments: list[str]) -> None:
     app = App()
-    app.command("analysis.check_command:check", name="check")
+    app.command("analysis.commands.check:check", name="check")
     app(["check", *arguments], exit_on_error=False, print_error=False)
 
 

@@ -23,7 +23,7 @@ from stabdeq.data import load_data
 from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 from train import trainer
-from train.objective import Loss, training_loss
+from train.loss import Loss, training_loss
 
 REPOSITORY = Path(stabdeq.__file__).parents[1]
 SMALL = ("--set", "model.state_dim=8", "--set", "model.lyapunov.hidden=8", "--set", "batch_size=512")

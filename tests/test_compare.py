@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from analysis.commands.compare import print_comparison
 from analysis.compare import Comparison, compare_reports, render_comparison
-from analysis.compare_command import print_comparison
-from analysis.reading import EXPECTED_KEYS
+from analysis.report.reading import EXPECTED_KEYS
 from stabdeq.__main__ import main
 
 HOSTILE = '</td></style><script>alert(1)</script><img src=x onerror="alert(2)">&amp;{{ 7*7 }}\x1b[31m\u202e[red]'

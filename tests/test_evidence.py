@@ -16,8 +16,8 @@ from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region, Sublevel
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Verdict
-from stabdeq import claims
-from stabdeq.claims import Violation
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
 
 CENTRE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 EPS = torch.finfo(torch.float64).eps

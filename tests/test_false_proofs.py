@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.certificates.box_proofs import Proof, prove_claim
-from analysis.certificates.decay import Shortfall, find_decay
-from analysis.certificates.network import of_paper_cell
+from analysis.check import judge_claims, judge_largest_levels
 from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Sublevel
 from analysis.findings import Verdict
-from analysis.foreign.judgement import judge_claims, judge_largest_levels
-from analysis.foreign.subject import Subject
-from analysis.foreign_function import ForeignFunction
-from stabdeq.cell import Cell
+from analysis.proofs.boxes import Proof, prove_claim
+from analysis.proofs.cells.decay import Shortfall, find_decay
+from analysis.proofs.cells.network import of_paper_cell
+from analysis.user_function.function import ForeignFunction
+from analysis.user_function.subject import Subject
+from stabdeq.cells import Cell
 
 ORIGIN = torch.zeros(2, dtype=torch.float64)
 DISC = Ball(ORIGIN, 1.0)

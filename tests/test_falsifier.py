@@ -13,8 +13,8 @@ from analysis.evidence.landmarks import landmarks
 from analysis.evidence.regions import Ball, Box, Pairs, Region
 from analysis.evidence.smoothing import smoothed
 from analysis.findings import Finding, Verdict
-from stabdeq import claims
-from stabdeq.claims import Violation
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
 
 RADIUS = 0.05
 Value = Callable[[Tensor], Tensor]

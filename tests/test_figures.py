@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis import figures, phase_plane
-from analysis.audit import audit_model, prepare
+from analysis.audit import audit_model
 from analysis.checks import decay, separation
-from analysis.drawing import Drawing
-from analysis.embedding import embed, embedding
-from analysis.phase_plane import planes
-from analysis.report import strict_json
-from analysis.subject import Subject
+from analysis.measure import phase_plane
+from analysis.measure.embedding import embed, embedding
+from analysis.measure.phase_plane import planes
+from analysis.measure.subject import Subject, prepare
+from analysis.report import figures
+from analysis.report.drawing import Drawing
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
+from stabdeq.files import strict_json
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from stabdeq.implicit import attach_gradient, attach_unrolled_gradient
 from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, solve
+from stabdeq.solvers.implicit import attach_gradient, attach_unrolled_gradient
 
 SOLVERS = [Anderson(), Broyden(), Picard()]
 every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.certificates.linf_margins import contraction_bound, linf_margins
 from analysis.certify import certify_model
+from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from stabdeq.attacks import PGD
+from stabdeq.bounds import worst_logits
+from stabdeq.bounds.interval import backbone_layers, equilibrium_bounds
+from stabdeq.cells import IntervalCell
 from stabdeq.config import ArchitectureConfig, ModelConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.interval_bounds import backbone_layers, equilibrium_bounds, worst_logits
-from stabdeq.interval_cell import IntervalCell
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
@@ -293,7 +294,7 @@ def test_a_box_that_is_not_mapped_into_itself_proves_nothing(monkeypatch: pytest
     network, x = model().eval(), images()
     with torch.no_grad():
         assert (linf_margins(network, x, labels(), 0.01) > -torch.inf).all()
-        monkeypatch.setattr("analysis.certificates.linf_margins.MOST_STEPS", 1)
+        monkeypatch.setattr("analysis.proofs.cells.linf_margins.MOST_STEPS", 1)
         assert (linf_margins(network, x, labels(), 0.01) == -torch.inf).all()
 
 

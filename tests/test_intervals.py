@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from analysis.certificates.function_enclosure import FunctionEnclosure, UnboundedError
-from analysis.certificates.intervals import Interval
+from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
+from analysis.proofs.intervals.interval import Interval
 
 TRIAL = torch.tensor([[0.3, -0.4], [0.55, 0.2]], dtype=torch.float64)
 

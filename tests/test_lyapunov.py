@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stabdeq.claims import convex, positive, tolerance, zero
 from stabdeq.config import LyapunovConfig
-from stabdeq.input_convex import InputConvexNetwork, smooth_relu, smooth_relu_rise, smooth_relu_slope
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork
+from stabdeq.lyapunov.claims import convex, positive, tolerance, zero
+from stabdeq.lyapunov.input_convex import smooth_relu, smooth_relu_rise, smooth_relu_slope
 
 DIM = 5
 EPS = torch.finfo(torch.float64).eps

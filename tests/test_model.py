@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
-from stabdeq.cell import BatchStatistics, Cell, EquilibriumBatchNorm
+from stabdeq.cells import Cell
+from stabdeq.cells.batchnorm import BatchStatistics, EquilibriumBatchNorm
 from stabdeq.config import ArchitectureConfig, LyapunovConfig, ModelConfig, SolverConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
 from stabdeq.kinds import KINDS, kind_of, model_config
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, centre_of, stabilise, stabilised_field
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Picard, Solver, Status, relative_residual, solve
-from stabdeq.stability import centre_of, stabilise, stabilised_field
 
 SHAPE = (1, 4, 4)
 DIM = 6

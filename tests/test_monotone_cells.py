@@ -13,13 +13,14 @@ from torch.nn import functional
 
 from analysis.audit import audit_model
 from analysis.certify import certify_model
-from stabdeq.certified_cell import CertifiedCell, contracting_step
+from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell
+from stabdeq.cells.interval import CONTRACTION
+from stabdeq.cells.monotone import MONOTONICITY
+from stabdeq.cells.relu import contracting_step
 from stabdeq.config import ArchitectureConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.interval_cell import CONTRACTION, IntervalCell
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
-from stabdeq.monotone_cell import MONOTONICITY, MonotoneCell
 from stabdeq.solvers import Anderson, Picard, Solver, solve
 
 DIM = 6

@@ -12,7 +12,7 @@ from stabdeq.config import LyapunovConfig, ModelConfig, SolverConfig
 from stabdeq.kinds import KINDS
 from stabdeq.model import Prediction, StabilisedDEQ
 from stabdeq.solvers import Solution
-from train.objective import decay_term, training_loss
+from train.loss import decay_term, training_loss
 from train.recipe import DecayConfig, Recipe
 
 RADII = (0.01, 0.5, 2.0)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stabdeq.cell import Cell
+from stabdeq.bounds import logit_difference_bound, worst_logits
+from stabdeq.cells import Cell
 from stabdeq.config import ModelConfig, SolverConfig
 from stabdeq.errors import ConfigError
-from stabdeq.interval_bounds import worst_logits
-from stabdeq.lipschitz import logit_difference_bound
 from stabdeq.model import StabilisedDEQ
-from train.objective import training_loss
+from train.loss import training_loss
 from train.objectives import OBJECTIVES, ObjectiveName, Outcome
 from train.objectives.cross_entropy import CrossEntropy
 from train.objectives.ibp import IntervalTraining

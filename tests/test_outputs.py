@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from analysis import audit_progress
 from analysis.audit import CHECKS, audit_model
-from analysis.audit_progress import Estimate, shown
-from analysis.junit import junit_xml
-from analysis.markdown import escaped, to_markdown
-from analysis.reading import printable
+from analysis.commands import audit_progress
+from analysis.commands.audit_progress import Estimate, shown
+from analysis.findings.values import printable
+from analysis.report.junit import junit_xml
+from analysis.report.markdown import escaped, to_markdown
 from stabdeq.__main__ import main
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
@@ -336,7 +336,7 @@ def test_every_step_of_an_audit_has_its_share() -> None:
 def progress_of(terminal: bool, checks: tuple[str, ...], times: list[float], monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what is shown while ``checks`` begin at ``times``."""
     now = [0.0]
-    monkeypatch.setattr("analysis.audit_progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("analysis.commands.audit_progress.time.monotonic", lambda: now[0])
     file = io.StringIO()
     console = Console(file=file, width=100, force_terminal=terminal, color_system=None)
     with shown(checks, console) as on_check:

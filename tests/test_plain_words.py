@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import analysis
-from analysis import robustness
+from analysis.checks import robustness
+from analysis.checks.robustness.indicator import Indicator
 from analysis.findings import Verdict
-from analysis.foreign.sentences import NAMES
-from analysis.plain_words import FAILS, HOLDS, in_plain_words
-from analysis.reading import verdict
-from analysis.report import render_html
-from analysis.robustness.indicator import Indicator
+from analysis.report.page import render_html
+from analysis.report.plain_words import FAILS, HOLDS, in_plain_words
+from analysis.report.reading import verdict
+from analysis.user_function.sentences import NAMES
 
 ANALYSIS = Path(analysis.__file__).parent
 # What makes a finding, and where in its arguments the finding's name stands.
@@ -44,7 +44,7 @@ def produced() -> set[str]:
     """Return the ids of all findings that checks, indicators, certificates and judgements of a foreign V can produce."""
     ids = {f"{path.stem}.{name}" for path in (ANALYSIS / "checks").glob("*.py") for name in names_in(path)}
     for module in pkgutil.iter_modules(robustness.__path__):
-        values = vars(importlib.import_module(f"analysis.robustness.{module.name}")).values()
+        values = vars(importlib.import_module(f"analysis.checks.robustness.{module.name}")).values()
         ids |= {f"robustness.{value.name}" for value in values if isinstance(value, Indicator)}
     ids |= {f"{name}.{name}" for name in names_in(ANALYSIS / "certify.py")}
     return ids | {f"{name}.{name}" for name in NAMES}

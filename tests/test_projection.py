@@ -9,12 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stabdeq.claims import decay, equilibrium, tolerance
 from stabdeq.config import LyapunovConfig
-from stabdeq.lyapunov import InputConvexLyapunov
-from stabdeq.projection import project
+from stabdeq.lyapunov import InputConvexLyapunov, project, stabilised_field
+from stabdeq.lyapunov.claims import decay, equilibrium, tolerance
 from stabdeq.solvers import norm
-from stabdeq.stability import stabilised_field
 
 DTYPES = [torch.float32, torch.float64]
 both_widths = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,19 +11,19 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from analysis.audit import audit_model
-from analysis.audit_command import audit
-from analysis.checks import robustness
+from analysis.checks.robustness import check as robustness
+from analysis.checks.witness import NotReplayableError, Replay
+from analysis.commands.audit import audit
+from analysis.commands.replay import replay as replay_command
+from analysis.commands.report import report as report_command
 from analysis.findings import CheckResult, Finding, Verdict
-from analysis.reading import finding_ids
-from analysis.replay import NotReplayableError, Replay
-from analysis.replay_command import replay as replay_command
-from analysis.replayer import Replayer
-from analysis.report import strict_json
-from analysis.report_command import report as report_command
+from analysis.replay import Replayer
+from analysis.report.reading import finding_ids
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig
 from stabdeq.data import load_data
 from stabdeq.errors import StabdeqError
+from stabdeq.files import strict_json
 from stabdeq.kinds import model_config
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.model import StabilisedDEQ
@@ -188,7 +188,7 @@ def test_a_field_that_is_not_projected_right_is_refuted_again_until_it_is(
 ) -> None:
     model = Foreign(lambda z, h: 2 * z + h, 3, Energy(square))
     with monkeypatch.context() as patch:
-        patch.setattr("analysis.subject.stabilised_field", lambda field, z, centre, lyapunov: field)
+        patch.setattr("analysis.measure.subject.stabilised_field", lambda field, z, centre, lyapunov: field)
         report = audited(model, name)
         again = replayed(report, name, model)
         assert again.refutes
@@ -296,7 +296,7 @@ def test_an_image_without_equilibrium_or_pair_cannot_be_replayed() -> None:
     ],
 )
 def test_an_attacked_image_must_be_what_the_witness_says(change: dict[str, Any], stands: bool | None) -> None:
-    from analysis.audit import prepare
+    from analysis.measure.subject import prepare
 
     subject = prepare(Foreign(contracting, 3), *images())
     x = images()[0][4]

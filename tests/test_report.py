@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from analysis import figures, reading
-from analysis.report import render_html, write_report
-from analysis.terminal import print_verdicts
+from analysis.report import figures, reading
+from analysis.report.page import render_html, write_report
+from analysis.report.terminal import print_verdicts
 from stabdeq.__main__ import main
 
 HOSTILE = '</td></svg><script>alert(1)</script><img src=x onerror="alert(2)">&amp;{{ 7*7 }}\'\x1b[31m\u202e$\\frac$'

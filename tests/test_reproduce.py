@@ -18,6 +18,7 @@ from rich.console import Console
 from test_command_line import save_untrained
 
 import stabdeq
+from analysis.commands.reproduce import reproduce
 from analysis.reproduce import plan, run
 from analysis.reproduce.figure3 import draw_states, gather_states
 from analysis.reproduce.figure4 import draw_radii
@@ -26,7 +27,6 @@ from analysis.reproduce.paper import printed
 from analysis.reproduce.plan import STUDIES, attacks, parse_seeds, select, trainings
 from analysis.reproduce.run import JobsFailedError, LocalEngine, RayEngine, run_jobs
 from analysis.reproduce.table import Cell, make_rows, markdown, notes, plain, print_table
-from analysis.reproduce_command import reproduce
 from stabdeq.attacks import paper_steps
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.errors import ConfigError, DataError, StabdeqError

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, ModelConfig
-from stabdeq.data import DataSet, Split, load_data
+from stabdeq.data import DataSet, Split, load_data, read_robust
+from stabdeq.data.robust import IMAGES_NAME, LABELS_NAME
+from stabdeq.data.tensor_file import read_tensor
 from stabdeq.errors import ConfigError, DataError, SolverError
 from stabdeq.model import StabilisedDEQ
-from stabdeq.robust_data import IMAGES_NAME, LABELS_NAME, read_robust
-from stabdeq.tensor_file import read_tensor
+from train.commands.robust_data import robust_data
 from train.robust_data import PARTS_NAME, Settings, build_robust_data, features, match_features
-from train.robust_data_command import robust_data
 
 FORMATS = {"old": False, "zip": True}
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.audit import CHECKS, audit_model, prepare
-from analysis.checks.robustness import check
+from analysis.audit import CHECKS, audit_model
+from analysis.checks.robustness import curve, derivatives, effort, equilibria, repeats, rivals
+from analysis.checks.robustness.check import check
+from analysis.checks.robustness.statistics import Paired, binomial_tail, can_fire, interval
+from analysis.checks.robustness.target import BuildAttack, Target, pgd
 from analysis.findings import Finding, Verdict
-from analysis.robustness import curve, derivatives, effort, equilibria, repeats, rivals
-from analysis.robustness.statistics import Paired, binomial_tail, can_fire, interval
-from analysis.robustness.target import BuildAttack, Target, pgd
+from analysis.measure.subject import prepare
 from stabdeq.attacks import PGD, ClampNormalised
 from stabdeq.attacks.threat_model import Adversarial
 from stabdeq.config import ArchitectureConfig, DataConfig

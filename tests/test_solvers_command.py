@@ -16,12 +16,12 @@ from test_command_line import run, save_untrained
 from torch import Tensor, nn
 
 import analysis
-from analysis import drawing, solver_comparison
-from analysis.audit import prepare
-from analysis.figures.convergence import plot_comparison
+from analysis import solver_comparison
+from analysis.commands.solvers import print_comparison
+from analysis.measure.subject import Subject, prepare
+from analysis.report import drawing
+from analysis.report.figures.convergence import plot_comparison
 from analysis.solver_comparison import compare_solvers, probe_cell, summarise
-from analysis.solvers_command import print_comparison
-from analysis.subject import Subject
 from stabdeq.errors import ConfigError
 
 MODULE = '''

@@ -23,7 +23,7 @@ from test_attacks import (
 )
 from torch import Tensor, nn
 
-from stabdeq.attack_command import attack as attack_command
+from analysis.commands.attack import attack as attack_command
 from stabdeq.attacks import (
     APGD,
     ATTACKS,

@@ -9,8 +9,8 @@ import torch
 from test_data import WRITERS
 from torch.nn.functional import cross_entropy
 
-from analysis.audit import prepare
 from analysis.certify import certify_model
+from analysis.measure.subject import prepare
 from analysis.solver_comparison import compare_solvers
 from stabdeq.attacks import PGD
 from stabdeq.checkpoint import load_checkpoint

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from stabdeq import testing
 from stabdeq.errors import ConfigError
-from stabdeq.input_convex import InputConvexNetwork
-from stabdeq.lyapunov import InputConvexLyapunov
-from stabdeq.projection import project
+from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork, project
 
 EXAMPLES = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 CENTRE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

@@ -19,7 +19,7 @@ from stabdeq.data import DataSet, Split
 from stabdeq.errors import CheckpointError, ConfigError, StabdeqError, TrainingDivergedError
 from stabdeq.kinds import KINDS
 from train import trainer
-from train.objective import Loss, training_loss
+from train.loss import Loss, training_loss
 from train.progress import Progress
 from train.recipe import DecayConfig, ObjectiveConfig, Recipe
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train
@@ -776,7 +776,7 @@ def test_adam_has_the_papers_betas(whole_run: Path) -> None:
 
 
 def test_the_running_statistics_move_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stabdeq.cell import Cell
+    from stabdeq.cells import Cell
 
     updates = []
     original = Cell.update_running_statistics

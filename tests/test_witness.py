@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from analysis.figures.witness import pictures
-from analysis.report import render_html
+from analysis.report.figures.witness import pictures
+from analysis.report.page import render_html
 
 PIXELS = [[[0, 255, 17], [200, 3, 90]]]
 REPORT = {

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.config import LyapunovConfig
-from stabdeq.input_convex import smooth_relu
-from stabdeq.lyapunov import InputConvexLyapunov
-from stabdeq.projection import project
+from stabdeq.lyapunov import InputConvexLyapunov, project
+from stabdeq.lyapunov.input_convex import smooth_relu
 
 
 def square(z: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from stabdeq.attacks.ball import unit
 from stabdeq.data import Split, to_unit
+from stabdeq.data.robust import IMAGES_NAME, LABELS_NAME
 from stabdeq.errors import ConfigError, SolverError
+from stabdeq.lyapunov import stabilise
 from stabdeq.model import StabilisedDEQ
-from stabdeq.robust_data import IMAGES_NAME, LABELS_NAME
-from stabdeq.stability import stabilise
 
 PARTS_NAME = ".robust-parts"  # hidden: in a folder of classes it is none
 

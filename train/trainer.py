@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdeq.augmentation import augment
+from stabdeq.bounds.interval import require_interval_bounds
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
-from stabdeq.data import DataSet, Split, batches, resident, to_unit
+from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
-from stabdeq.interval_bounds import require_interval_bounds
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
-from train.objective import training_loss
+from train.loss import training_loss
 from train.objectives.ibp import IntervalTraining
 from train.progress import Progress
 from train.recipe import Recipe, plain_recipe

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.checks.witness import Replay, require_one_image, unknown_claim
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.reading import mapping, number
-from analysis.replay import Replay, require_one_image, unknown_claim
-from analysis.solver_comparison import SOLVERS, residual_curve, trace_solver
-from analysis.subject import Subject
+from analysis.findings.values import mapping, number
+from analysis.measure.solvers import SOLVERS, residual_curve, trace_solver
+from analysis.measure.subject import Subject
 from stabdeq.solvers import Solution, Status, norm, relative_residual
 
 TOLERANCE = 1e-9

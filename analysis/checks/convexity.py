@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.judge import Claim, judge
 from analysis.evidence.regions import Ball, Pairs
 from analysis.findings import CheckResult, Verdict
-from analysis.replay import Replay, judged, lyapunov_of, state_of, unknown_claim
-from analysis.subject import Subject
-from stabdeq import claims
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from analysis.measure.subject import Subject
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, claims
 
 
 def check(subject: Subject) -> CheckResult:

@@ -7,12 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis import phase_plane
-from analysis.evidence.judge import Claim, Effort, judge
-from analysis.evidence.regions import Ball
-from analysis.evidence.sampling import clopper_pearson_upper, directions
-from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.replay import (
+from analysis.checks.witness import (
     NotReplayableError,
     Replay,
     judged,
@@ -22,8 +17,13 @@ from analysis.replay import (
     unknown_claim,
     violation_of,
 )
-from analysis.subject import Subject
-from stabdeq import claims
+from analysis.evidence.judge import Claim, Effort, judge
+from analysis.evidence.regions import Ball
+from analysis.evidence.sampling import clopper_pearson_upper, directions
+from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.measure import phase_plane
+from analysis.measure.subject import Subject
+from stabdeq.lyapunov import claims
 
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
@@ -291,3 +291,19 @@ def _excess_along(subject: Subject, start: Tensor) -> float:
         raise NotReplayableError("V is not positive where the trajectory starts")
     ratio = values / values[0] * torch.exp(lyapunov.alpha * _times(subject))
     return float((ratio - 1).nan_to_num(nan=torch.inf).max())
+
+
+def judge_unprojected_decay(subject: Subject) -> Finding:
+    """Return the finding, never PROVED, that V falls at its rate along F(z, h) = f(z, h) - z as the cell leaves it."""
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    claim = Claim(
+        check="iss_gain",
+        name="iss_gain",
+        sentence=f"V falls at rate {lyapunov.alpha:g} along the unprojected field.",
+        violation=lambda offsets: _across_images(subject, offsets, stabilised=False),
+        tolerance=claims.tolerance(torch.float64, subject.dim),
+        note=f"Each state was tried with {min(IMAGES, len(subject.equilibria))} images at once.",
+    )
+    region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
+    return judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))

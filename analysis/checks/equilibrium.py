@@ -5,11 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.certificates.enclosure import Enclosure, spectral_norm_bound
-from analysis.certificates.linf_margins import contraction_bound
-from analysis.evidence.sampling import clopper_pearson_upper
-from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.replay import (
+from analysis.checks.witness import (
     NotReplayableError,
     Replay,
     at_equilibrium,
@@ -18,11 +14,12 @@ from analysis.replay import (
     unknown_claim,
     violation_of,
 )
-from analysis.subject import DENSE, TOLERANCE, Subject, solve_accurately
-from stabdeq.certified_cell import CertifiedCell
-from stabdeq.interval_cell import IntervalCell
-from stabdeq.model import is_as_made
-from stabdeq.monotone_cell import MonotoneCell
+from analysis.evidence.sampling import clopper_pearson_upper
+from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.measure.subject import DENSE, TOLERANCE, Subject, solve_accurately
+from analysis.proofs.cells.linf_margins import contraction_bound
+from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
+from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
 from stabdeq.solvers import Status, norm, relative_residual
 
 RESTARTS = 8

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, margin_of, state_of, unknown_claim
 from analysis.evidence.judge import CLEAR_OF_CENTRE, Claim, judge
 from analysis.evidence.regions import Ball
 from analysis.findings import CheckResult, Finding, Verdict
-from analysis.replay import RELATIVE, Replay, judged, lyapunov_of, margin_of, state_of, unknown_claim
-from analysis.structure import growth
-from analysis.subject import Subject
-from stabdeq import claims
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from analysis.measure.subject import Subject
+from analysis.proofs.structure import growth
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, claims
 
 
 def check(subject: Subject) -> CheckResult:

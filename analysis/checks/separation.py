@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.embedding import embedding, read_by_head
+from analysis.checks.witness import NotReplayableError, Replay, require_equilibria, unknown_claim
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.reading import mapping, number
-from analysis.replay import NotReplayableError, Replay, require_equilibria, unknown_claim
-from analysis.subject import Subject
-from stabdeq import claims
-from stabdeq.alteration import is_altered
+from analysis.findings.values import mapping, number
+from analysis.measure.embedding import embedding, read_by_head
+from analysis.measure.subject import Subject
+from stabdeq.cells import is_altered
+from stabdeq.lyapunov import claims
 from stabdeq.model import StabilisedDEQ
 
 ALTERED = (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from analysis.evidence.sampling import directions
 from analysis.evidence.smoothing import smoothed
-from stabdeq.claims import Violation
+from stabdeq.lyapunov.claims import Violation
 
 # That a random step fails says less of the step's length than that a gradient step does.
 GROW, SHRINK, SHRINK_RANDOM = 1.5, 0.4, 0.9

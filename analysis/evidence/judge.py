@@ -15,8 +15,8 @@ from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Finding, Verdict, short
-from stabdeq.claims import Violation
 from stabdeq.errors import StabdeqError
+from stabdeq.lyapunov.claims import Violation
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3

@@ -9,7 +9,7 @@ from analysis.evidence.constants import constants_of
 from analysis.evidence.falsifier import gradients, hessians
 from analysis.evidence.regions import Pairs, Region
 from analysis.evidence.sampling import INNERMOST, directions
-from stabdeq.claims import Violation
+from stabdeq.lyapunov.claims import Violation
 
 # How far out along each direction, as parts of the radius.
 FRACTIONS = (1e-3, 0.03, 0.1, 0.3, 0.6, 1.0)

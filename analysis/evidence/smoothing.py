@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from stabdeq.claims import Violation
+from stabdeq.lyapunov.claims import Violation
 
 # Its square is still a number.
 SMALLEST_WIDTH = 1e-150

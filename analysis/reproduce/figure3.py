@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from analysis import drawing, embedding
-from analysis.drawing import PAPER
-from analysis.figures.embedding import draw_maps
+from analysis.measure import embedding
+from analysis.report import drawing
+from analysis.report.drawing import PAPER
+from analysis.report.figures.embedding import draw_maps
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError
 
@@ -29,7 +30,7 @@ def gather_states(checkpoint: Path, data_dir: Path | None, *, limit: int = IMAGE
 
     Raises ConfigError where the model has no square orthogonal layer, or cannot be attacked.
     """
-    from analysis.audit_command import draw_images
+    from analysis.measure.sample import draw_images
 
     loaded = load_checkpoint(checkpoint)
     if not embedding.has_orthogonal_layer(loaded.model):

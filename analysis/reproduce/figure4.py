@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis import drawing
-from analysis.drawing import DASHES, MUTED, PAPER, SERIES
+from analysis.report import drawing
+from analysis.report.drawing import DASHES, MUTED, PAPER, SERIES
 from analysis.reproduce.table import ATTACK_NAMES, Row
 
 COLUMNS = 3

@@ -144,7 +144,7 @@ def print_table(study: Study, rows: Sequence[Row], seeds: Sequence[int], console
     """Print one table for each data set, no wider than 80 columns."""
     from rich.console import Console
 
-    from analysis.terminal import print_everywhere
+    from analysis.report.terminal import print_everywhere
 
     print_everywhere(lambda console: _print_all(study, rows, seeds, console), console or Console())
 

@@ -11,9 +11,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from stabdeq.config import LyapunovConfig
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, stabilised_field
 from stabdeq.solvers import Anderson, solve
-from stabdeq.stability import stabilised_field
 
 # %%
 # The cell turns and stretches. Anderson's method finds its equilibrium all the same: it solves, it does not flow.

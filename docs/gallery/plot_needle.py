@@ -12,7 +12,7 @@ import torch
 
 from analysis.evidence.judge import Claim, Effort, judge
 from analysis.evidence.regions import Ball
-from stabdeq import claims
+from stabdeq.lyapunov import claims
 
 # %%
 # A bowl with a pocket of radius 0.03 around (1.2, -0.7). In a disc of radius 2, one state in 4400 lies in it.

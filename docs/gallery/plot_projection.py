@@ -9,7 +9,7 @@ already falls fast enough, nothing is changed.
 import matplotlib.pyplot as plt
 import torch
 
-from stabdeq.projection import project
+from stabdeq.lyapunov import project
 
 # %%
 # V is the squared distance from the origin. The field turns, and grows on one side of the plane alone.

@@ -89,20 +89,22 @@ def loss_gradient(
     )
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()
-        values = []
-        for _ in range(samples):
-            logits = model(leaf)
-            check_logits(logits, labels)
-            values.append(loss(logits, labels))
-        value = torch.stack(values).mean(0)
+        evaluations = [_logits(model, leaf, labels) for _ in range(samples)]
+        value = torch.stack([loss(logits, labels) for logits in evaluations]).mean(0)
         if not value.requires_grad:
             raise no_gradient
         (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     if gradient is None:
         raise no_gradient
-    return logits.detach(), value.detach(), gradient
+    return evaluations[-1].detach(), value.detach(), gradient
 
 
 def gradient_faults(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return whose ``gradient`` (B, C, H, W) is not finite, and whose is zero in every pixel, both (B,) bool."""
     return ~gradient.isfinite().flatten(1).all(1), (gradient == 0).flatten(1).all(1)
+
+
+def _logits(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    logits = model(images)
+    check_logits(logits, labels)
+    return logits

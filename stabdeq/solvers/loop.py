@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.solvers.ahead import RunAhead, compiled_for
+from stabdeq.solvers.compiled import RunAhead, compiled_for
 from stabdeq.solvers.iteration import PATIENCE, Problem, State, observe
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
 
@@ -68,7 +68,7 @@ def solve(
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
     ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
     after ten to thirty seconds of compilation for every new f and kind of batch. A solver of your own needs a memory of tensors
-    then (``stabdeq.solvers.ahead``); a ``trace`` is not compiled.
+    then (``stabdeq.solvers.compiled``); a ``trace`` is not compiled.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
     the dtype resolves, or f changes shape or dtype, or f is a module and changes its own buffers.

@@ -8,7 +8,8 @@ from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from stabdeq.cell import EPSILON, Cell
+from stabdeq.cells import Cell
+from stabdeq.cells.batchnorm import EPSILON
 from stabdeq.errors import ConfigError
 from stabdeq.testing.tensors import made_from, require_positive, require_sizes, tensors
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from stabdeq.claims import Violation
 from stabdeq.errors import ConfigError
-from stabdeq.solvers.solution import norm
+from stabdeq.lyapunov.claims import Violation
+from stabdeq.solvers import norm
 from stabdeq.testing.functions import Field, require_states, rounding, velocity_of
 from stabdeq.testing.judgement import judge
 from stabdeq.testing.literals import literal, name

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stabdeq import claims
-from stabdeq.claims import Violation
 from stabdeq.errors import ConfigError
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.functions import (
     Field,
     Value,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stabdeq.claims import Violation
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.functions import Field, Value, require_states, value_of
 from stabdeq.testing.judgement import judge, where
 from stabdeq.testing.literals import literal, name

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stabdeq import claims
 from stabdeq.errors import ConfigError
+from stabdeq.lyapunov import claims
 from stabdeq.testing.literals import name
 
 Value = Callable[[Tensor], Tensor]  # V: (B, n) -> (B,)

@@ -6,10 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stabdeq import claims
-from stabdeq.claims import Violation
 from stabdeq.errors import ConfigError
-from stabdeq.projection import project
+from stabdeq.lyapunov import claims, project
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.functions import require_states, rounding
 from stabdeq.testing.judgement import judge, where
 from stabdeq.testing.literals import literal, name

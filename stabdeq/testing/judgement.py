@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stabdeq.claims import Violation
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.literals import short
 
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line

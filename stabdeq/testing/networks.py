@@ -5,8 +5,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from stabdeq.config import LyapunovConfig
-from stabdeq.input_convex import InputConvexNetwork
-from stabdeq.lyapunov import InputConvexLyapunov
+from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork
 from stabdeq.testing.tensors import made_from, require_positive, require_sizes, tensors
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from stabdeq import claims
-from stabdeq.claims import Violation
 from stabdeq.errors import ConfigError
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.functions import Value, origin_of, require_states, rounding, value_of
 from stabdeq.testing.judgement import judge
 from stabdeq.testing.literals import literal, name

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stabdeq.attacks.ball import check_eps
-from stabdeq.interval_bounds import worst_logits
+from stabdeq.bounds import worst_logits
 from stabdeq.model import StabilisedDEQ
 from train.objectives.outcome import Outcome
 

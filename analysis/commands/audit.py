@@ -1,0 +1,132 @@
+"""``stabdeq audit``: its arguments, and what it prints."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from analysis.measure.sample import describe, draw_images
+from stabdeq.arguments import Count, Seed, require_writable
+
+if TYPE_CHECKING:
+    pass
+
+
+def audit(
+    checkpoint: Path,
+    *,
+    out: Path | None = None,
+    checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    samples: Count = 128,
+    data_dir: Path | None = None,
+    seed: Seed = 0,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> None:
+    """Judge the claims of a checkpoint; writes report.json and report.html.
+
+    Exits with 0 where no claim is refuted and none is inconclusive, 1 where one is refuted, 3 where one is inconclusive or
+    none was judged, 2 on a usage error.
+
+    Parameters
+    ----------
+    checkpoint
+        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed.
+    out
+        Where to write; the checkpoint's own folder by default.
+    checks
+        Which checks to run: equilibrium, positivity, convexity, decay, separation, spectrum, convergence, all these by default;
+        and robustness, on request alone, since it takes a minute or more: is a measured robust accuracy to be believed?
+    samples
+        How many test images to audit, drawn at random.
+    data_dir
+        Where the data set lies, for sets that are not embedded.
+    seed
+        Decides the images and every random choice of the audit.
+    junit
+        Write the verdicts as JUnit XML to this file too, for a CI system's list of tests.
+    markdown
+        Write the verdicts as Markdown to this file too, for the summary of a CI job.
+    """
+    from rich.console import Console
+
+    from analysis.audit import CHECKS, NEED_LYAPUNOV, ON_REQUEST, audit_model
+    from analysis.commands.audit_progress import shown
+    from analysis.report.page import write_report
+    from analysis.report.terminal import print_verdicts
+    from stabdeq.checkpoint import load_checkpoint
+    from stabdeq.errors import ConfigError, closest
+
+    wanted = [name for names in checks for name in names.split(",")] or list(CHECKS)
+    for name in wanted:
+        if name not in CHECKS + ON_REQUEST:
+            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS + ON_REQUEST)}")
+    loaded = load_checkpoint(checkpoint)
+    folder = out or checkpoint.parent
+    _require_files(checkpoint, folder, {"--junit": junit, "--markdown": markdown})
+    _require_writable(folder)
+    images, labels, indices = draw_images(loaded, data_dir, samples, seed)
+    console = Console()
+    ahead = set(wanted) - (NEED_LYAPUNOV if loaded.model.lyapunov is None else set())
+    with shown(ahead, console) as on_check:
+        report = audit_model(
+            loaded.model,
+            images,
+            labels,
+            indices=indices,
+            checks=wanted,
+            seed=seed,
+            on_check=on_check,
+        )
+    report["checkpoint"] = describe(checkpoint, loaded)
+    paths = [*write_report(report, folder), *_write_for_ci(report, junit, markdown)]
+    print_verdicts(report, console)
+    for path in paths:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+    raise SystemExit(report["exit_code"])
+
+
+def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:
+    """Refuse before the audit, not after it, a file that could not be written, or that is another of the audit's."""
+    from stabdeq.errors import ConfigError
+
+    taken = {(folder / name).resolve() for name in ("report.json", "report.html")}
+    for option, path in files.items():
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise ConfigError(f"{option} {path} is written by this audit already: name another file")
+        taken.add(path.resolve())
+        # The folder of the report is made where it is missing; any other must be there.
+        if path.parent.exists() or path.parent.resolve() != folder.resolve():
+            require_writable(option, path, checkpoint)
+
+
+def _write_for_ci(report: dict[str, Any], junit: Path | None, markdown: Path | None) -> list[Path]:
+    """Write the report for CI systems into the files that were asked for; return these."""
+    from analysis.report.junit import junit_xml
+    from analysis.report.markdown import to_markdown
+    from stabdeq.errors import ConfigError
+    from stabdeq.files import encoded, replace_file
+
+    contents = {junit: lambda: junit_xml(report), markdown: lambda: encoded(to_markdown(report))}
+    written = [path for path in contents if path is not None]
+    for path in written:
+        try:
+            replace_file(path, contents[path]())
+        except OSError as error:
+            raise ConfigError(f"{path} could not be written ({error}): make room or name another place") from error
+    return written
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuse before the audit, not after it, a folder that cannot be made or written to."""
+    from stabdeq.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be made ({error.strerror}): name another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--out {folder}: cannot be written to: name another folder")

@@ -1,0 +1,91 @@
+"""``stabdeq certify``: what the weights of a checkpoint, or of somebody's own dynamics, prove."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
+from stabdeq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def certify(
+    subject: str,
+    *,
+    dim: Annotated[OptionalWholeNumber, Parameter(validator=Number(gte=1))] = None,
+    limit: Count = 1000,
+    data_dir: Path | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
+
+    Exits with 0 where all is proved or supported, 3 where something is not: what cannot be proved is not refuted.
+
+    Parameters
+    ----------
+    subject
+        A checkpoint.safetensors that "stabdeq train" wrote; or a velocity as MODULE:NAME,
+        of affine maps and ReLUs, found from the current folder too.
+    dim
+        N, the number of coordinates of a state, for a velocity.
+    limit
+        How many test images to judge, drawn at random.
+    data_dir
+        Where the data set lies, for sets that are not embedded.
+    json_file
+        Write all of it to this file: findings, the matrices P, multipliers, the radius of each image.
+    seed
+        Decides the images and every random choice.
+    """
+    from rich.console import Console
+
+    from analysis.report.terminal import print_verdicts
+    from stabdeq.files import encoded, replace_file, strict_json
+
+    path, console = Path(subject), Console()
+    require_writable("--json", json_file, path)
+    is_velocity = ":" in subject and not path.exists()
+    if is_velocity and dim is None:
+        raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
+    if not is_velocity and dim is not None:
+        raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
+    if is_velocity and data_dir is not None:
+        raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
+    report = _certify_velocity(subject, dim, seed) if dim else _certify_checkpoint(path, limit, data_dir, seed, console)
+    print_verdicts(report, console)
+    if json_file is not None:
+        replace_file(json_file, encoded(strict_json(report)))
+        console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
+    raise SystemExit(report["exit_code"])
+
+
+def _certify_checkpoint(path: Path, limit: int, data_dir: Path | None, seed: int, console: "Console") -> dict[str, Any]:
+    from analysis.certify import certify_model
+    from analysis.measure.sample import describe, draw_images
+    from stabdeq.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path)
+    images, labels, indices = draw_images(loaded, data_dir, limit, seed)
+    with console.status("certifying") as status:
+        report = certify_model(
+            loaded.model,
+            images,
+            labels,
+            indices=indices,
+            seed=seed,
+            on_stage=lambda words: status.update(f"certifying: {words}"),
+        )
+    report["checkpoint"] = describe(path, loaded)
+    return report
+
+
+def _certify_velocity(location: str, dim: int, seed: int) -> dict[str, Any]:
+    from analysis.certify import certify_velocity
+    from analysis.user_function.function import load_function
+
+    return certify_velocity(load_function(location, dim, "velocity"), dim, seed=seed)

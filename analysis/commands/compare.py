@@ -1,0 +1,159 @@
+"""``stabdeq compare``: reports side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stabdeq.arguments import require_writable
+from stabdeq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis.compare import Comparison, Judged
+
+# What a column of verdicts in words takes, the longest being "? INCONCLUSIVE", and what claims need beside them.
+VERDICT_WIDTH, CLAIM_WIDTH = 15, 24
+
+
+def compare(*reports: Path, out: Path | None = None) -> None:
+    """Put the reports of several audits side by side: which claims end alike, and which do not.
+
+    Exits with 0 whatever the verdicts are; 2 where a file is no report.
+
+    Parameters
+    ----------
+    reports
+        Two or more report.json that "stabdeq audit" wrote; they are read as data.
+    out
+        Write the comparison as a page to this file, such as compare.html.
+    """
+    if len(reports) < 2:
+        raise ConfigError("compare takes two or more reports: stabdeq compare A/report.json B/report.json")
+    if out is not None and out.resolve() in [path.resolve() for path in reports]:
+        raise ConfigError(f"--out {out} is one of the reports: name another file")
+    require_writable("--out", out, reports[0])
+
+    from rich.console import Console
+
+    from analysis.compare import compare_reports, render_comparison
+    from analysis.report.reading import ReportError, read_report
+    from stabdeq.files import encoded, replace_file
+
+    read = [read_report(path) for path in reports]
+    for path, report in zip(reports, read, strict=True):
+        if "findings" not in report:
+            raise ReportError(f"{path} holds no findings: give the report.json that 'stabdeq audit' wrote")
+    comparison = compare_reports(read, [str(path) for path in reports])
+    console = Console()
+    print_comparison(comparison, console)
+    if out is not None:
+        try:
+            replace_file(out, encoded(render_comparison(comparison)))
+        except OSError as error:
+            raise ConfigError(f"{out} could not be written ({error}): make room or name another place") from error
+        console.print(f"wrote {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_comparison(comparison: "Comparison", console: "Console") -> None:
+    """Print the models by letter, a table of verdicts, one of measurements, and what is not comparable.
+
+    Verdicts stand in words with their margins where the width allows, else as symbols.
+    """
+    from analysis.report.terminal import print_everywhere
+
+    print_everywhere(lambda console: _print_all(comparison, console), console)
+
+
+def _print_all(comparison: "Comparison", console: "Console") -> None:
+    from rich.text import Text
+
+    from analysis.report.terminal import heading, listed
+
+    console.print()
+    console.print(_models(comparison))
+    is_wide = console.width >= CLAIM_WIDTH + VERDICT_WIDTH * len(comparison.models)
+    if any(group.claims for group in comparison.groups):
+        console.print(heading("Verdicts"))
+        console.print(_verdicts(comparison, console, is_wide))
+        console.print(_legend(console, is_wide))
+    if any(group.measured for group in comparison.groups):
+        console.print(heading("Measured, not judged"))
+        console.print(_measurements(comparison, console))
+    if comparison.warnings:
+        console.print(heading("Not comparable as they stand"))
+        console.print(listed(comparison.warnings))
+    differing = sum(row.differs for group in comparison.groups for row in group.claims)
+    judged = sum(len(group.claims) for group in comparison.groups)
+    console.print(Text(f"\n{differing} of {judged} claims end differently.", style="bold"))
+
+
+def _models(comparison: "Comparison") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in ("letter", "title", "source"):
+        table.add_column(overflow="fold")
+    for model in comparison.models:
+        table.add_row(Text(model.letter, style="bold"), Text(model.title), Text(model.source, style="dim"))
+    return table
+
+
+def _new_table(comparison: "Comparison", console: "Console", first: str) -> "Table":
+    """Return a table with a column of that name and one for each model."""
+    from rich import box
+    from rich.table import Table
+
+    lines = box.SIMPLE_HEAD if console.is_terminal else box.Box("    \n" * 8)
+    table = Table(box=lines, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for model in comparison.models:
+        table.add_column(model.letter, overflow="fold")
+    return table
+
+
+def _verdicts(comparison: "Comparison", console: "Console", is_wide: bool) -> "Table":
+    from rich.text import Text
+
+    table = _new_table(comparison, console, "Claim")
+    for group in comparison.groups:
+        for row in group.claims:
+            name = Text(f"{'*' if row.differs else ' '} {row.name}", style="bold" if row.differs else "")
+            table.add_row(name, *(_cell(cell, console, is_wide) for cell in row.cells))
+    return table
+
+
+def _cell(cell: "Judged | str", console: "Console", is_wide: bool) -> "Text":
+    from rich.text import Text
+
+    from analysis.report.terminal import STYLES, badge, symbol
+
+    if isinstance(cell, str):
+        return Text(cell if is_wide else "-", style="dim")
+    if not is_wide:
+        return Text(symbol(cell.verdict, console), style=STYLES[cell.verdict])
+    return badge(cell.verdict, console).append(f"\n{cell.margin}" if cell.margin else "", style="not bold dim")
+
+
+def _legend(console: "Console", is_wide: bool) -> "Text":
+    from rich.text import Text
+
+    from analysis.report.terminal import badge
+
+    said = Text("* verdicts differ", style="dim")
+    if is_wide:
+        return said.append("; the margin, under a verdict, is positive where the claim holds, to rounding")
+    words = [badge(word, console) for word in ("PROVED", "SUPPORTED", "INCONCLUSIVE", "REFUTED")]
+    return Text("   ").join([*words, Text("- not claimed, or not checked"), said])
+
+
+def _measurements(comparison: "Comparison", console: "Console") -> "Table":
+    from rich.text import Text
+
+    table = _new_table(comparison, console, "Number")
+    for group in comparison.groups:
+        for row in group.measured:
+            table.add_row(Text(f"{group.check}: {row.name}"), *(Text(value) for value, _ in row.cells))
+    return table

@@ -1,0 +1,28 @@
+"""``stabdeq report``: the page again, from the file."""
+
+from pathlib import Path
+
+
+def report(report: Path) -> None:
+    """Draw report.html again, beside the report.json that it is drawn from.
+
+    Parameters
+    ----------
+    report
+        A report.json that "stabdeq audit" wrote. What it lacks, or what this version does not understand, the page says.
+    """
+    from rich.console import Console
+
+    from analysis.report.page import render_html
+    from analysis.report.reading import ReportError, read_report
+    from stabdeq.files import encoded, replace_file
+
+    content = encoded(render_html(read_report(report)))
+    page = report.with_suffix(".html")
+    if page.exists() and page.samefile(report):
+        raise ReportError(f"{report}: the page would overwrite the report: rename it to {report.stem}.json")
+    try:
+        replace_file(page, content)
+    except OSError as error:
+        raise ReportError(f"{page}: cannot be written ({error.strerror}): copy the report to another folder") from None
+    Console().print(f"wrote {page}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,290 @@
+"""``stabdeq solvers``: fixed-point solvers compared on a trained model, as a table, a plot and JSON.
+
+The file of ``--json`` holds, in strict JSON (what has no number is null, and a float that is not finite the string "inf"):
+
+    schema              1
+    checkpoint          path, sha256, kind, model, data, ... of the file, as in an audit's report.json
+    environment         versions, machine, date
+    seed, indices       what the images were drawn with, and their places in the test split
+    images, dim, dtype  how many images, components n of a state, "float64"
+    evaluations         of the cell that each solver had for each image
+    floor               residual down to which curves and rates were traced
+    own_tolerance       the model's own setting
+    spectral_radius     of the Jacobian at the equilibrium: images, median, lower, upper; picard_rate, the median of Picard's
+                        local rates at the same images
+    solvers             by name:
+        settings        the solver's settings, or its type
+        curve           evaluations, median, lower, upper: lists; the best residual so far, over all images
+        rate            images, median, lower, upper: the factor of the residual per evaluation, fitted to the second half
+                        of each run down to the floor
+        tolerances      a list, for each tolerance:
+            tolerance, converged (fraction of the images),
+            evaluations images, median, lower, upper over all images; null where that image does not arrive
+            seconds     wall time of one solve of all images, failures included, the fastest of five
+            failures    a list of status, count, remedy
+
+``lower`` and ``upper`` are the 10 % and 90 % quantiles.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from stabdeq.arguments import Count, Seed, require_writable
+from stabdeq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.table import Table
+
+SCHEMA = 1
+PLOTS = (".svg", ".png")
+GAP = "-"
+
+
+def solvers(
+    checkpoint: Path,
+    *,
+    solver: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    limit: Count = 128,
+    evaluations: Count = 100,
+    plot: Path | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    data_dir: Path | None = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare fixed-point solvers on a checkpoint: Anderson, Broyden, Picard and your own, at equal evaluations of the cell.
+
+    Each starts from z = 0, in float64, on the same test images.
+
+    Parameters
+    ----------
+    checkpoint
+        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed.
+    solver
+        A solver of your own as MODULE:NAME, found from the current folder too: an object with init, step, forget, select and
+        safeguarded (stabdeq.solvers.Solver), or a class or function that makes one without arguments. May be repeated.
+    limit
+        How many test images, drawn at random as in an audit.
+    evaluations
+        How often each solver may evaluate the cell for each image.
+    plot
+        Draw the residuals into this file, .svg or .png.
+    json_file
+        Write all numbers to this file.
+    data_dir
+        Where the data set lies, for sets that are not embedded.
+    seed
+        Decides which images are drawn.
+    """
+    _require_files(checkpoint, plot, json_file)
+
+    from analysis.measure.sample import describe, draw_images, environment
+    from analysis.measure.subject import prepare
+    from analysis.solver_comparison import compare_solvers, gather, summarise
+    from stabdeq.checkpoint import load_checkpoint
+
+    own = find_solvers(solver)
+    gather(own)  # a solver that lacks a method is refused before the model is read
+    loaded = load_checkpoint(checkpoint)
+    images, labels, indices = draw_images(loaded, data_dir, limit, seed)
+    with _progress() as on_step:
+        subject = prepare(loaded.model, images, labels, indices=indices, seed=seed)
+        summary = summarise(compare_solvers(subject, own, evaluations=evaluations, on_step=on_step))
+    title = f"{loaded.kind} on {loaded.data.name}, {len(images)} test images"
+    print_comparison(summary, title)
+    origin = {"checkpoint": describe(checkpoint, loaded), "environment": environment()}
+    _write(plot, json_file, title, {"schema": SCHEMA, **origin, "seed": seed, "indices": indices.tolist(), **summary})
+
+
+def find_solvers(locations: tuple[str, ...]) -> dict[str, Any]:
+    """Return the solvers at ``locations``, "module:name", by name, or by location where two have one name."""
+    from analysis.measure.solvers import SOLVERS
+    from analysis.user_function.function import find_object, made_by_factory
+
+    found: dict[str, Any] = {}
+    for location in locations:
+        if location in SOLVERS:
+            raise ConfigError(
+                f"--solver {location}: it is always compared; --solver takes MODULE:NAME, a solver of your own"
+            )
+        made = made_by_factory(find_object(location, "my_solvers:Mine"), location)
+        name = location.rpartition(":")[2]
+        found[location if name in found or name in SOLVERS else name] = made
+    return found
+
+
+def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) -> None:
+    if plot is not None and plot.suffix not in PLOTS:
+        raise ConfigError(f"--plot {plot}: expected a name that ends in .svg or .png")
+    if plot is not None and json_file is not None and plot.resolve() == json_file.resolve():
+        raise ConfigError(f"--plot and --json name the same file {plot}: name two")
+    require_writable("--plot", plot, checkpoint)
+    require_writable("--json", json_file, checkpoint)
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[str, int, int], None]]":
+    """Yield what shows a step on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), what)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("equilibria", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def print_comparison(summary: dict[str, Any], title: str, console: "Console | None" = None) -> None:
+    """Print the tables of evaluations and of time, the spectral radius, and what failed."""
+    from rich.console import Console
+
+    from analysis.report.terminal import print_everywhere
+
+    print_everywhere(lambda console: _print_all(summary, title, console), console or Console())
+
+
+def _print_all(summary: dict[str, Any], title: str, console: "Console") -> None:
+    from rich.text import Text
+
+    from analysis.solver_comparison import ROUNDS
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style))
+
+    start = f"n = {summary['dim']}, from z = 0, at most {summary['evaluations']} evaluations of the cell each"
+    say(f"\n{title}: {start}")
+    say("\nEvaluations until the residual is at most (median over all images)", "bold")
+    console.print(_evaluation_table(summary, console))
+    say(f"\nMilliseconds to solve all images to that residual (wall time, fastest of {ROUNDS})", "bold")
+    console.print(_time_table(summary, console))
+    if any(run["converged"] < 1 for record in summary["solvers"].values() for run in record["tolerances"]):
+        say("> not every image arrived within its evaluations.", "dim")
+    say("\n" + _radius_sentence(summary))
+    if failures := _failures(summary):
+        say("\nFailures", "bold")
+        for line in failures:
+            say(line)
+
+
+def _evaluation_table(summary: dict[str, Any], console: "Console") -> "Table":
+    table = _new_table(summary, console)
+    finest = min(_tolerances(summary))
+    for heading in (f"at {_power(finest)}", "rate"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, record in summary["solvers"].items():
+        counts = [each["evaluations"]["median"] for each in record["tolerances"]]
+        share, rate = record["tolerances"][-1]["converged"], record["rate"]["median"]
+        cells = [GAP if count is None else f"{count:.0f}" for count in counts]
+        table.add_row(_name(name), *cells, _percent(share), GAP if rate is None else f"{rate:.3f}")
+    return table
+
+
+def _time_table(summary: dict[str, Any], console: "Console") -> "Table":
+    table = _new_table(summary, console)
+    for name, record in summary["solvers"].items():
+        runs = record["tolerances"]
+        times = [f"{1000 * run['seconds']:#.3g}".removesuffix(".") for run in runs]
+        marks = ["" if run["converged"] == 1 else ">" for run in runs]
+        table.add_row(_name(name), *(mark + time for mark, time in zip(marks, times, strict=True)))
+    return table
+
+
+def _new_table(summary: dict[str, Any], console: "Console") -> "Table":
+    """Return a table with a column for the solver and one for each tolerance."""
+    from rich import box
+    from rich.table import Table
+
+    lines = box.SIMPLE_HEAD if console.is_terminal else box.Box("    \n" * 8)
+    table = Table(box=lines, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("solver")
+    for tolerance in _tolerances(summary):
+        table.add_column(_power(tolerance), justify="right", no_wrap=True)
+    return table
+
+
+def _tolerances(summary: dict[str, Any]) -> list[float]:
+    return [each["tolerance"] for each in next(iter(summary["solvers"].values()))["tolerances"]]
+
+
+def _power(tolerance: float) -> str:
+    """Return a tolerance as briefly as it can be typed.
+
+    >>> _power(1e-9), _power(5e-12), _power(2.5e-3)
+    ('1e-9', '5e-12', '2.5e-3')
+    """
+    mantissa, exponent = f"{tolerance:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _name(name: str) -> Any:
+    from rich.text import Text
+
+    from analysis.findings.values import printable
+    from analysis.report.drawing import short
+
+    return Text(short(printable(name)))
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage that says 100 only of all.
+
+    >>> _percent(1.0), _percent(0.9999), _percent(0.5)
+    ('100 %', '99.9 %', '50 %')
+    """
+    percent = 100 * share
+    return f"{percent if share == 1 else min(percent, 99.9):.3g} %"
+
+
+def _radius_sentence(summary: dict[str, Any]) -> str:
+    radius = summary["spectral_radius"]
+    if radius["median"] is None:
+        return "The spectral radius of the Jacobian is not known: no equilibrium was found, or the eigenvalue iteration failed."
+    lower, upper = (f"{radius[key]:.3f}" for key in ("lower", "upper"))
+    rate = radius["picard_rate"]
+    picard = "Picard has none" if rate is None else f"Picard's rate there: {rate:.3f}"
+    if radius["median"] >= 1:
+        picard += ", as it need not converge at a radius of 1 or more"
+    return (
+        f"Spectral radius of the Jacobian at {radius['images']} equilibria: median {radius['median']:.3f}, "
+        f"10-90 % {lower} to {upper}. {picard}. The rate is the factor of the residual per evaluation, fitted to the second "
+        f"half of each run down to {summary['floor']:g}; near its equilibrium Picard's is the spectral radius."
+    )
+
+
+def _failures(summary: dict[str, Any]) -> list[str]:
+    """Return a line for each way in which a solver failed at the finest tolerance."""
+    from analysis.findings.values import printable
+
+    finest = _power(min(_tolerances(summary)))
+    lines = []
+    for name, record in summary["solvers"].items():
+        for failure in record["tolerances"][-1]["failures"]:
+            remedy = failure["remedy"].replace("max_evaluations", "--evaluations")
+            met = f"{failure['count']} of {summary['images']} images {failure['status']}"
+            lines.append(f"{printable(name)}: {met} at {finest} ({remedy})")
+    return lines
+
+
+def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> None:
+    from analysis.report.figures.convergence import plot_comparison
+    from stabdeq.files import encoded, replace_file, strict_json
+
+    files = {}
+    if plot is not None:
+        files[plot] = plot_comparison(content, title, plot.suffix)
+    if json_file is not None:
+        files[json_file] = encoded(strict_json(content))
+    for path, data in files.items():
+        try:
+            replace_file(path, data)
+        except OSError as error:
+            raise ConfigError(f"{path} could not be written ({error}): make room or name another place") from error
+        print(f"wrote {path}")

@@ -1,0 +1,162 @@
+"""The subject of an audit: a model in float64, the images it is audited on, and their equilibria."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from analysis.proofs.structure import is_structured
+from stabdeq.errors import DataError
+from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
+from stabdeq.model import EquilibriumModel, StabilisedDEQ
+from stabdeq.solvers import Anderson, Broyden, Solution, solve
+
+TOLERANCE = 1e-11  # residual to which an audit solves for equilibria, in float64
+MAX_EVALUATIONS = 1000
+DENSE = 1024  # largest state whose Jacobian is formed whole
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every check reads; all tensors are float64.
+
+    ``images`` (N, C, H, W) and ``labels`` (N,) are test images, ``indices`` (N,) their places in the test split, ``h``
+    (N, *) their features, ``solution`` the audit's own equilibria, to a residual of ``TOLERANCE`` where they converged.
+    ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of this library's family, whose
+    properties follow from the way it is built.
+    """
+
+    model: EquilibriumModel
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    h: Tensor
+    solution: Solution
+    claims: frozenset[str]
+    structured: bool
+    seed: int
+
+    @property
+    def lyapunov(self) -> LyapunovFunction | None:
+        """The model's Lyapunov function, or None."""
+        return self.model.lyapunov
+
+    @cached_property
+    def found(self) -> Tensor:
+        """(M,) the positions, among the N images, whose equilibrium was found: no other is used by any check."""
+        return self.solution.converged.nonzero().squeeze(1)
+
+    @cached_property
+    def equilibria(self) -> Tensor:
+        """(M, n) the equilibria found, flattened."""
+        return self.solution.z[self.found].flatten(1)
+
+    @property
+    def dim(self) -> int:
+        """The number n of state components."""
+        return self.solution.z[0].numel()
+
+    @cached_property
+    def radius(self) -> float:
+        """Radius of the ball of states that claims are judged on: twice the largest norm of an equilibrium, at least 1."""
+        return max([1.0, *(2 * self.equilibria.norm(dim=1)).tolist()])
+
+    def generator(self) -> torch.Generator:
+        """Return a fresh source of randomness from the audit's seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def centres(self) -> Tensor:
+        """Return V's centre (M, n) for each equilibrium found."""
+        assert self.lyapunov is not None
+        return centre_of(self.lyapunov, self.equilibria)
+
+    def field(self, z: Tensor, which: Tensor) -> Tensor:
+        """Return the unprojected field F(z, h) = f(z, h) - z, (B, n), h being that of the found images ``which`` (B,)."""
+        h = self.h[self.found[which]]
+        state = z.view(len(z), *self.solution.z.shape[1:])
+        return self.model.cell(state, h).flatten(1) - z
+
+    def cell_at(self, position: int) -> Callable[[Tensor], Tensor]:
+        """Return z -> f(z, h) on flat states (B, n), all with the features of the equilibrium ``position``."""
+        h = self.h[self.found[position]]
+
+        def cell(z: Tensor) -> Tensor:
+            state = z.reshape(-1, *self.solution.z.shape[1:])
+            return self.model.cell(state, h.expand(len(z), *h.shape)).flatten(1)
+
+        return cell
+
+    def jacobian(self, z: Tensor, position: int) -> Tensor:
+        """Return df/dz (n, n) at ``z`` (n,): one vector-Jacobian product of n copies, a row from each."""
+        pull_back = torch.func.vjp(self.cell_at(position), z.expand(self.dim, self.dim))[1]
+        return pull_back(torch.eye(self.dim, dtype=torch.float64))[0]
+
+    def stabilised(self, z: Tensor, which: Tensor) -> Tensor:
+        """Return the stabilised field F^(z, h), (B, n)."""
+        assert self.lyapunov is not None
+        return stabilised_field(self.field(z, which), z, self.centres()[which], self.lyapunov)
+
+
+def prepare(
+    model: EquilibriumModel, images: Tensor, labels: Tensor, *, indices: Tensor | None = None, seed: int = 0
+) -> Subject:
+    """Return the subject of an audit: features and accurate equilibria of ``images``, in float64."""
+    if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"expected images (N, C, H, W) and labels (N,), N >= 1: got {tuple(images.shape)}, {tuple(labels.shape)}"
+        )
+    images = images.double()
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise DataError("expected images with all pixels in [0, 1]; normalisation belongs inside the model's inject")
+    if isinstance(model, nn.Module):
+        model.double().eval().requires_grad_(False)
+    with torch.no_grad():
+        h = model.inject(images)
+        # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
+        start = torch.zeros_like(model.solve(h).z)
+        solution = solve_accurately(lambda z: model.cell(z, h), start)
+    return Subject(
+        model=model,
+        images=images,
+        labels=labels,
+        indices=torch.arange(len(images)) if indices is None else indices,
+        h=h,
+        solution=solution,
+        claims=claims_of(model),
+        structured=is_structured(model.lyapunov),
+        seed=seed,
+    )
+
+
+def claims_of(model: EquilibriumModel) -> frozenset[str]:
+    """Return the names of what a model of its kind claims beyond what every model is judged on.
+
+    A model with a V claims that the stabilised field keeps its equilibrium and that the equilibrium is stable. The paper claims
+    that its orthogonal layer separates fixed points; ours claims that it is an isometry.
+    """
+    claims = set()
+    lyapunov = model.lyapunov
+    if lyapunov is not None:
+        claims |= {"equilibrium.preserved", "spectrum.stable"}
+    if isinstance(model, StabilisedDEQ) and model.head.rotation is not None:
+        anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
+        claims.add("separation.isometry" if anchored else "separation.increases")
+    return frozenset(claims)
+
+
+def solve_accurately(f: Callable[[Tensor], Tensor], z0: Tensor) -> Solution:
+    """Return equilibria of ``f`` from ``z0`` (B, *) to the audit's tolerance: Anderson, then Broyden where that fails."""
+    first = solve(f, z0, Anderson(window=10), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS)
+    if bool(first.converged.all()):
+        return first
+    second = solve(f, z0, Broyden(memory=40), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS)
+    better = ~first.converged & (second.converged | (second.residual < first.residual))
+    wide = better.view(-1, *[1] * (z0.dim() - 1))
+    return Solution(
+        z=torch.where(wide, second.z, first.z),
+        residual=torch.where(better, second.residual, first.residual),
+        status=torch.where(better, second.status, first.status),
+        evaluations=first.evaluations + torch.where(first.converged, 0, second.evaluations),
+    )

@@ -1,0 +1,191 @@
+"""Exponential decay of the differences between trajectories, and contraction of a map, in a norm ||x||_P^2 = x'P x.
+
+For z' = A z + D w + d, w = relu(N w + B z + c), increments obey dw' L (N dw + B dz - dw) >= 0 for every diagonal L >= 0, so
+
+    [[-(A'P + PA) - 2 a P, -(PD + B'L)], [*, 2L - LN - N'L]] > 0  and  P > 0
+
+imply ||z(t) - z~(t)||_P <= exp(-a t) ||z(0) - z~(0)||_P for every two trajectories under one input: for a > 0 there is one
+equilibrium, and V = (z - z*)'P(z - z*) is a global Lyapunov function of rate 2 a. For the map z -> A z + D w + d,
+
+    [[r^2 P - A'PA, -(A'PD + B'L)], [*, 2L - LN - N'L - D'PD]] > 0
+
+implies that it contracts by r in that norm (theory: certificates).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.proofs.cells.network import ReluNetwork, random_slopes
+from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal
+from analysis.proofs.matrices.semidefinite import repaired, run_solver
+
+Kind = Literal["flow", "map"]
+LINEAR_SHARE = 0.99  # of the spectral abscissa: nearer to it, P grows thin
+LEAST_NORM = 1e-3  # of P; its largest eigenvalue is at most 1
+ROUNDS = 2  # solver calls, each asked for more than the last one gave
+ROOM = (1e-6, 1e-4, 1e-2, 0.1)  # parts of a rate that are given up, in turn, until the proof has room enough
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A proved rate: a > 0 of a flow, or r < 1 of a map; in the norm of ``norm`` P (n, n), by ``multiplier`` L (m,)."""
+
+    rate: float
+    norm: Tensor
+    multiplier: Tensor
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """No proof. ``best`` is the rate that was found, ``limit`` the rate that, to rounding, no P and L at all could better.
+
+    ``is_hopeless``: not even the limit would do.
+    """
+
+    best: float
+    limit: float
+    is_hopeless: bool
+
+
+def inequality(network: ReluNetwork, norm: Tensor, multiplier: Tensor, theta: float, kind: Kind) -> Enclosure:
+    """Return the matrix that must be positive definite, (n + m, n + m); ``theta`` is -2 a of a flow, r^2 of a map."""
+    P, L = Enclosure.exact(norm), diagonal(multiplier)
+    A, B, D, N = network.skip, network.state, network.output, network.hidden
+    LB, LN = L @ B, L @ N
+    corner = L * 2.0 - LN - LN.mT
+    if kind == "flow":
+        PA = P @ A
+        first, mixed = P * theta - PA - PA.mT, -(P @ D + LB.mT)
+    else:
+        first, mixed = P * theta - A.mT @ P @ A, -(A.mT @ P @ D + LB.mT)
+        corner = corner - D.mT @ P @ D
+    return block([[first, mixed], [mixed.mT, corner]])
+
+
+def proves_decay(network: ReluNetwork, norm: Tensor, multiplier: Tensor, rate: float) -> bool:
+    """Whether P = ``norm`` (n, n) and L (m,) prove that trajectories approach at ``rate`` a; False says nothing."""
+    return _proves(network, norm, multiplier, -2 * rate, "flow")
+
+
+def proves_contraction(network: ReluNetwork, norm: Tensor, multiplier: Tensor, rate: float) -> bool:
+    """Whether P = ``norm`` (n, n) and L (m,) prove that the map contracts by ``rate`` r; False says nothing."""
+    # The square is rounded down: what is proved for a smaller square holds for the rate.
+    return rate > 0 and _proves(network, norm, multiplier, np.nextafter(rate * rate, 0.0), "map")
+
+
+def _proves(network: ReluNetwork, norm: Tensor, multiplier: Tensor, theta: float, kind: Kind) -> bool:
+    return bool(
+        torch.equal(norm, norm.mT)
+        and (multiplier >= 0).all()
+        & Enclosure.exact(norm).is_positive_definite()
+        & inequality(network, norm, multiplier, theta, kind).is_positive_definite()
+    )
+
+
+def find_decay(network: ReluNetwork, contraction: Decay | Shortfall | None = None) -> Decay | Shortfall:
+    """Return the fastest decay of the flow z' = ``network`` that is found and proved.
+
+    A ``contraction`` by r of the map f proves a rate of 1 - r for f(z) - z, in its norm and by its multiplier over r, since
+    2 dz'P df <= r dz'P dz + df'P df / r. It is a first proposal.
+    """
+    starts = []
+    if isinstance(contraction, Decay):
+        starts.append((contraction.norm, contraction.multiplier / contraction.rate))
+    return _find(network, "flow", starts)
+
+
+def find_contraction(network: ReluNetwork) -> Decay | Shortfall:
+    """Return the strongest contraction of the map ``network`` that is found and proved."""
+    m, n = network.state.centre.shape
+    euclidean = torch.eye(n, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
+    return _find(network, "map", [euclidean])
+
+
+def _find(network: ReluNetwork, kind: Kind, starts: list[tuple[Tensor, Tensor]]) -> Decay | Shortfall:
+    """Return the best proof that is found. Theta, -2 a or r^2, is better the smaller it is, and must be below 0 or 1."""
+    needed, limit = (0.0, 1.0)[kind == "map"], _limit(network, kind)
+    best, found = torch.inf, None
+    for start in starts:
+        theta = smallest_theta(network, *start, kind)
+        best, found = (theta, start) if theta < best else (best, found)
+    for _ in range(ROUNDS):
+        target = (limit + best) / 2 if best < needed else needed
+        # No multipliers can pass the limit; near it they are found slowly, and help little.
+        if limit >= needed or best - limit < 0.02 * (needed - limit):
+            break
+        proposal = _propose(network, target, kind)
+        theta = torch.inf if proposal is None else smallest_theta(network, *proposal, kind)
+        if theta >= best:
+            break
+        best, found = theta, proposal
+    for room in ROOM if found is not None and best < needed else ():
+        theta = best + room * (needed - best)
+        if _proves(network, *found, theta, kind):  # pyrefly: ignore
+            return Decay(_rate(theta, kind), *found)  # pyrefly: ignore
+    return Shortfall(_rate(best, kind), _rate(limit, kind), limit >= needed)
+
+
+def _rate(theta: float, kind: Kind) -> float:
+    """Return a = -theta / 2 or r = sqrt(theta), the latter rounded up."""
+    return -theta / 2 if kind == "flow" else float(np.nextafter(np.sqrt(theta), np.inf))
+
+
+def smallest_theta(network: ReluNetwork, norm: Tensor, multiplier: Tensor, kind: Kind) -> float:
+    """Return the smallest theta for which the inequality holds, in floating point: a Schur complement; infinite where none."""
+    n = len(norm)
+    matrix = inequality(network, norm, multiplier, 0.0, kind).centre
+    first, mixed, corner = matrix[:n, :n], matrix[:n, n:], (matrix[n:, n:] + matrix[n:, n:].mT) / 2
+    corner_factor, corner_failed = torch.linalg.cholesky_ex(corner)
+    factor, failed = torch.linalg.cholesky_ex(norm)
+    if int(failed) or int(corner_failed):
+        return torch.inf
+    part = torch.linalg.solve_triangular(corner_factor, mixed.mT, upper=False)
+    half = torch.linalg.solve_triangular(factor, part.mT @ part - first, upper=False)
+    needed = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+    return float(torch.linalg.eigvalsh((needed + needed.mT) / 2)[-1])
+
+
+def _limit(network: ReluNetwork, kind: Kind) -> float:
+    """Return a theta that no P and L can better: each pattern of slopes 0 and 1 is a linear system that they must cover."""
+    eigenvalues = torch.linalg.eigvals(network.jacobians(random_slopes(len(network.bias.centre))))
+    return 2 * float(eigenvalues.real.max()) if kind == "flow" else float(eigenvalues.abs().max()) ** 2
+
+
+def _propose(network: ReluNetwork, theta: float, kind: Kind) -> tuple[Tensor, Tensor] | None:
+    """Return P and L that a solver proposes for ``theta``, or None; nothing of them is trusted."""
+    import cvxpy
+
+    A, B, D, N = (getattr(network, part).centre.numpy() for part in ("skip", "state", "output", "hidden"))
+    m, n = B.shape
+    if not m:
+        return _propose_linear(A)
+    norm, entries, room = cvxpy.Variable((n, n), symmetric=True), cvxpy.Variable(m, nonneg=True), cvxpy.Variable()
+    multiplier = cvxpy.diag(entries)
+    corner = 2 * multiplier - multiplier @ N - N.T @ multiplier
+    if kind == "flow":
+        first, mixed = theta * norm - norm @ A - A.T @ norm, -(norm @ D + B.T @ multiplier)
+    else:
+        first, mixed = theta * norm - A.T @ norm @ A, -(A.T @ norm @ D + B.T @ multiplier)
+        corner = corner - D.T @ norm @ D
+    matrix = cvxpy.bmat([[first, mixed], [mixed.T, corner]])
+    bounds = [norm << np.eye(n), norm >> LEAST_NORM * np.eye(n)]
+    problem = cvxpy.Problem(cvxpy.Maximize(room), [(matrix + matrix.T) / 2 >> room * np.eye(n + m), *bounds])
+    run_solver(problem)
+    multipliers = repaired(entries.value)
+    if multipliers is None or norm.value is None or not np.isfinite(norm.value).all():
+        return None
+    symmetric = torch.from_numpy(norm.value + norm.value.T) / 2
+    return symmetric, multipliers
+
+
+def _propose_linear(A: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return P for z' = A z, whose spectral abscissa is negative, from a Lyapunov equation at a rate close to it."""
+    from scipy.linalg import solve_continuous_lyapunov
+
+    rate = -LINEAR_SHARE * np.linalg.eigvals(A).real.max()
+    norm = np.asarray(solve_continuous_lyapunov((A + rate * np.eye(len(A))).T, -np.eye(len(A))))
+    return torch.from_numpy(norm + norm.T) / 2, torch.zeros(0, dtype=torch.float64)

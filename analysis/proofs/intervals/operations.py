@@ -1,0 +1,319 @@
+"""Each elementary operation of a graph on jets of intervals."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
+from stabdeq.errors import StabdeqError
+
+aten = torch.ops.aten
+
+
+class UnboundedError(StabdeqError):
+    """A function cannot be bounded over boxes: it cannot be traced, or an operation in it has no interval form."""
+
+
+def constant(result: Any) -> Any:
+    """Return what does not depend on the state: a jet of numbers, or the tensor itself where it is of integers or truths."""
+    if not isinstance(result, Tensor):
+        return result
+    if result.is_floating_point() or result.is_complex():
+        if result.dtype != torch.float64:
+            raise UnboundedError(f"it computes in {str(result.dtype).removeprefix('torch.')}, not in float64")
+        return Jet.constant(result.detach())
+    return result
+
+
+def as_jet(operand: Any) -> Jet:
+    """Return a number, a tensor or a truth (1 or 0) as a jet."""
+    if isinstance(operand, Jet):
+        return operand
+    if isinstance(operand, Truth):
+        return where(operand, as_jet(1.0), as_jet(0.0))
+    number = torch.as_tensor(operand, dtype=torch.float64)
+    given = operand.tolist() if isinstance(operand, Tensor) else operand
+    # Python compares its integers with floats exactly.
+    if number.tolist() != given:
+        raise UnboundedError(f"the number {operand} is not exact in float64")
+    return Jet.constant(number)
+
+
+def _truth(operand: Any) -> Truth:
+    if isinstance(operand, Jet):
+        raise TypeError("expected truths, got numbers")
+    if isinstance(operand, Tensor) and operand.dtype != torch.bool:
+        raise TypeError("expected truths, got integers")
+    return operand if isinstance(operand, Truth) else Truth.constant(operand)
+
+
+def _add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    return as_jet(a) + (as_jet(b) if alpha == 1 else as_jet(b) * as_jet(alpha))
+
+
+def _sub(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    if a is b and isinstance(a, Jet) and alpha == 1:
+        # Where the difference is not defined, its slope is unknown, too.
+        return a.chained(_zero(a.value), _zero, _zero)
+    return as_jet(a) - (as_jet(b) if alpha == 1 else as_jet(b) * as_jet(alpha))
+
+
+def _zero(u: Interval) -> Interval:
+    """Return 0 where the numbers are known."""
+    return Interval.point(torch.zeros_like(u.low)).where_known(~(u.low.isnan() | u.high.isnan()))
+
+
+def _mul(a: Any, b: Any) -> Any:
+    if isinstance(a, Truth) and isinstance(b, Truth):
+        return a & b
+    return a.square() if a is b and isinstance(a, Jet) else as_jet(a) * as_jet(b)
+
+
+def _addmm(bias: Jet, a: Jet, b: Jet) -> Jet:
+    return bias + a.matmul(b)
+
+
+def _power(x: Jet, exponent: float) -> Jet:
+    if exponent == 2:
+        return x.square()
+    p = float(exponent)
+    if Fraction(p) - 1 != Fraction(p - 1) or Fraction(p) * Fraction(p - 1) != Fraction(p * (p - 1)):
+        raise TypeError("expected an exponent whose derivatives have exact coefficients")
+
+    def multiple(factor: float, power: float) -> Rule:
+        return lambda u: u.power(power if factor else 0.0).scaled(factor)
+
+    return x.chained(x.value.power(p), multiple(p, p - 1), multiple(p * (p - 1), p - 2))
+
+
+def _sum(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    jet = as_jet(x)
+    last = _from_the_end(jet, dims)
+    return jet.linear(lambda part: part.sum(last, keepdim))
+
+
+def _mean(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    count = math.prod(x.shape[dim] for dim in _from_the_end(x, dims))
+    return _sum(x, dims, keepdim) / as_jet(float(count))
+
+
+def _from_the_end(jet: Jet, dims: list[int] | None) -> list[int]:
+    """Return ``dims`` counted from the last dimension, all where none is given."""
+    rank = len(jet.shape)
+    return [dim - rank if dim >= 0 else dim for dim in (dims or range(rank))]
+
+
+def _amax(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    for dim in sorted(_from_the_end(x, dims)):
+        slices = rearranged(lambda numbers, dim=dim: numbers.unbind(dim), [x])
+        (x,) = rearranged(lambda numbers, dim=dim: numbers.unsqueeze(dim), [reduce(Jet.maximum, slices)])
+    return x if keepdim else rearranged(lambda numbers: numbers.squeeze(_from_the_end(x, dims)), [x])[0]
+
+
+def _amin(x: Jet, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
+    return -_amax(-x, dims, keepdim)
+
+
+def _clamp(x: Jet, least: float | None = None, most: float | None = None) -> Jet:
+    x = x if least is None else x.maximum(as_jet(least))
+    return x if most is None else x.minimum(as_jet(most))
+
+
+def _leaky_relu(x: Jet, slope: float = 0.01) -> Jet:
+    if not 0 <= slope <= 1:
+        raise TypeError("expected a slope between 0 and 1")
+    return x.maximum(x * as_jet(slope))
+
+
+def _sign(x: Jet) -> Jet:
+    zero = as_jet(0.0)
+    return where(exceeds(x, zero), as_jet(1.0), where(exceeds(zero, x), as_jet(-1.0), zero))
+
+
+def _greater(a: Any, b: Any) -> Truth:
+    return exceeds(as_jet(a), as_jet(b))
+
+
+def _equal(a: Any, b: Any) -> Truth:
+    return ~_greater(a, b) & ~_greater(b, a)
+
+
+def _either(a: Any, b: Any) -> Truth:
+    return ~(~_truth(a) & ~_truth(b))
+
+
+def _elementary(value: Rule, slope: Rule, curvature: Rule) -> Callable[[Any], Jet]:
+    """Return the operation on jets of a function of one number, given it and its two derivatives."""
+    return lambda x: as_jet(x).chained(value(as_jet(x).value), slope, curvature)
+
+
+def _one(u: Interval) -> Interval:
+    return Interval.point(torch.ones_like(u.low))
+
+
+def _tanh_slope(u: Interval) -> Interval:
+    return (_one(u) - u.tanh().square()).within(0, 1)
+
+
+def _sigmoid_slope(u: Interval) -> Interval:
+    return u.sigmoid() * (-u).sigmoid()
+
+
+def _atan_slope(u: Interval) -> Interval:
+    return (_one(u) + u.square()).reciprocal()
+
+
+def _tan_slope(u: Interval) -> Interval:
+    return _one(u) + u.tan().square()
+
+
+def _log1p_slope(u: Interval) -> Interval:
+    return (_one(u) + u).reciprocal()
+
+
+def _moves(function: Callable[..., Any], operands: int = 1, several: bool = False) -> Callable[..., Any]:
+    """Return the operation on jets that only moves elements as ``function`` does those of its first ``operands`` tensors.
+
+    A list of tensors counts as one operand; ``several``: it returns a list.
+    """
+
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        listed = isinstance(args[0], list | tuple)
+        parts, rest = (list(args[0]), args[1:]) if listed else (list(args[:operands]), args[operands:])
+        is_truth = all(isinstance(part, Truth) for part in parts)
+        jets = [_as_number(part) if is_truth else as_jet(part) for part in parts]
+        results = rearranged(
+            lambda *numbers: (
+                function(list(numbers), *rest, **kwargs) if listed else function(*numbers, *rest, **kwargs)
+            ),
+            jets,
+        )
+        made = [_as_truth(result, parts) for result in results] if is_truth else results
+        return made if several else made[0]
+
+    return operation
+
+
+def _as_number(truth: Truth) -> Jet:
+    return Jet.flat(Interval(truth.sure.double(), truth.possible.double()))
+
+
+def _as_truth(jet: Jet, parts: list[Truth]) -> Truth:
+    order, dim = (max(getattr(part, name) for part in parts) for name in ("order", "dim"))
+    return Truth(jet.value.low > 0, jet.value.high > 0, order, dim)
+
+
+def _copied(target: Tensor, source: Tensor) -> Tensor:
+    return source.expand(target.shape)
+
+
+MOVES = [
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.diagonal.default,
+    aten.flip.default,
+    aten.repeat.default,
+    aten.roll.default,
+    aten.cat.default,
+    aten.stack.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+]
+
+
+SPLITS = [aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int]
+
+
+SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
+
+
+COUNTS = {aten.sum.default, aten.sum.dim_IntList}
+
+
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    **{target: _moves(target) for target in MOVES},
+    **{target: _moves(target, several=True) for target in SPLITS},
+    **{target: _moves(target, operands=2) for target in SCATTERS},
+    aten.copy.default: _moves(_copied, operands=2),
+    aten._to_copy.default: as_jet,
+    aten.full_like.default: lambda x, number: Jet.constant(torch.full(x.shape, float(number), dtype=torch.float64)),
+    aten.zeros_like.default: lambda x: Jet.constant(torch.zeros(x.shape, dtype=torch.float64)),
+    aten.ones_like.default: lambda x: Jet.constant(torch.ones(x.shape, dtype=torch.float64)),
+    aten.neg.default: lambda x: -as_jet(x),
+    aten.add.Tensor: _add,
+    aten.add.Scalar: _add,
+    aten.sub.Tensor: _sub,
+    aten.sub.Scalar: _sub,
+    aten.rsub.Scalar: lambda a, b: _sub(b, a),
+    aten.mul.Tensor: _mul,
+    aten.mul.Scalar: _mul,
+    aten.div.Tensor: lambda a, b: as_jet(a) / as_jet(b),
+    aten.div.Scalar: lambda a, b: as_jet(a) / as_jet(b),
+    aten.mm.default: Jet.matmul,
+    aten.bmm.default: Jet.matmul,
+    aten.addmm.default: _addmm,
+    aten.sum.default: _sum,
+    aten.sum.dim_IntList: _sum,
+    aten.mean.default: _mean,
+    aten.mean.dim: _mean,
+    aten.amax.default: _amax,
+    aten.amin.default: _amin,
+    aten.maximum.default: lambda a, b: as_jet(a).maximum(as_jet(b)),
+    aten.minimum.default: lambda a, b: as_jet(a).minimum(as_jet(b)),
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: lambda x, most: _clamp(x, None, most),
+    aten.hardtanh.default: lambda x, least=-1.0, most=1.0: _clamp(x, least, most),
+    aten.relu.default: lambda x: _clamp(x, 0.0),
+    aten.leaky_relu.default: _leaky_relu,
+    aten.abs.default: Jet.abs,
+    aten.sign.default: _sign,
+    aten.sgn.default: _sign,
+    aten.pow.Tensor_Scalar: _power,
+    aten.square.default: Jet.square,
+    aten.sqrt.default: lambda x: _power(x, 0.5),
+    aten.rsqrt.default: lambda x: _power(x, -0.5),
+    aten.reciprocal.default: lambda x: as_jet(1.0) / x,
+    aten.exp.default: _elementary(Interval.exp, Interval.exp, Interval.exp),
+    aten.expm1.default: _elementary(Interval.expm1, Interval.exp, Interval.exp),
+    aten.log.default: _elementary(Interval.log, Interval.reciprocal, lambda u: -u.square().reciprocal()),
+    aten.log1p.default: _elementary(Interval.log1p, _log1p_slope, lambda u: -_log1p_slope(u).square()),
+    aten.sin.default: _elementary(Interval.sin, Interval.cos, lambda u: -u.sin()),
+    aten.cos.default: _elementary(Interval.cos, lambda u: -u.sin(), lambda u: -u.cos()),
+    aten.tan.default: _elementary(Interval.tan, _tan_slope, lambda u: (u.tan() * _tan_slope(u)).scaled(2)),
+    aten.tanh.default: _elementary(Interval.tanh, _tanh_slope, lambda u: (u.tanh() * _tanh_slope(u)).scaled(-2)),
+    aten.sigmoid.default: _elementary(
+        Interval.sigmoid, _sigmoid_slope, lambda u: _sigmoid_slope(u) * ((-u).sigmoid() - u.sigmoid())
+    ),
+    aten.atan.default: _elementary(Interval.atan, _atan_slope, lambda u: (u * _atan_slope(u).square()).scaled(-2)),
+    aten.where.self: lambda condition, a, b: where(_truth(condition), as_jet(a), as_jet(b)),
+    **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
+    **{operation: lambda a, b: _greater(b, a) for operation in (aten.lt.Scalar, aten.lt.Tensor)},
+    **{operation: lambda a, b: ~_greater(b, a) for operation in (aten.ge.Scalar, aten.ge.Tensor)},
+    **{operation: lambda a, b: ~_greater(a, b) for operation in (aten.le.Scalar, aten.le.Tensor)},
+    **dict.fromkeys((aten.eq.Scalar, aten.eq.Tensor), _equal),
+    **{operation: lambda a, b: ~_equal(a, b) for operation in (aten.ne.Scalar, aten.ne.Tensor)},
+    **{op: lambda a, b: _truth(a) & _truth(b) for op in (aten.logical_and.default, aten.bitwise_and.Tensor)},
+    **dict.fromkeys((aten.logical_or.default, aten.bitwise_or.Tensor), _either),
+    **{op: lambda a: ~_truth(a) for op in (aten.logical_not.default, aten.bitwise_not.default)},
+}

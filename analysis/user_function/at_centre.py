@@ -1,0 +1,50 @@
+"""Claims about the centre alone: V vanishes there, and the dynamics rest."""
+
+from typing import Any
+
+import torch
+
+from analysis.findings import Finding, Verdict
+from analysis.user_function.subject import Subject
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
+
+# A violation has to stand this far above the noise that was measured.
+NOISE_MARGIN = 64
+
+
+@torch.no_grad()
+def zero(subject: Subject) -> Finding:
+    """V(c) = 0."""
+    value = subject.value(subject.centre[None])
+    reference = subject.typical_value + NOISE_MARGIN * subject.value_noise / subject.tolerance
+    violation = claims.zero(value, torch.full_like(value, reference))
+    words = (
+        f"V(c) = {float(value):.3g}, against a median of |V| = {subject.typical_value:.3g} over {subject.region.words}"
+    )
+    return _judged(subject, "zero", violation, words, {"value": float(value)})
+
+
+@torch.no_grad()
+def equilibrium(subject: Subject) -> Finding:
+    """f(c) = 0."""
+    velocity = subject.flow(subject.centre[None])
+    typical = float(subject.flow(subject.reference[0]).norm(dim=1).nan_to_num(nan=0.0, posinf=0.0).median())
+    reference = typical + NOISE_MARGIN * subject.noise(subject.flow) / subject.tolerance
+    violation = claims.equilibrium(velocity, velocity.new_full((1,), reference))
+    speed = float(velocity.norm())
+    words = f"||f(c)|| = {speed:.3g}, against a median of {typical:.3g} over {subject.region.words}"
+    details = {"value": speed, "velocity": velocity[0].tolist()}
+    return _judged(subject, "equilibrium", violation, words, details)
+
+
+def _judged(subject: Subject, name: str, violation: Violation, words: str, details: dict[str, Any]) -> Finding:
+    relative = float(violation.relative)
+    if relative <= subject.tolerance:
+        return subject.finding(name, Verdict.SUPPORTED, f"Evaluated at the centre: {words}.", margin=-relative)
+    witness = {"state": subject.centre.tolist(), **details}
+    if relative != relative or float(violation.excess) == torch.inf:
+        reason = f"Not finite at the centre: {words}."
+        return subject.finding(name, Verdict.INCONCLUSIVE, reason, witness=witness)
+    reason = f"False at the centre: {words}."
+    return subject.finding(name, Verdict.REFUTED, reason, margin=-relative, witness=witness)

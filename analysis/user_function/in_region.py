@@ -1,0 +1,139 @@
+"""Claims about every state of a region: V is positive, convex, and falls along the dynamics."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.judge import Claim, judge
+from analysis.evidence.regions import Pairs, Region
+from analysis.findings import Finding, Verdict
+from analysis.user_function.at_centre import NOISE_MARGIN
+from analysis.user_function.function import ForeignFunction
+from analysis.user_function.levels import boundary_of, open_ray
+from analysis.user_function.subject import Subject
+from stabdeq.lyapunov import claims
+from stabdeq.lyapunov.claims import Violation
+
+
+def positive(subject: Subject) -> Finding:
+    """V > 0 off the centre."""
+    floor = NOISE_MARGIN * subject.value_noise / subject.tolerance
+
+    def violation(states: Tensor) -> Violation:
+        value = subject.value(states)
+        plain = claims.positive(value, torch.zeros_like(value))
+        # V relative to itself is 1 everywhere: only a typical growth shows the climb where V is small for its distance. It
+        # is kept from hiding a V that truly grows more slowly, such as x^8.
+        growth = subject.typical_curvature * (states - subject.centre).square().sum(1)
+        return Violation(plain.excess, plain.scale + floor + torch.minimum(growth, 1e9 * value.abs()))
+
+    claim = Claim(
+        check="positive",
+        name="positive",
+        sentence=subject.sentence("positive"),
+        violation=violation,
+        tolerance=subject.tolerance,
+        strict=True,
+        describe=lambda state: {"value": _number(subject.value, state)},
+    )
+    return judge(claim, subject.region, seed=subject.seed, effort=subject.effort)
+
+
+def convex(subject: Subject) -> Finding:
+    """V((a + b) / 2) <= (V(a) + V(b)) / 2."""
+    floor = NOISE_MARGIN * subject.value_noise / subject.tolerance
+
+    def violation(pairs: Tensor) -> Violation:
+        a, b = pairs.chunk(2, 1)
+        plain = claims.convex(subject.value((a + b) / 2), subject.value(a), subject.value(b))
+        return Violation(plain.excess, plain.scale + floor)
+
+    def describe(pair: Tensor) -> dict[str, Any]:
+        a, b = pair.chunk(2)
+        middle = (a + b) / 2
+        named = {"state": middle, "a": a, "b": b}
+        values = {"value": middle, "value_a": a, "value_b": b}
+        return {key: state.tolist() for key, state in named.items()} | {
+            key: _number(subject.value, state) for key, state in values.items()
+        }
+
+    claim = Claim(
+        check="convex",
+        name="convex",
+        sentence=subject.sentence("convex"),
+        violation=violation,
+        tolerance=subject.tolerance,
+        describe=describe,
+    )
+    return judge(claim, Pairs(subject.region), seed=subject.seed, effort=subject.effort)
+
+
+def decrease(subject: Subject) -> Finding:
+    """V-dot < 0 off the centre."""
+    return _judge_derivative(subject, "decrease", 0.0, subject.judged_region, strict=True)
+
+
+def decay(subject: Subject) -> Finding:
+    """V-dot <= -alpha V."""
+    assert subject.alpha is not None
+    return _judge_derivative(subject, "decay", subject.alpha, subject.judged_region)
+
+
+def invariant(subject: Subject) -> Finding:
+    """V-dot <= 0 on the boundary of the sublevel set: where it is 0, trajectories run along the boundary."""
+    boundary = boundary_of(subject.region)
+    ray = open_ray(boundary, subject.seed)
+    if ray is None:
+        return _judge_derivative(subject, "invariant", 0.0, boundary)
+    reason = (
+        f"V is still at most {boundary.level:g} at distance {boundary.radius:g}: the set is not closed there, so its "
+        "boundary was not seen. Give a larger --radius or a smaller --sublevel."
+    )
+    witness = {"state": (boundary.centre + boundary.radius * ray).tolist()}
+    return subject.finding("invariant", Verdict.INCONCLUSIVE, reason, witness=witness)
+
+
+def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region, *, strict: bool = False) -> Finding:
+    """Judge V-dot <= -``alpha`` V, or V-dot < -``alpha`` V where ``strict``."""
+    tolerance = subject.derivative_tolerance
+    differentiation = subject.differentiation
+
+    def measured(states: Tensor, *, by_second_path: bool) -> Violation:
+        value, gradient = differentiation.gradient(states)
+        velocity = subject.flow(states)
+        # V counts where alpha is 0, too: autograd gives a slope to some V that are NaN.
+        plain = claims.decay(gradient, velocity, value, alpha)
+        noise = subject.derivative_noise(gradient, velocity) + alpha * subject.value_noise
+        excess = plain.excess
+        if by_second_path:
+            excess = differentiation.along(states, velocity.detach()) + alpha * value
+        return Violation(excess, plain.scale + NOISE_MARGIN / tolerance * noise)
+
+    def describe(state: Tensor) -> dict[str, Any]:
+        value, gradient = differentiation.gradient(state[None])
+        velocity = subject.flow(state[None])
+        return {
+            "value": float(value.detach()),
+            "velocity": velocity.detach()[0].tolist(),
+            "derivative": float((gradient * velocity).sum().detach()),
+        }
+
+    claim = Claim(
+        check=name,
+        name=name,
+        sentence=subject.sentence(name),
+        violation=lambda states: measured(states, by_second_path=False),
+        tolerance=tolerance,
+        replay=lambda states: measured(states, by_second_path=True),
+        replayed_by=differentiation.second_path,
+        strict=strict,
+        describe=describe,
+        note=differentiation.note,
+    )
+    return judge(claim, region, seed=subject.seed, effort=subject.effort)
+
+
+def _number(function: ForeignFunction, state: Tensor) -> float:
+    with torch.no_grad():
+        return float(function(state[None]))

@@ -1,0 +1,148 @@
+"""What ``stabdeq check`` judges: V and dynamics that a user wrote, on a region, with the scales that rounding is held to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.judge import Effort
+from analysis.evidence.noise import rounding_noise
+from analysis.evidence.regions import Outside, Region
+from analysis.findings import Finding, Verdict
+from analysis.user_function.differentiation import DIFFERENCE_TOLERANCE, Differentiation
+from analysis.user_function.function import CentredValue, ForeignFunction
+from analysis.user_function.jumps import Jump, find_jump
+from analysis.user_function.sentences import sentence
+from stabdeq.lyapunov import InputConvexLyapunov, claims
+
+REFERENCE_STATES = 1024
+
+
+@dataclass(frozen=True)
+class Subject:
+    """V and, where given, the dynamics, on a region around a centre.
+
+    ``alpha`` is the rate of the claim "decay"; ``seed`` draws all states; ``proof_seconds`` bounds the search for each proof.
+    """
+
+    value: ForeignFunction
+    velocity: ForeignFunction | None
+    region: Region
+    alpha: float | None = None
+    seed: int = 0
+    effort: Effort = field(default_factory=Effort)
+    proof_seconds: float = 2.0
+
+    @property
+    def centre(self) -> Tensor:
+        """(n,): where V should vanish."""
+        return self.region.centre
+
+    @property
+    def functions(self) -> list[ForeignFunction]:
+        """V, and the dynamics where they are given."""
+        return [self.value] if self.velocity is None else [self.value, self.velocity]
+
+    @property
+    def structure(self) -> InputConvexLyapunov | None:
+        """V as one of this library's own family, where the user gave such a one."""
+        return self.value.function.lyapunov if isinstance(self.value.function, CentredValue) else None
+
+    @property
+    def judged_region(self) -> Region:
+        """The region, less a small ball around the centre where derivatives are differences."""
+        hole = self.differentiation.hole
+        return Outside(self.region, hole) if hole else self.region
+
+    @property
+    def tolerance(self) -> float:
+        """The relative violation that rounding can cause in values of V and of the dynamics."""
+        return max(claims.tolerance(function.dtype, len(self.centre)) for function in self.functions)
+
+    @property
+    def derivative_tolerance(self) -> float:
+        """The relative violation that rounding, or the step of finite differences, can cause in V-dot."""
+        return self.tolerance if self.differentiation.uses_autograd else max(DIFFERENCE_TOLERANCE, self.tolerance)
+
+    @cached_property
+    def differentiation(self) -> Differentiation:
+        """How V is differentiated."""
+        return Differentiation(self.value, self.centre, self.region.radius, self.reference[0])
+
+    def flow(self, states: Tensor) -> Tensor:
+        """Return the dynamics (B, n)."""
+        assert self.velocity is not None
+        return self.velocity(states)
+
+    @cached_property
+    def reference(self) -> tuple[Tensor, Tensor]:
+        """States (1024, n) drawn from the region, and V there (1024,)."""
+        states = self.region.sample(REFERENCE_STATES, torch.Generator().manual_seed(self.seed))
+        with torch.no_grad():
+            return states, self.value(states)
+
+    @cached_property
+    def typical_value(self) -> float:
+        """The median of |V| over the region."""
+        return float(self.reference[1].abs().nan_to_num(nan=0.0, posinf=0.0).median())
+
+    @cached_property
+    def typical_curvature(self) -> float:
+        """The median of |V| / distance^2 over the region."""
+        states, value = self.reference
+        return float((value.abs() / (states - self.centre).square().sum(1)).nan_to_num(nan=0.0).median())
+
+    @cached_property
+    def jump(self) -> Jump | None:
+        """A jump of V, or else of the dynamics, on the region."""
+        jumps = (find_jump(function, self.region, self.seed) for function in self.functions)
+        return next((jump for jump in jumps if jump is not None), None)
+
+    def noise(self, function: Callable[[Tensor], Tensor]) -> float:
+        """Return the rounding noise of ``function`` next to the centre."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return rounding_noise(function, self.centre, self.region.radius, generator)
+
+    @cached_property
+    def value_noise(self) -> float:
+        """The noise of V."""
+        return self.noise(self.value)
+
+    @cached_property
+    def derivative_noise(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The noise of V-dot (B,), as a function of grad V and the velocity (B, n)."""
+        of_gradient = self.noise(lambda states: self.differentiation.gradient(states)[1])
+        of_velocity = self.noise(self.flow)
+        return lambda gradient, velocity: of_gradient * velocity.norm(dim=1) + of_velocity * gradient.norm(dim=1)
+
+    def sentence(self, name: str) -> str:
+        """Return what the claim ``name`` says of the region."""
+        return sentence(name, self.region.words, self.alpha)
+
+    def finding(
+        self,
+        name: str,
+        verdict: Verdict,
+        evidence: str,
+        *,
+        margin: float | None = None,
+        samples: int = 1,
+        witness: dict[str, Any] | None = None,
+    ) -> Finding:
+        """Return a finding on the claim ``name`` that was not reached by ``judge``."""
+        return Finding(
+            check=name,
+            name=name,
+            claim=self.sentence(name),
+            verdict=verdict,
+            margin=margin,
+            evidence=evidence,
+            samples=samples,
+            tolerance=self.tolerance,
+            dtype="float64",
+            seed=self.seed,
+            witness=witness,
+        )

@@ -1,0 +1,120 @@
+"""Interval bound propagation: what the logits can become when each pixel moves by at most eps.
+
+Gowal et al. 2018, arXiv 1810.12715; through the equilibrium as Wei and Kolter, ICLR 2022. In floating point, and to the
+solver's tolerance: this is for training. ``stabdeq certify`` proves its bounds.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stabdeq.attacks.ball import check_eps
+from stabdeq.cells import IntervalCell, is_as_made
+from stabdeq.errors import ConfigError, SolverError
+from stabdeq.model import StabilisedDEQ
+from stabdeq.solvers import build_solver, solve
+from stabdeq.solvers.implicit import attach_gradient
+
+
+def worst_logits(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """Return upper bounds (B, classes) of logit j - logit y over the images within ``eps`` of ``images``; 0 where j = y.
+
+    Pixels are in [0, 1], before and after the change; ``labels`` y (B,). The prediction is y throughout the ball where all
+    others are negative. The cross-entropy of these logits bounds that of every image in the ball. Differentiable: the gradient
+    of the equilibrium's bounds is implicit. Raises ConfigError where a part of the model has no interval bounds, SolverError where
+    the solver does not find the equilibrium's.
+    """
+    require_interval_bounds(model)
+    check_eps(eps)
+    low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
+    middle, radius = ((high + low) / 2 - model.mean) / model.std, (high - low) / 2 / model.std.abs()
+    for layer in backbone_layers(model):
+        middle, radius = _through(layer, middle, radius)
+    low, high = equilibrium_bounds(
+        model, (middle - radius).to(model.mean.dtype), (middle + radius).to(model.mean.dtype)
+    )
+    classifier = model.head.classifier
+    rows = classifier.weight - classifier.weight[labels][:, None]
+    shift = classifier.bias - classifier.bias[labels][:, None]
+    middle, radius = (high + low) / 2, (high - low) / 2
+    return (rows @ middle[:, :, None] + rows.abs() @ radius[:, :, None]).squeeze(2) + shift
+
+
+def require_interval_bounds(model: StabilisedDEQ) -> None:
+    """Raise ConfigError, with the reason, where a part of ``model`` has no interval bounds."""
+    config = model.config
+    if not (
+        isinstance(model.cell, IntervalCell)
+        and is_as_made(model.cell)
+        and config.stability == "none"
+        and config.head == "linear"
+    ):
+        raise ConfigError(
+            "interval bounds need the cell interval, no stability module and the head linear (kind ibp-mondeq), not cell "
+            f"{config.cell}, stability {config.stability} and head {config.head}"
+        )
+    for layer in backbone_layers(model):
+        is_plain = (
+            isinstance(layer, nn.Conv2d)
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
+            and layer.groups == 1
+        )
+        if not (is_plain or isinstance(layer, nn.Flatten | nn.Linear | nn.ReLU)):
+            raise ConfigError(
+                f"backbone {config.backbone} has no interval bounds, since it holds {layer}: use backbone fcn or cnn"
+            )
+
+
+def backbone_layers(model: StabilisedDEQ) -> list[nn.Module]:
+    """Return the layers that the normalised image passes, one after the other; the backbone alone where it is no such chain."""
+    return list(model.backbone) if isinstance(model.backbone, nn.Sequential) else [model.backbone]
+
+
+def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bounds (B, n), (B, n) of the equilibria for all features between ``low`` and ``high`` (B, n), by the model's solver.
+
+    Raises SolverError where it does not find them.
+    """
+    assert isinstance(model.cell, IntervalCell)
+    settings = model.config.solver
+    solver = build_solver(settings)
+    limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
+    bounds = model.cell.bounds()
+    injected = bounds.inject(torch.cat([low, high], 1))
+    with torch.no_grad():
+        start, context = torch.zeros_like(injected), (injected.detach(),)
+        solution = solve(bounds, start, solver, context=context, compiled=settings.compiled, **limits)
+    if not bool(solution.converged.all()):  # an unfinished iteration bounds nothing
+        raise SolverError(
+            f"the interval bounds were not found ({solution.describe_failures()}): raise model.solver.max_evaluations, or "
+            "model.solver.tolerance where it is near rounding"
+        )
+    z = solution.z
+    if torch.is_grad_enabled():
+        z = attach_gradient(
+            lambda z, transition, injected: functional.relu(z @ transition + injected),
+            (bounds.transition, injected),
+            solution,
+            solver,
+            linearise=lambda z: bounds.linearise(z, injected),
+            compiled=settings.compiled,
+            **limits,
+        )
+    low, high = z.chunk(2, dim=1)
+    return low, high
+
+
+def _through(layer: nn.Module, middle: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Return middle and radius of what ``layer`` makes of all inputs within ``radius`` of ``middle``."""
+    if isinstance(layer, nn.Linear):
+        return layer(middle), functional.linear(radius, layer.weight.abs())
+    if isinstance(layer, nn.Conv2d):
+        size = functional.conv2d(
+            radius, layer.weight.abs(), stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+        )
+        return layer(middle), size
+    if isinstance(layer, nn.Flatten):
+        return layer(middle), layer(radius)
+    low, high = layer(middle - radius), layer(middle + radius)  # a ReLU
+    return (high + low) / 2, (high - low) / 2

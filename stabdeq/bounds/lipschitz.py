@@ -1,0 +1,39 @@
+"""How fast the logits of a certified model can change with its pixels."""
+
+import torch
+from torch import Tensor
+
+from stabdeq.backbones import FullyConnected
+from stabdeq.cells import CertifiedCell
+from stabdeq.errors import ConfigError
+from stabdeq.model import StabilisedDEQ
+
+
+def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
+    """Return K (B, classes): logit y - logit j changes by at most K[:, j] ||dx||_2, for ``labels`` y (B,), x in [0, 1].
+
+    The product of the three parts' bounds: the extractor's norm, normalisation included; the cell's gain of 1; the norm of
+    the difference of the classifier's rows. Differentiable. Raises ConfigError where a part has no such bound.
+    """
+    if not (
+        isinstance(model.cell, CertifiedCell)
+        and isinstance(model.backbone, FullyConnected)
+        and model.config.stability in ("none", "anchored")
+    ):
+        raise ConfigError(
+            "a bound of the logits needs model.cell=certified, backbone fcn and a kind whose features are the equilibrium "
+            f"(deq, deq-orth, lyadeq-anchored), not cell {model.config.cell}, backbone {model.config.backbone} and "
+            f"stability {model.config.stability}"
+        )
+    rows = model.head.classifier.weight
+    difference = (rows[labels][:, None] - rows).square().sum(2)
+    # The root's slope at 0, for j = y, would be infinite.
+    length = torch.where(difference == 0, 0, torch.where(difference == 0, 1, difference).sqrt())
+    return length * torch.linalg.matrix_norm(extractor_matrix(model), 2)
+
+
+def extractor_matrix(model: StabilisedDEQ) -> Tensor:
+    """Return E (n, C H W): the fully connected extractor's features are E x + constant, for pixels x in [0, 1]."""
+    assert isinstance(model.backbone, FullyConnected)
+    std = model.std.expand(1, *model.config.image_shape).flatten()
+    return model.backbone.linear.weight / std

@@ -1,0 +1,95 @@
+"""Cells z = relu(W z + h + b), iterated as a map that contracts for all weights; a subclass chooses W."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stabdeq.errors import SolverError
+
+
+class ReluCell(nn.Module):
+    """The map f(z, h) = relu(z T + scale (h + b)), which a subclass makes to contract by its choice of T and scale.
+
+    There is no BatchNorm: samples are independent in training too.
+    """
+
+    couples_samples = False
+    bias: nn.Parameter  # (n,)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return T (n, n) and scale (n,)."""
+        raise NotImplementedError
+
+    def decoupled(self, z: Tensor, h: Tensor) -> "ReluCell":
+        """Return the map itself, which treats each sample alone."""
+        return self
+
+    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n)."""
+        transition, scale = self.affine()
+        return functional.relu(z @ transition + (h + self.bias) * scale)
+
+    @torch.no_grad()
+    def fold(self) -> "FoldedCertifiedCell":
+        """Return the map as one matrix product."""
+        transition, scale = self.affine()
+        return FoldedCertifiedCell(transition.contiguous(), scale, self.bias.clone())
+
+
+def forward_backward(monotone: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+    """Return T (n, n) and scale (n,) of z -> relu(z + step L (W z - z + h + b)), for ``monotone`` L (I - W), L > 0 (n,).
+
+    It has the equilibria z = relu(W z + h + b), and contracts in the Euclidean norm where the symmetric part of L (I - W) is
+    positive definite.
+    """
+    step = contracting_step(monotone)
+    identity = torch.eye(len(monotone), dtype=monotone.dtype, device=monotone.device)
+    return (identity - step * monotone).T, step * multiplier
+
+
+@torch.no_grad()
+def contracting_step(monotone: Tensor) -> Tensor:
+    """Return the largest s () with s M'M <= (M + M') / 2 =: H for M = ``monotone`` (n, n): the step at which the map contracts.
+
+    ||I - s M||^2 <= 1 - s m where H >= m I. It is at least m / ||M||^2, and 1 / ||M|| where M is symmetric. The equilibrium
+    does not depend on it, so no gradient flows through it. Raises SolverError where H is not found to be positive definite.
+    """
+    factor, failed = torch.linalg.cholesky_ex((monotone + monotone.T) / 2)
+    if not bool((failed == 0) & monotone.isfinite().all()):
+        raise SolverError("the cell's matrix overflows or is singular: its weights are too large for their dtype")
+    return torch.linalg.matrix_norm(torch.linalg.solve_triangular(factor, monotone.T, upper=False), 2) ** -2
+
+
+@dataclass(frozen=True)
+class FoldedCertifiedCell:
+    """The map of a cell of this family: f(z, h) = relu(z T + scale (h + b))."""
+
+    transition: Tensor  # (n, n), T
+    scale: Tensor  # (n,)
+    bias: Tensor  # (n,)
+
+    def inject(self, h: Tensor) -> Tensor:
+        """Return scale (h + b), (B, n), which ``__call__`` reads: it is the same at every state."""
+        return (h + self.bias) * self.scale
+
+    def __call__(self, z: Tensor, injected: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = inject(h)."""
+        return torch.addmm(injected, z, self.transition).relu_()
+
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple["CertifiedPullBack", tuple[Tensor]]:
+        """Return the vector-Jacobian product at ``z`` (B, n) and the slope of the ReLU (B, n) that it reads."""
+        slope = (torch.addmm(injected, z, self.transition) > 0).to(z.dtype)
+        return CertifiedPullBack(self.transition.T.contiguous()), (slope,)
+
+
+@dataclass(frozen=True)
+class CertifiedPullBack:
+    """u -> J' u for J = df/dz of a folded certified cell."""
+
+    transition: Tensor  # (n, n)
+
+    def __call__(self, u: Tensor, slope: Tensor) -> Tensor:
+        """Return J' u, (B, n) -> (B, n)."""
+        return (u * slope) @ self.transition

@@ -1,0 +1,8 @@
+"""Data sets of images as tensors, with splits that are the same at every call."""
+
+from stabdeq.data.augmentation import augment
+from stabdeq.data.batches import Split, batches, resident, to_unit
+from stabdeq.data.robust import read_robust
+from stabdeq.data.sets import DataSet, load_data
+
+__all__ = ["DataSet", "Split", "augment", "batches", "load_data", "read_robust", "resident", "to_unit"]

@@ -1,0 +1,72 @@
+"""What training minimises: cross-entropy, and for anchored models the decay of V along the unprojected field."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stabdeq.bounds import logit_difference_bound
+from stabdeq.lyapunov import claims
+from stabdeq.model import Prediction, StabilisedDEQ
+from train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The total to minimise and its parts, all scalars; ``violations`` is the sampled rate at which raw decay fails."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    decay: Tensor
+    violations: Tensor
+
+
+def training_loss(
+    model: StabilisedDEQ,
+    prediction: Prediction,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Loss:
+    """Return the loss of one batch; the decay term is taken for anchored models alone, whose V has a centre to decay to.
+
+    With ``recipe.margin`` the cross-entropy is that of the worst logits within its radius (Tsuzuku, Sato and Sugiyama 2018).
+    """
+    logits, decay = prediction.logits, recipe.decay
+    if recipe.margin.radius > 0:
+        logits = logits + recipe.margin.radius * logit_difference_bound(model, labels)
+    cross_entropy = functional.cross_entropy(logits, labels)
+    zero = torch.zeros_like(cross_entropy)
+    if model.config.stability != "anchored" or decay.weight == 0:
+        return Loss(cross_entropy, cross_entropy.detach(), zero, zero)
+    relative, violations = decay_term(model, prediction, decay.radii, generator)
+    total = cross_entropy + decay.weight * relative
+    return Loss(total, cross_entropy.detach(), relative.detach(), violations)
+
+
+def decay_term(
+    model: StabilisedDEQ, prediction: Prediction, radii: tuple[float, ...], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the mean of relu(V-dot + alpha V) / V for the unprojected field, and the rate of violations.
+
+    One state per sample and radius. In training, the cell's batch statistics are fixed to those at the equilibria: the
+    field then still vanishes there, and the samples are independent, as in evaluation. The equilibria and features are
+    constants here, so the term shapes V and the cell, not where the equilibria lie.
+    """
+    lyapunov = model.lyapunov
+    assert lyapunov is not None
+    equilibrium, h = prediction.solution.z.detach(), prediction.h.detach()
+    cell = model.cell.decoupled(equilibrium, h)
+    excesses, values = [], []
+    for radius in radii:
+        direction = torch.randn(h.shape, generator=generator).to(h)
+        length = radius * h.shape[1] ** 0.5
+        offset = length * direction / direction.norm(dim=1, keepdim=True)
+        z = equilibrium + offset
+        velocity = cell(z, h) - z
+        value, gradient = lyapunov(offset)
+        excesses.append(claims.decay(gradient, velocity, value, lyapunov.alpha).excess)
+        values.append(value)
+    excess = torch.cat(excesses)
+    return (excess.clamp(min=0) / torch.cat(values)).mean(), (excess.detach() > 0).float().mean()
