@@ -2,81 +2,76 @@
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
-from importlib import import_module
-from typing import Any, cast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from analysis.findings import CheckResult, Finding, Verdict
-from analysis.findings.finding import exit_code
-from analysis.measure.sample import environment, levels
-from analysis.measure.subject import Subject, prepare
-from analysis.report.reading import images_named
-from stabdeq.errors import ConfigError, closest
+from analysis.findings import CheckResult, Finding, Skipped, Verdict
+from analysis.findings.catalogue import CHECKS, Check, default_checks
+from analysis.measure.sample import environment, levels, loaded_model, own_images
+from analysis.measure.subject import Subject, left_as_it_was, prepare
+from analysis.report.report import Report, images_named
 from stabdeq.model import EquilibriumModel
 
-SCHEMA = 1
-# In the order in which a reader wants them; each is a module analysis.checks.NAME with a function ``check``.
-CHECKS = ("equilibrium", "positivity", "convexity", "decay", "separation", "spectrum", "convergence")
-ON_REQUEST = ("robustness",)  # takes a minute or more; it tells what it is at
-NEED_LYAPUNOV = frozenset({"positivity", "convexity", "decay"})
 
-# What ``claims_of`` may return; every model is judged on the rest.
-CLAIMED_BY_SOME = frozenset({"equilibrium.preserved", "spectrum.stable", "separation.isometry", "separation.increases"})
-
-
-def audit_model(
-    model: EquilibriumModel,
-    images: Tensor,
-    labels: Tensor,
+def audit(
+    model: EquilibriumModel | str | Path,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
     indices: Tensor | None = None,
-    checks: Collection[str] = CHECKS,
+    checks: Collection[str] | None = None,
+    samples: int = 128,
+    data_dir: str | Path | None = None,
     seed: int = 0,
     on_check: Callable[[str], None] = lambda name: None,
-) -> dict[str, Any]:
-    """Audit ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64; return the report as plain data.
+) -> Report:
+    """Judge the claims of ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64.
 
-    ``model`` may be anyone's that meets ``EquilibriumModel``; one that is an ``nn.Module`` is converted to float64 and put into
-    evaluation mode, in place. ``indices`` (N,) name the images in witnesses; ``on_check`` is told the name of each check as it
-    begins, and of one on request "NAME: what it is at". Raises ConfigError for an unknown check, DataError for images or labels
-    that do not fit.
+    ``model`` is anyone's that meets ``EquilibriumModel``, or the path of a checkpoint. A checkpoint is audited on ``samples`` test
+    images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
+    images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
+
+    ``checks`` names the checks, by default all that are not on request; ``indices`` (N,) name the images in witnesses;
+    ``on_check`` is told the name of each check as it begins, and of one that tells of its steps "NAME: STEP". Raises ConfigError
+    for an unknown check or images without labels, DataError for images or labels that do not fit, CheckpointError for a file that
+    is no checkpoint.
     """
-    for name in checks:
-        if name not in CHECKS + ON_REQUEST:
-            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS + ON_REQUEST)}")
-    subject = prepare(model, images, labels, indices=indices, seed=seed)
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "checkpoint": {},
-        "environment": environment(),
-        "findings": [],
-        "measurements": [],
-        "skipped": [],
-        "series": {},
-        # What "stabdeq replay" needs: which images were drawn, in which order, and those that witnesses name.
-        "sample": {"seed": seed, "images": subject.indices.tolist()},
-    }
-    findings = []
-    for name in (check for check in CHECKS + ON_REQUEST if check in checks):
-        on_check(name)
-        reason = _reason_to_skip(subject, name)
-        if reason:
-            report["skipped"].append({"check": name, "reason": reason})
-            findings += _left_open(subject, name, reason)
-            continue
-        result = _run(subject, name, on_check)
-        findings += result.findings
-        report["measurements"] += [asdict(measurement) for measurement in result.measurements]
-        report["series"][name] = result.series
-    report["findings"] = [asdict(finding) for finding in findings]
-    report["images"] = _images_in_witnesses(subject, findings)
-    report["exit_code"] = exit_code(findings)
-    return report
+    wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]
+    model, checkpoint, loaded = loaded_model(model)
+    if images is None or labels is None:
+        images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
+    with left_as_it_was(model):
+        subject = prepare(model, images, labels, indices=indices, seed=seed)
+        results: list[CheckResult] = []
+        skipped: list[Skipped] = []
+        series: dict[str, Any] = {}
+        for check in (check for name in CHECKS if (check := CHECKS[name]) in wanted):
+            on_check(check.name)
+            reason = _reason_to_skip(subject, check)
+            if reason:
+                skipped.append(Skipped(check=check.name, reason=reason))
+                results.append(CheckResult(findings=_left_open(subject, check, reason)))
+            else:
+                results.append(_run(subject, check, on_check))
+                series[check.name] = results[-1].series
+        findings = tuple(finding for result in results for finding in result.findings)
+        return Report(
+            findings=findings,
+            measurements=tuple(item for result in results for item in result.measurements),
+            skipped=tuple(skipped),
+            series=series,
+            checkpoint=checkpoint,
+            environment=environment(),
+            # What "stabdeq replay" needs: which images were drawn, in which order, and those that witnesses name.
+            sample={"seed": seed, "images": subject.indices.tolist()},
+            images=_images_in_witnesses(subject, findings),
+        )
 
 
-def _images_in_witnesses(subject: Subject, findings: list[Finding]) -> dict[str, Any]:
+def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dict[str, Any]:
     """Return the label and the pixels of each image that a witness names, by its place in the test split."""
     positions = {place: position for position, place in enumerate(subject.indices.tolist())}
     named = {place for finding in findings for place in images_named(finding.witness)}
@@ -89,32 +84,46 @@ def _images_in_witnesses(subject: Subject, findings: list[Finding]) -> dict[str,
     }
 
 
-def _reason_to_skip(subject: Subject, name: str) -> str | None:
-    if name in NEED_LYAPUNOV and subject.lyapunov is None:
+def _reason_to_skip(subject: Subject, check: Check) -> str:
+    """Return why ``check`` cannot be made; empty where it can."""
+    if "lyapunov" in check.needs and subject.lyapunov is None:
         return "the model has no Lyapunov function, so it claims nothing here"
-    looks_elsewhere = ("equilibrium", "convergence", "positivity", "convexity", "robustness")
-    if name not in looks_elsewhere and not len(subject.found):
+    if "equilibria" in check.needs and not len(subject.found):
         return "no equilibrium was found, so there is nothing to look at"
-    return None
+    return ""
 
 
-def _left_open(subject: Subject, name: str, reason: str) -> list[Finding]:
-    """Return the finding of a check that had to be skipped though the model makes claims there: nobody is to read a pass."""
-    if name in NEED_LYAPUNOV and subject.lyapunov is None:
+def _left_open(subject: Subject, check: Check, reason: str) -> list[Finding]:
+    """Return the finding of a check that was skipped though the model makes claims there, which must not read as a pass."""
+    if "lyapunov" in check.needs and subject.lyapunov is None:
         return []
-    claim = f"What the check {name} judges."
-    common = {"check": name, "name": "not judged", "claim": claim, "dtype": "float64", "seed": subject.seed}
-    evidence = f"Not judged: {reason}."
     return [
-        Finding(verdict=Verdict.INCONCLUSIVE, margin=None, evidence=evidence, samples=0, tolerance=0.0, **common)  # pyrefly: ignore
+        Finding(
+            check=check.name,
+            name="not judged",
+            claim=f"What the check {check.name} judges.",
+            verdict=Verdict.INCONCLUSIVE,
+            margin=None,
+            evidence=f"Not judged: {reason}.",
+            samples=0,
+            tolerance=0.0,
+            dtype="float64",
+            seed=subject.seed,
+        )
     ]
 
 
-def _run(subject: Subject, name: str, on_check: Callable[[str], None]) -> CheckResult:
-    check = cast(Callable[..., CheckResult], import_module(f"analysis.checks.{name}").check)
+def _run(subject: Subject, check: Check, on_check: Callable[[str], None]) -> CheckResult:
     began = time.perf_counter()
-    result = check(subject, on_step=lambda step: on_check(f"{name}: {step}")) if name in ON_REQUEST else check(subject)
+    telling = {} if "" in check.seconds else {"on_step": lambda step: on_check(f"{check.name}: {step}")}
+    result = check.part("run")(subject, **telling)
     seconds = time.perf_counter() - began
+    known = {row.name for row in check.claims}
+    for finding in result.findings:
+        if finding.check != check.name or finding.name not in known:
+            raise TypeError(
+                f"the check {check.name!r} has no claim {finding.check}.{finding.name}: give it one in its row"
+            )
     # A check's findings share its work, so those that did not time themselves share its time.
     share = seconds / max(1, len(result.findings))
     timed = [replace(finding, seconds=finding.seconds or share) for finding in result.findings]

@@ -1,160 +1,175 @@
-"""The claims that ``stabdeq check`` judges of a user's V and dynamics, by name, and the findings on them."""
+"""The check of a user's own Lyapunov function: what is claimed of V, and of dynamics, judged on a region of states."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS
+from stabdeq.errors import ConfigError, closest
 
-from analysis.evidence.judge import EvaluationError
-from analysis.findings import Finding, Verdict, short
-from analysis.user_function.at_centre import equilibrium, zero
-from analysis.user_function.function import ForeignFunction
-from analysis.user_function.growth import proper
-from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
-from analysis.user_function.jumps import Jump
-from analysis.user_function.levels import LevelSearch, ball_of, largest_level, search_levels
-from analysis.user_function.proofs import proved
-from analysis.user_function.sentences import ALONG_THE_FLOW
-from analysis.user_function.subject import Subject
+if TYPE_CHECKING:
+    from torch import Tensor
 
-CLAIMS: dict[str, Callable[[Subject], Finding]] = {
-    "zero": zero,
-    "positive": positive,
-    "proper": proper,
-    "convex": convex,
-    "equilibrium": equilibrium,
-    "decrease": decrease,
-    "decay": decay,
-    "invariant": invariant,
-}
-REPEATED, PIECE = 4096, 100
-# Other batch sizes may sum in another order; what differs by more is no rounding.
-SAME = 1e-5
-Told = Callable[[str], object]
+    from analysis.evidence.regions import Region
+    from analysis.report.report import Report
+    from analysis.user_function.function import ForeignFunction
+
+Function = str | Callable[[Any], Any]
+# Stability needs neither: a Lyapunov function need not be convex, and growth without bound is for global claims.
+ON_REQUEST = ("proper", "convex")
+DEFAULT_RADIUS = 1.0
+# Where the largest level is sought, each further out than the one before, as long as none is refuted.
+RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+PROOF_SECONDS = 3.0
 
 
-def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lambda name: None) -> list[Finding]:
-    """Return one finding for each name of ``CLAIMS``, in the order given; ``on_claim`` is told each name as it begins."""
-    memory = _Memory(subject)
-    findings = []
-    for name in names:
-        on_claim(name)
-        findings.append(_judged(subject, name))
-    return memory.unless_changed(findings)
+def check(
+    V: Function,
+    f: Function | None = None,
+    *,
+    dim: int,
+    alpha: float | None = None,
+    centre: float | Sequence[float] = 0.0,
+    radius: float | None = None,
+    box: tuple[float, float] | None = None,
+    sublevel: float | Literal["max"] | None = None,
+    claims: Sequence[str] | None = None,
+    samples: int | None = None,
+    starts: int = 64,
+    seed: int = 0,
+    budget: float | None = None,
+    on_claim: Callable[[str], object] = lambda name: None,
+) -> "Report":
+    """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z), (B, dim) -> (B, dim).
 
+    V and f are functions of float64 torch tensors or of NumPy arrays, one state a row; torch modules; or "module:name".
+    The states are the ball of ``radius`` (1) around the ``centre``; the ``box`` (low, high) in every coordinate; or the set
+    {V <= ``sublevel``}, sought as far as ``radius``. With ``sublevel`` "max" the largest such set is looked for, one for each of
+    decrease, decay and invariant. ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the
+    arguments allow but proper and convex. ``alpha`` is the rate of "decay". ``samples`` states are drawn for each claim (32768;
+    fewer where gradients are finite differences), ``starts`` climbs of the falsifier made; ``budget`` seconds are spent, about,
+    half on fresh states, half on proofs. ``on_claim`` is told the name of each claim as it begins.
 
-def judge_largest_levels(
-    subject: Subject, names: Sequence[str], radii: Sequence[float], *, on_claim: Told = lambda name: None
-) -> list[Finding]:
-    """Return the findings, claims along the flow on the largest sublevel set found for each, the others on a ball.
-
-    The ball is the one in which levels were sought: of the first of ``radii`` where each such claim fails at some level
-    that is closed within it, else of the last.
+    Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
-    memory = _Memory(subject)
-    along = [name for name in names if name in ALONG_THE_FLOW]
-    searches: dict[str, LevelSearch] = {}
-    for radius in radii:
-        on_claim("levels")
-        try:
-            searches = {name: search_levels(subject, radius, lambda on, name=name: _tried(on, name)) for name in along}
-        except EvaluationError:
-            # V is not defined so far out; within the radius before it was.
-            if searches:
-                break
-            raise
-        if all(search.refuted is not None for search in searches.values()):
-            break
-    findings = []
-    for name in names:
-        on_claim(name)
-        if name in searches:
-            findings.append(largest_level(searches[name], name, lambda on, name=name: _judged(on, name)))
-        else:
-            findings.append(_judged(replace(subject, region=ball_of(next(iter(searches.values())))), name))
-    return memory.unless_changed(findings)
+    _require_ranges(alpha, f, radius, box, sublevel, samples, starts, budget)
+    names = _claim_names(claims, f, alpha, sublevel)
+    # After what is told at once of a mistyped argument: these take seconds.
+    import torch
 
+    from analysis.evidence.judge import Effort
+    from analysis.measure.sample import environment
+    from analysis.report.report import Report
+    from analysis.user_function.function import load_function
+    from analysis.user_function.judgement import judge_claims, judge_largest_levels
+    from analysis.user_function.subject import Subject
 
-def _judged(subject: Subject, name: str) -> Finding:
-    """Return the finding on one claim: a violation is looked for, then jumps, then a proof."""
-    began = time.perf_counter()
-    finding = _tried(subject, name)
-    if finding.verdict is not Verdict.REFUTED:
-        try:
-            if subject.jump is not None:
-                finding = _with_jump(finding, subject.jump)
-            elif finding.verdict is Verdict.SUPPORTED:
-                finding = proved(subject, finding)
-        except EvaluationError as error:
-            finding = _failed(subject, name, error) if finding.verdict is Verdict.SUPPORTED else finding
-    return replace(finding, seconds=time.perf_counter() - began)
-
-
-def _tried(subject: Subject, name: str) -> Finding:
-    """Return the finding on one claim as samples and the falsifier give it."""
-    try:
-        return CLAIMS[name](subject)
-    except EvaluationError as error:
-        return _failed(subject, name, error)
-
-
-def _failed(subject: Subject, name: str, error: EvaluationError) -> Finding:
-    reason = f"{error}; mend the function there, or judge it on a region without that state."
-    return subject.finding(name, Verdict.INCONCLUSIVE, reason, witness={"state": error.state})
-
-
-def _with_jump(finding: Finding, jump: Jump) -> Finding:
-    """Return the finding with what a jump of V or of the dynamics means for it."""
-    if finding.check not in ALONG_THE_FLOW:
-        return replace(finding, evidence=f"{finding.evidence} {jump.words}.")
-    reason = (
-        f"{jump.words}, where V-dot does not exist, so that its sign elsewhere does not tell whether V falls along every "
-        f"trajectory; judge a region without that state, or smooth the jump. Besides: {finding.evidence}"
+    origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
+    region = _ball_or_box(origin, radius, box)
+    # More states than coordinates, so that a sum over the wrong axis shows.
+    trial = region.sample(dim + 3, torch.Generator().manual_seed(0))
+    value = load_function(V, dim, "value", centre=origin, trial=trial)
+    velocity = None if f is None else load_function(f, dim, "velocity", trial=trial)
+    # Differences cost 4 N evaluations for each state.
+    states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
+    share = budget / len(names) / 2 if budget else None
+    subject = Subject(
+        value,
+        velocity,
+        region if sublevel in (None, "max") else _sublevel(region, radius, float(sublevel), value),
+        alpha,
+        seed=seed,
+        effort=Effort(samples=states, starts=starts, steps=100, seconds=share),
+        proof_seconds=share or PROOF_SECONDS,
     )
-    witness = {"state": jump.state.tolist(), "before": jump.before.tolist(), "after": jump.after.tolist()}
-    return replace(finding, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=reason, witness=witness)
+    if sublevel == "max":
+        findings = judge_largest_levels(subject, names, (radius,) if radius else RADII, on_claim=on_claim)
+        where = "its largest sublevel sets"
+    else:
+        findings = judge_claims(subject, names, on_claim=on_claim)
+        where = subject.region.words
+    along = "" if velocity is None else f" along {velocity.name}"
+    return Report(subject=f"{value.name}{along}, on {where}", findings=tuple(findings), environment=environment())
 
 
-class _Memory:
-    """What the functions gave before anything was judged, to see whether they still do when all is."""
+def _require_ranges(
+    alpha: float | None,
+    f: Function | None,
+    radius: float | None,
+    box: tuple[float, float] | None,
+    sublevel: float | str | None,
+    samples: int | None,
+    starts: int,
+    budget: float | None,
+) -> None:
+    if alpha is not None and not 0 <= alpha < float("inf"):
+        raise ConfigError(f"alpha must be at least 0 and finite, got {alpha}")
+    if alpha is not None and f is None:
+        raise ConfigError("alpha is the rate of the claim 'decay', which needs dynamics")
+    if isinstance(sublevel, str) and sublevel != "max":
+        raise ConfigError(f"sublevel must be a number or 'max', got {sublevel!r}")
+    level = None if sublevel == "max" else sublevel
+    given = {"radius": radius, "sublevel": level, "samples": samples, "starts": starts, "budget": budget}
+    for name, number in given.items():
+        if number is not None and not 0 < float(number) < float("inf"):
+            raise ConfigError(f"{name} must be positive and finite, got {number}")
+    if box is not None and (radius is not None or sublevel is not None):
+        raise ConfigError("box excludes radius and sublevel: give one region")
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        try:
-            self.states = subject.region.sample(REPEATED, torch.Generator().manual_seed(subject.seed))
-            self.before = [function(self.states).detach() for function in subject.functions]
-        except EvaluationError:
-            self.before = []  # every finding says so
 
-    def unless_changed(self, findings: list[Finding]) -> list[Finding]:
-        """Return the findings, all inconclusive where a function is none of the state alone."""
-        for function, before in zip(self.subject.functions, self.before, strict=False):
-            if change := self._change(function, before):
-                reason, witness = change
-                return [
-                    replace(finding, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=reason, witness=witness)
-                    for finding in findings
-                ]
-        return findings
+def _claim_names(
+    asked: Sequence[str] | None, f: Function | None, alpha: float | None, sublevel: float | str | None
+) -> list[str]:
+    """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
+    missing = {
+        name: lacking
+        for name in NEEDS_DYNAMICS
+        for lacking, given in (
+            ("dynamics", f),
+            ("alpha", alpha if name == "decay" else 0),
+            ("sublevel", sublevel if name == "invariant" else 0),
+        )
+        if given is None
+    }
+    if asked is None:
+        asked = [name for name in NAMES if name not in missing and name not in ON_REQUEST]
+    for name in asked:
+        if name not in NAMES:
+            raise ConfigError(f"unknown claim {name!r}: {closest(name, NAMES)}")
+        if name in missing:
+            raise ConfigError(f"the claim {name!r} needs {missing[name]}")
+    if not asked:
+        raise ConfigError(f"claims names none. Valid: {', '.join(NAMES)}")
+    if sublevel == "max" and not set(asked) & set(ALONG_THE_FLOW):
+        raise ConfigError(f"sublevel 'max' is for the claims {', '.join(ALONG_THE_FLOW)}, which need dynamics")
+    return list(dict.fromkeys(asked))
 
-    def _change(self, function: ForeignFunction, before: Tensor) -> tuple[str, dict[str, Any]] | None:
-        """Return the reason and the witness where ``function`` gives other results now, or in another batch."""
-        again = function(self.states).detach()
-        shuffled = torch.cat([function(part).detach() for part in self.states.flip(0).split(PIECE)]).flip(0)
-        for after, how in ((again, "later"), (shuffled, "among other states")):
-            size = before.abs().nan_to_num(nan=0.0, posinf=0.0)
-            same = torch.isclose(before, after, rtol=SAME, atol=SAME * float(size.median()), equal_nan=True)
-            different = (~same).reshape(len(before), -1).any(1).nonzero()
-            if len(different):
-                row = int(different[0])
-                state, first, second = (tensor[row].tolist() for tensor in (self.states, before, after))
-                reason = (
-                    f"{function.name} is no function of the state alone: at {short(state)} it gave {short(first)}, and {how} "
-                    f"{short(second)}. It is random, keeps a state, or couples the states of a batch, and nothing can be said of "
-                    "it: make it give the same result at every call."
-                )
-                return reason, {"state": state, "first": first, "second": second}
-        return None
+
+def _coordinates(centre: float | Sequence[float], dim: int) -> list[float]:
+    """Return the ``dim`` coordinates of the centre, given as that many numbers, or as one that stands for all."""
+    numbers = [float(centre)] if isinstance(centre, int | float) else [float(number) for number in centre]
+    if not all(abs(number) < float("inf") for number in numbers):
+        raise ConfigError(f"centre: expected finite numbers, got {numbers}")
+    if len(numbers) not in (1, dim):
+        raise ConfigError(f"centre: expected 1 or {dim} numbers, got {len(numbers)}")
+    return numbers if len(numbers) == dim else numbers * dim
+
+
+def _ball_or_box(centre: "Tensor", radius: float | None, box: tuple[float, float] | None) -> "Region":
+    import torch
+
+    from analysis.evidence.regions import Ball, Box
+
+    if box is None:
+        return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
+    low, high = (torch.full_like(centre, bound) for bound in box)
+    if not bool(((low <= centre) & (centre <= high) & (low < high)).all()):
+        raise ConfigError(f"box: expected low < high with the centre between them, got {box[0]:g} and {box[1]:g}")
+    return Box(centre, low, high)
+
+
+def _sublevel(region: "Region", radius: float | None, level: float, value: "ForeignFunction") -> "Region":
+    from analysis.evidence.regions import Sublevel
+    from analysis.user_function.levels import sublevel_radius
+
+    reach = radius if radius is not None else sublevel_radius(value, region.centre, level)
+    return Sublevel(region.centre, reach, value, level)

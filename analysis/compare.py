@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from analysis.findings.values import mapping, mappings, printable, sequence
-from analysis.report.page import QUESTIONS, templates, title_of
+from analysis.findings import Finding, Measurement, Verdict
+from analysis.findings.catalogue import in_order, question_of
+from analysis.findings.values import mapping, printable, sequence
+from analysis.report.page import templates
 from analysis.report.quantities import GAP, quantity
-from analysis.report.reading import by_check, finding_ids, gaps, numbered, outcome, verdict, verdict_counts
-
-Report = dict[str, Any]
+from analysis.report.report import Report, by_check, numbered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Model:
     title: str
     source: str
     sentence: str
-    counts: dict[str, int]
+    counts: dict[Verdict, int]
     facts: dict[str, str]
 
 
@@ -30,7 +30,7 @@ class Judged:
     """What one report says of a claim; ``margin`` is empty where it gives none."""
 
     claim: str
-    verdict: str
+    verdict: Verdict
     margin: str
 
 
@@ -75,8 +75,8 @@ class Comparison:
 class _Told:
     """What one report says of a check: findings by id, measurements by name, and why there are no more."""
 
-    findings: dict[str, dict[Any, Any]]
-    measured: dict[str, dict[Any, Any]]
+    findings: dict[str, Finding]
+    measured: dict[str, Measurement]
     why_missing: str
 
 
@@ -90,8 +90,7 @@ def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Compar
         for place, (report, source) in enumerate(zip(reports, sources, strict=True))
     ]
     columns = [_column(report) for report in reports]
-    checks = dict.fromkeys(check for column in columns for check in column)
-    ordered = dict.fromkeys([*(check for check in QUESTIONS if check in checks), *checks])
+    ordered = in_order(check for column in columns for check in column)
     return Comparison(
         models=models,
         groups=[group for check in ordered if (group := _group(check, columns)) is not None],
@@ -117,16 +116,16 @@ def _letter(place: int) -> str:
 def _model(letter: str, report: Report, source: str) -> Model:
     return Model(
         letter=letter,
-        title=title_of(report),
+        title=report.title,
         source=printable(source),
-        sentence=outcome(report)[1],
-        counts=verdict_counts(report),
+        sentence=report.sentence,
+        counts=report.counts,
         facts=_facts(report),
     )
 
 
 def _facts(report: Report) -> dict[str, str]:
-    checkpoint, environment = mapping(report.get("checkpoint")), mapping(report.get("environment"))
+    checkpoint, environment = report.checkpoint, report.environment
     facts = {
         "Checkpoint": checkpoint.get("path"),
         "SHA-256": checkpoint.get("sha256"),
@@ -143,38 +142,29 @@ def _facts(report: Report) -> dict[str, str]:
 
 def _images(report: Report) -> int | None:
     """Return how many images were drawn; a report that does not list them says so where it looks for equilibria."""
-    listed = sequence(mapping(report.get("sample")).get("images"))
-    counts = [
-        item.get("samples")
-        for item in mappings(report.get("findings"))
-        if item.get("check") == "equilibrium" and item.get("name") == "exists"
-    ]
-    return len(listed) or next((count for count in counts if isinstance(count, int)), None)
+    listed = sequence(report.sample.get("images"))
+    exists = report.named.get("equilibrium.exists")
+    return len(listed) or (exists.samples if exists else None)
 
 
 def _seeds(report: Report) -> str:
-    seeds = [
-        mapping(report.get("sample")).get("seed"),
-        *(item.get("seed") for item in mappings(report.get("findings"))),
-    ]
+    seeds = [report.sample.get("seed"), *(finding.seed for finding in report.findings)]
     return ", ".join(dict.fromkeys(printable(seed) for seed in seeds if seed is not None))
 
 
 def _column(report: Report) -> dict[str, _Told]:
     """Return what ``report`` says of each check."""
-    findings, measured, skipped = (
-        by_check(mappings(report.get(key))) for key in ("findings", "measurements", "skipped")
-    )
-    named: dict[str, dict[str, dict[Any, Any]]] = {check: {} for check in findings}
-    for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True):
-        named[printable(item.get("check"))][name] = item
+    measured, skipped = by_check(report.measurements), by_check(report.skipped)
+    named: dict[str, dict[str, Finding]] = {}
+    for name, finding in report.named.items():
+        named.setdefault(printable(finding.check), {})[name] = finding
     return {
         check: _Told(
             findings=named.get(check, {}),
             measured=_by_name(measured.get(check, [])),
             why_missing="skipped" if check in skipped else "not claimed",
         )
-        for check in dict.fromkeys([*findings, *measured, *skipped])
+        for check in dict.fromkeys([*named, *measured, *skipped])
     }
 
 
@@ -187,36 +177,34 @@ def _group(check: str, columns: Sequence[dict[str, _Told]]) -> Group | None:
     rows = [_row(name, [own.get(name) for own in measured], missing) for name in _names(measured)]
     if not claims and not rows:
         return None
-    return Group(check=check or "unnamed", question=QUESTIONS.get(check, ""), claims=claims, measured=rows)
+    return Group(check=check or "unnamed", question=question_of(check), claims=claims, measured=rows)
 
 
 def _names(columns: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for column in columns for name in column))
 
 
-def _by_name(measurements: list[dict[Any, Any]]) -> dict[str, dict[Any, Any]]:
-    names = numbered(printable(item.get("name")) for item in measurements)
+def _by_name(measurements: list[Measurement]) -> dict[str, Measurement]:
+    names = numbered(printable(item.name) for item in measurements)
     return dict(zip(names, measurements, strict=True))
 
 
-def _row(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[str]) -> Measured:
+def _row(name: str, found: Sequence[Measurement | None], missing: Sequence[str]) -> Measured:
     cells = [
-        (gap.replace("claimed", "measured"), "")
-        if item is None
-        else (quantity(item.get("value")), printable(item.get("text")))
+        (gap.replace("claimed", "measured"), "") if item is None else (quantity(item.value), printable(item.text))
         for item, gap in zip(found, missing, strict=True)
     ]
     return Measured(name=name, cells=cells)
 
 
-def _claim(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[str]) -> Claim:
+def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[str]) -> Claim:
     cells: list[Judged | str] = [
         gap
         if item is None
         else Judged(
-            claim=printable(item.get("claim")) or "A claim without words",
-            verdict=verdict(item),
-            margin="" if item.get("margin") is None else quantity(item["margin"]),
+            claim=printable(item.claim) or "A claim without words",
+            verdict=item.verdict,
+            margin="" if item.margin is None else quantity(item.margin),
         )
         for item, gap in zip(found, missing, strict=True)
     ]
@@ -231,7 +219,7 @@ def _claim(name: str, found: Sequence[dict[Any, Any] | None], missing: Sequence[
 
 def _warnings(models: Sequence[Model], reports: Sequence[Report]) -> list[str]:
     """Return, as sentences, what is wrong with a report, and what differs that must not where reports are compared."""
-    said = [f"{model.letter}: {gap}" for model, report in zip(models, reports, strict=True) for gap in gaps(report)]
+    said = [f"{model.letter}: {gap}" for model, report in zip(models, reports, strict=True) for gap in report.gaps]
     for fact, words in (
         ("Data", "The models were judged on different data sets"),
         ("Seed of the audit", "The audits have different seeds, so they drew different images and states"),

@@ -2,59 +2,96 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module
-from typing import Any
+from functools import cache, cached_property
+from hashlib import file_digest
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from analysis.audit import CHECKS, CLAIMED_BY_SOME, ON_REQUEST
-from analysis.checks.robustness import check as robustness
 from analysis.checks.witness import NotReplayableError, Replay
-from analysis.findings import CheckResult
+from analysis.findings import CheckResult, Finding, Verdict
+from analysis.findings.catalogue import CHECKS, words_of
 from analysis.findings.values import mapping, printable, sequence
 from analysis.measure.sample import levels
-from analysis.measure.subject import Subject, prepare
-from analysis.report.reading import images_named
+from analysis.measure.subject import Subject, left_as_it_was, prepare
+from analysis.report.reading import read_report
+from analysis.report.report import Report, images_named
+from stabdeq.checkpoint import Checkpoint, load_checkpoint
+from stabdeq.data import Split, load_data, to_unit
+from stabdeq.errors import CheckpointError, ConfigError, closest
 from stabdeq.model import EquilibriumModel
 
 # Places of M images in the test split -> images (M, C, H, W) in [0, 1] and labels (M,).
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor]]
 
-# Claims about V and the orthogonal layer alone hold or fail whatever the image: the first that was audited will do.
-NEED_NO_IMAGE = frozenset({"positivity", "convexity", "separation"})
+
+def replay(
+    report: str | Path,
+    *,
+    finding: str | None = None,
+    checkpoint: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    on_finding: Callable[[str], None] = lambda name: None,
+) -> dict[str, Replay | NotReplayableError]:
+    """Evaluate the witnesses of the report.json at ``report`` anew, on the checkpoint that it names, and say by finding what came.
+
+    ``finding`` is one refuted finding, such as "decay.stabilised"; all of them by default. ``checkpoint`` says where the file
+    lies, if not where the report says; its SHA-256 must be the report's. ``data_dir`` says where its data set lies; ``on_finding``
+    is told the name of each finding as it begins. Raises ReportError where the file is no report of ours, ConfigError where nothing
+    is refuted or no such finding is, CheckpointError where no checkpoint of that hash is found.
+    """
+    path = Path(report)
+    told = read_report(path, of_this_schema=True)
+    chosen = _refuted(path, told, finding)
+    loaded = _load(told, path, None if checkpoint is None else Path(checkpoint))
+    replayer = Replayer(report=told, model=loaded.model, fetch=_fetch_from(loaded, data_dir))
+    results: dict[str, Replay | NotReplayableError] = {}
+    for name, item in chosen.items():
+        on_finding(name)
+        try:
+            results[name] = replayer.replay(item)
+        except NotReplayableError as error:
+            results[name] = error
+    return results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replayer:
-    """Replays findings of ``report`` on ``model``, with the images that ``fetch`` gives by their places in the test split."""
+    """Replays findings of ``report`` on ``model``, with the images that ``fetch`` gives by their places in the test split.
 
-    report: dict[str, Any]
+    The model is left as it was.
+    """
+
+    report: Report
     model: EquilibriumModel
     fetch: Fetch
 
-    def replay(self, finding: dict[Any, Any]) -> Replay:
+    def replay(self, finding: Finding) -> Replay:
         """Evaluate the witness of ``finding`` anew; raises NotReplayableError, saying why it cannot be."""
-        check = finding.get("check")
-        if check not in CHECKS + ON_REQUEST:
-            raise NotReplayableError(f"this version has no check {printable(check)!r}")
-        module: Any = import_module(f"analysis.checks.{check}")
-        if check in ON_REQUEST:  # it judges all images at once, so it is run again, once, on all
-            return module.replay(self._whole_sample, finding, self._indicators)
-        named = images_named(finding.get("witness"))
-        if not named and check not in NEED_NO_IMAGE:
+        with left_as_it_was(self.model):
+            return self._replay(finding)
+
+    def _replay(self, finding: Finding) -> Replay:
+        if finding.check not in CHECKS:
+            raise NotReplayableError(f"this version has no check {printable(finding.check)!r}")
+        check = CHECKS[finding.check]
+        if check.all_images_at_once:  # it is run again, once, on all
+            return check.part("replay")(self._whole_sample, finding, self._again(check.name))
+        named = images_named(finding.witness)
+        # A claim about V or the orthogonal layer alone holds or fails whatever the image: the first that was audited will do.
+        if not named and "image" in check.needs:
             raise NotReplayableError("the witness names no image")
         subject = self._subject(named or self._drawn[:1], named)
-        claim = f"{check}.{finding.get('name')}"
-        if claim in CLAIMED_BY_SOME and claim not in subject.claims:
+        words = words_of(check.name, finding.name, finding.claim)
+        if words is not None and words.by_some and f"{check.name}.{finding.name}" not in subject.claims:
             raise NotReplayableError("the model makes no such claim")
-        return module.replay(subject, finding)
+        return check.part("replay")(subject, finding)
 
     @cached_property
     def _drawn(self) -> list[int]:
         """The places of the audited images, in the order in which they were drawn."""
-        places = sequence(mapping(self.report.get("sample")).get("images"))
+        places = sequence(self.report.sample.get("images"))
         is_draw = all(type(place) is int and place >= 0 for place in places) and len(set(places)) == len(places)
         if not places or not is_draw:
             raise NotReplayableError("the report does not say which images were drawn (is it older?): audit anew")
@@ -62,21 +99,86 @@ class Replayer:
 
     @cached_property
     def _whole_sample(self) -> Subject:
-        named = [place for place in self._drawn if str(place) in mapping(self.report.get("images"))]
+        named = [place for place in self._drawn if str(place) in self.report.images]
         return self._subject(self._drawn, named)
 
     @cached_property
-    def _indicators(self) -> CheckResult:
-        return robustness.check(self._whole_sample)
+    def _results(self) -> dict[str, CheckResult]:
+        return {}
+
+    def _again(self, check: str) -> CheckResult:
+        """Return the result of ``check`` on all images, run once."""
+        if check not in self._results:
+            self._results[check] = CHECKS[check].part("run")(self._whole_sample)
+        return self._results[check]
 
     def _subject(self, places: list[int], named: list[int]) -> Subject:
         """Prepare the images at ``places``; those that are ``named`` must be the ones that the report holds."""
-        seed = mapping(self.report.get("sample")).get("seed")
+        seed = self.report.sample.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise NotReplayableError("the report does not hold the seed of its sample (is it older?): audit anew")
         images, labels = self.fetch(places)
-        known = mapping(self.report.get("images"))
         for position, place in enumerate(places):
-            if place in named and mapping(known.get(str(place))).get("pixels") != levels(images[position]):
+            if place in named and mapping(self.report.images.get(str(place))).get("pixels") != levels(images[position]):
                 raise NotReplayableError(f"test image {place} is not the one that the report holds: other data?")
         return prepare(self.model, images, labels, indices=torch.tensor(places), seed=seed)
+
+
+def _refuted(path: Path, report: Report, name: str | None) -> dict[str, Finding]:
+    """Return the refuted findings of ``report`` by their names, or the one of them that is called ``name``."""
+    refuted = {key: item for key, item in report.named.items() if item.verdict is Verdict.REFUTED}
+    if not refuted:
+        raise ConfigError(f"{path}: no finding is refuted, so there is no witness to replay")
+    if name is None:
+        return refuted
+    if name not in refuted:
+        known = report.named.get(name)
+        was = "is no finding of this report" if known is None else f"is {known.verdict}, not refuted"
+        raise ConfigError(f"--finding {name}: it {was}: {closest(name, refuted)}")
+    return {name: refuted[name]}
+
+
+def _load(report: Report, path: Path, given: Path | None) -> Checkpoint:
+    """Return the checkpoint at ``given``, or where the report says, or beside the report; only one of the report's SHA-256."""
+    named, expected = (printable(report.checkpoint.get(key)) for key in ("path", "sha256"))
+    if not named or not expected:
+        raise CheckpointError(
+            f"{path}: names no checkpoint with its SHA-256, as an audit in Python: replay it in Python"
+        )
+    places = [given] if given else [Path(named), path.parent / named, path.parent / Path(named).name]
+    digests = {}
+    try:
+        # A report may name any file of this machine: only what may be a checkpoint is opened.
+        for place in dict.fromkeys(places):
+            if place.is_file() and (given or place.suffix == ".safetensors"):
+                with place.open("rb") as file:
+                    digests[place] = file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{named[:200]}: cannot be read ({error.strerror}): say with --checkpoint where the checkpoint lies"
+        ) from None
+    for place, digest in digests.items():
+        if digest == expected:
+            return load_checkpoint(place)
+    if not digests:
+        raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
+    raise CheckpointError(
+        f"{next(iter(digests))}: its SHA-256 is not that of the report, {expected[:64]}: not the checkpoint that was audited; "
+        "say with --checkpoint where that lies"
+    )
+
+
+def _fetch_from(loaded: Checkpoint, data_dir: str | Path | None) -> Fetch:
+    """Return what gives test images of the checkpoint's data set, read where the first ones are asked for."""
+
+    @cache
+    def read() -> Split:
+        return load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir)).test
+
+    def fetch(places: list[int]) -> tuple[Tensor, Tensor]:
+        test = read()
+        if max(places) >= len(test):
+            raise NotReplayableError(f"the report names an image beyond the {len(test)} test images: other data?")
+        return to_unit(test.images[places], torch.float64), test.labels[places]
+
+    return fetch

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.check import judge_claims, judge_largest_levels
 from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Sublevel
 from analysis.findings import Verdict
@@ -14,6 +13,7 @@ from analysis.proofs.boxes import Proof, prove_claim
 from analysis.proofs.cells.decay import Shortfall, find_decay
 from analysis.proofs.cells.network import of_paper_cell
 from analysis.user_function.function import ForeignFunction
+from analysis.user_function.judgement import judge_claims, judge_largest_levels
 from analysis.user_function.subject import Subject
 from stabdeq.cells import Cell
 

@@ -1,14 +1,12 @@
 """Do the solvers converge? The model's own with its own settings, and three solvers at equal evaluations of the cell."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from analysis.checks.witness import Replay, require_one_image, unknown_claim
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.findings.values import mapping, number
+from analysis.findings.values import number
 from analysis.measure.solvers import SOLVERS, residual_curve, trace_solver
 from analysis.measure.subject import Subject
 from stabdeq.solvers import Solution, Status, norm, relative_residual
@@ -98,15 +96,15 @@ def _measurement(name: str, solution: Solution) -> Measurement:
 
 
 @torch.no_grad()
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Solve anew, alone, for the image that the witness of ``finding`` names."""
-    if finding.get("name") != "own solver":
+    if finding.name != "own solver":
         raise unknown_claim(finding)
     require_one_image(subject)
     solution, measured, untrue = _solve(subject)
     return Replay(
         quantity="residual where the solver stops",
-        reported=number(mapping(finding.get("witness")).get("residual")),
+        reported=number((finding.witness or {}).get("residual")),
         now=float(measured),
         refutes=bool(~solution.converged | untrue),
     )

@@ -1,7 +1,6 @@
 """Is V convex?"""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.judge import Claim, judge
 from analysis.evidence.regions import Ball, Pairs
-from analysis.findings import CheckResult, Verdict
+from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.subject import Subject
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, claims
 
@@ -44,9 +43,9 @@ def _violation(lyapunov: LyapunovFunction, pairs: Tensor) -> claims.Violation:
 
 
 @torch.no_grad()
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Evaluate V anew at the two offsets that the witness of ``finding`` names, and half-way between them."""
-    if finding.get("name") != "convex":
+    if finding.name != "convex":
         raise unknown_claim(finding)
     pair = state_of(finding, "state", 2 * subject.dim)[None]
     return judged(finding, _violation(lyapunov_of(subject), pair), claims.tolerance(torch.float64, subject.dim))

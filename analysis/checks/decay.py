@@ -258,11 +258,11 @@ def _largest_euler_step(subject: Subject) -> Measurement:
     return Measurement(check="decay", name="largest Euler step", value=largest, text=text)
 
 
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Evaluate the decay anew at the state that the witness of ``finding`` names, or along the trajectory from there."""
     lyapunov_of(subject)
     require_equilibria(subject)
-    if finding.get("name") == "flow":
+    if finding.name == "flow":
         worst = _excess_along(subject, state_of(finding, "start", subject.dim))
         reported = violation_of(finding)
         return Replay(
@@ -271,7 +271,7 @@ def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
             now=worst,
             refutes=worst > FLOW_TOLERANCE,
         )
-    if finding.get("name") != "stabilised":
+    if finding.name != "stabilised":
         raise unknown_claim(finding)
     offset = state_of(finding, "state", subject.dim)[None]
     violation = _violation(subject, offset, torch.tensor([0]), stabilised=True, automatic=True)

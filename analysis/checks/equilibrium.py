@@ -1,7 +1,5 @@
 """Is there an equilibrium, is it the only one, and does the stabilised field keep it?"""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -314,11 +312,11 @@ def _replay_stabilised(subject: Subject, z: Tensor, which: Tensor) -> tuple[floa
 
 
 @torch.no_grad()
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Evaluate anew the cell, or the stabilised field, at the equilibria that the witness of ``finding`` names."""
-    if finding.get("name") not in ("unique", "preserved"):
+    if finding.name not in ("unique", "preserved"):
         raise unknown_claim(finding)
-    if finding["name"] == "unique" and subject.structured and lyapunov_of(subject).centre == "equilibrium":
+    if finding.name == "unique" and subject.structured and lyapunov_of(subject).centre == "equilibrium":
         raise NotReplayableError(
             "of this model the claim is about the stabilised field, which by construction has no other equilibrium"
         )
@@ -326,10 +324,10 @@ def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
     settled = at_equilibrium(subject, state)
     if isinstance(settled, Replay):
         return settled
-    return _again_moved(settled, finding) if finding["name"] == "preserved" else _again_two(settled, finding)
+    return _again_moved(settled, finding) if finding.name == "preserved" else _again_two(settled, finding)
 
 
-def _again_two(other: Subject, finding: dict[Any, Any]) -> Replay:
+def _again_two(other: Subject, finding: Finding) -> Replay:
     first = at_equilibrium(other, state_of(finding, "first", other.dim))
     if isinstance(first, Replay):
         return first
@@ -344,7 +342,7 @@ def _again_two(other: Subject, finding: dict[Any, Any]) -> Replay:
     )
 
 
-def _again_moved(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def _again_moved(subject: Subject, finding: Finding) -> Replay:
     lyapunov_of(subject)
     z, which = subject.equilibria, torch.tensor([0])
     moved = (subject.stabilised(z, which).norm() - subject.field(z, which).norm()) / z.norm().clamp(min=1)

@@ -1,12 +1,11 @@
 """Is V zero at its centre and positive elsewhere?"""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, margin_of, state_of, unknown_claim
+from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.judge import CLEAR_OF_CENTRE, Claim, judge
 from analysis.evidence.regions import Ball
 from analysis.findings import CheckResult, Finding, Verdict
@@ -88,20 +87,19 @@ def _positive(subject: Subject) -> Finding:
 
 
 @torch.no_grad()
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Evaluate V anew at the offset that the witness of ``finding`` names."""
     lyapunov, offset = lyapunov_of(subject), state_of(finding, "state", subject.dim)[None]
     tolerance = claims.tolerance(torch.float64, subject.dim)
-    if finding.get("name") == "positive":
+    if finding.name == "positive":
         # Next to the centre V underflows, so that equality says nothing there; the audit's radius is at least 1.
         clear = float(offset.norm()) >= CLEAR_OF_CENTRE
         equality_counts = not _eta(lyapunov) and clear
         return judged(finding, _violation(lyapunov, offset), tolerance, equality_counts=equality_counts)
-    if finding.get("name") != "zero":
+    if finding.name != "zero":
         raise unknown_claim(finding)
     if bool(offset.any()):
         return Replay(quantity="distance from the centre", reported=None, now=float(offset.norm()), refutes=False)
     violation = _violation_at_centre(lyapunov(offset)[0], lyapunov(offset + 1 / subject.dim**0.5)[0])
-    margin = margin_of(finding)
-    reported = None if margin is None else tolerance - margin
+    reported = None if finding.margin is None else tolerance - finding.margin
     return Replay(quantity=RELATIVE, reported=reported, now=violation, refutes=violation > tolerance)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from analysis.checks.witness import NotReplayableError, Replay, require_equilibria, unknown_claim
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.findings.values import mapping, number
+from analysis.findings.values import number
 from analysis.measure.embedding import embedding, read_by_head
 from analysis.measure.subject import Subject
 from stabdeq.cells import is_altered
@@ -151,16 +151,16 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     )
 
 
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Measure anew the orthogonal map and, of the pair that the witness of ``finding`` names, the distance after it."""
     if not isinstance(subject.model, StabilisedDEQ) or subject.model.head.rotation is None:
         raise NotReplayableError("the model has no orthogonal layer")
-    witness, tolerance = mapping(finding.get("witness")), claims.tolerance(torch.float64, subject.dim)
+    witness, tolerance = (finding.witness or {}), claims.tolerance(torch.float64, subject.dim)
     deviation, shape = _deviation(subject)
-    if finding.get("name") == "isometry":
+    if finding.name == "isometry":
         refutes = not (deviation <= tolerance and shape[0] == shape[1])
         return Replay(quantity="||Q'Q - I||", reported=number(witness.get("deviation")), now=deviation, refutes=refutes)
-    if finding.get("name") != "increases":
+    if finding.name != "increases":
         raise unknown_claim(finding)
     require_equilibria(subject)
     _, after = read_by_head(subject.model, subject.equilibria)

@@ -82,9 +82,9 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
     )
 
 
-def replay(subject: Subject, finding: dict[Any, Any]) -> Replay:
+def replay(subject: Subject, finding: Finding) -> Replay:
     """Take the Jacobian anew at the equilibrium that the witness of ``finding`` names."""
-    if finding.get("name") != "stable":
+    if finding.name != "stable":
         raise unknown_claim(finding)
     settled = at_equilibrium(subject, state_of(finding, "state", subject.dim))
     if isinstance(settled, Replay):

@@ -4,13 +4,13 @@ A report is untrusted: what its witness lacks or holds in the wrong form ends in
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.findings.values import mapping, number, numbers, printable
+from analysis.findings import Finding
+from analysis.findings.values import numbers, printable
 from analysis.measure.subject import TOLERANCE, Subject
 from stabdeq.errors import StabdeqError
 from stabdeq.lyapunov import LyapunovFunction
@@ -45,26 +45,20 @@ class Replay:
         return bool(np.isclose(self.now, self.reported, rtol=SAME, atol=TOLERANCE, equal_nan=True))
 
 
-def state_of(finding: dict[Any, Any], key: str, size: int) -> Tensor:
+def state_of(finding: Finding, key: str, size: int) -> Tensor:
     """Return the vector (size,) under ``key`` of the witness, float64."""
-    values = numbers(mapping(finding.get("witness")).get(key))
+    values = numbers((finding.witness or {}).get(key))
     if len(values) != size or not np.isfinite(values).all():
         raise NotReplayableError(f"the witness holds no {key!r} of {size} finite numbers, as the model's states have")
     return torch.tensor(values, dtype=torch.float64)
 
 
-def margin_of(finding: dict[Any, Any]) -> float | None:
-    """Return the margin that the report gives."""
-    return None if finding.get("margin") is None else number(finding["margin"])
-
-
-def violation_of(finding: dict[Any, Any]) -> float | None:
+def violation_of(finding: Finding) -> float | None:
     """Return the violation that the report gives: minus its margin."""
-    margin = margin_of(finding)
-    return None if margin is None else -margin
+    return None if finding.margin is None else -finding.margin
 
 
-def judged(finding: dict[Any, Any], violation: Violation, tolerance: float, *, equality_counts: bool = False) -> Replay:
+def judged(finding: Finding, violation: Violation, tolerance: float, *, equality_counts: bool = False) -> Replay:
     """Return the replay of a claim about states, by its ``violation`` (1,) at the witness, beyond ``tolerance``."""
     relative = float(violation.relative.detach())
     refutes = relative > tolerance or (equality_counts and relative >= 0)
@@ -101,6 +95,6 @@ def require_equilibria(subject: Subject) -> None:
         raise NotReplayableError("no equilibrium was found for an image that the witness names")
 
 
-def unknown_claim(finding: dict[Any, Any]) -> NotReplayableError:
+def unknown_claim(finding: Finding) -> NotReplayableError:
     """Return the error for a finding that its check, in this version, never refutes."""
-    return NotReplayableError(f"this version refutes no claim {printable(finding.get('name'))!r} in that check")
+    return NotReplayableError(f"this version refutes no claim {printable(finding.name)!r} in that check")

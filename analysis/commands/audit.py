@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from analysis.measure.sample import describe, draw_images
 from stabdeq.arguments import Count, Seed, require_writable
 
 if TYPE_CHECKING:
     pass
+
+if TYPE_CHECKING:
+    from analysis.report.report import Report
 
 
 def audit(
@@ -49,42 +51,31 @@ def audit(
     markdown
         Write the verdicts as Markdown to this file too, for the summary of a CI job.
     """
-    from rich.console import Console
+    from analysis.findings.catalogue import CHECKS, default_checks
 
-    from analysis.audit import CHECKS, NEED_LYAPUNOV, ON_REQUEST, audit_model
-    from analysis.commands.audit_progress import shown
-    from analysis.report.page import write_report
-    from analysis.report.terminal import print_verdicts
-    from stabdeq.checkpoint import load_checkpoint
-    from stabdeq.errors import ConfigError, closest
-
-    wanted = [name for names in checks for name in names.split(",")] or list(CHECKS)
-    for name in wanted:
-        if name not in CHECKS + ON_REQUEST:
-            raise ConfigError(f"unknown check {name!r}: {closest(name, CHECKS + ON_REQUEST)}")
-    loaded = load_checkpoint(checkpoint)
+    wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
+    needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
     folder = out or checkpoint.parent
     _require_files(checkpoint, folder, {"--junit": junit, "--markdown": markdown})
+
+    from rich.console import Console
+
+    from analysis.audit import audit as judge
+    from analysis.commands.audit_progress import shown
+    from analysis.report.terminal import print_verdicts
+    from stabdeq.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
     _require_writable(folder)
-    images, labels, indices = draw_images(loaded, data_dir, samples, seed)
     console = Console()
-    ahead = set(wanted) - (NEED_LYAPUNOV if loaded.model.lyapunov is None else set())
+    ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())
     with shown(ahead, console) as on_check:
-        report = audit_model(
-            loaded.model,
-            images,
-            labels,
-            indices=indices,
-            checks=wanted,
-            seed=seed,
-            on_check=on_check,
-        )
-    report["checkpoint"] = describe(checkpoint, loaded)
-    paths = [*write_report(report, folder), *_write_for_ci(report, junit, markdown)]
+        report = judge(checkpoint, checks=wanted, samples=samples, data_dir=data_dir, seed=seed, on_check=on_check)
+    paths = [*report.save(folder), *_write_for_ci(report, junit, markdown)]
     print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-    raise SystemExit(report["exit_code"])
+    raise SystemExit(report.exit_code)
 
 
 def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:
@@ -103,7 +94,7 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
             require_writable(option, path, checkpoint)
 
 
-def _write_for_ci(report: dict[str, Any], junit: Path | None, markdown: Path | None) -> list[Path]:
+def _write_for_ci(report: "Report", junit: Path | None, markdown: Path | None) -> list[Path]:
     """Write the report for CI systems into the files that were asked for; return these."""
     from analysis.report.junit import junit_xml
     from analysis.report.markdown import to_markdown

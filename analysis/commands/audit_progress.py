@@ -6,26 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from analysis.findings.catalogue import rows
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Seconds on the model of `make demo`: what each step takes of the whole is much the same for other models.
-CHECKS = {
-    "equilibrium": 2.0,
-    "positivity": 1.0,
-    "convexity": 3.0,
-    "decay": 20.0,
-    "separation": 2.5,
-    "spectrum": 0.2,
-    "convergence": 0.1,
-}
-# Apart from those: these attack images, which depends on the extractor, and the checks before it do not.
-ROBUSTNESS = {
-    "robustness: the attack at every eps": 6.0,
-    "robustness: more steps and restarts": 4.0,
-    "robustness: rivals without gradients, and surrogates": 8.0,
-    "robustness: gradients, repeats and equilibria": 1.0,
-}
 # Less work than this tells too little of the rest.
 TELLING = 0.1
 
@@ -58,9 +43,11 @@ def shown(checks: Collection[str], console: "Console") -> "Iterator[Callable[[st
     from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
-    ahead = [name for name in [*CHECKS, "robustness"] if name in checks]
-    # What is left before the attacks cannot be told while it is unknown what they will take.
-    shares = {name: share for name, share in CHECKS.items() if name in checks and "robustness" not in checks}
+    ahead = [check for check in rows() if check.name in checks]
+    names = [check.name for check in ahead]
+    # What a check that tells of its steps takes hangs on the extractor, so that the checks before it tell nothing of it.
+    stepping = [check for check in ahead if "" not in check.seconds]
+    shares = {} if stepping else {step: seconds for check in ahead for step, seconds in check.steps.items()}
     estimate = Estimate(shares, time.monotonic())
 
     class TimeLeft(ProgressColumn):
@@ -74,11 +61,12 @@ def shown(checks: Collection[str], console: "Console") -> "Iterator[Callable[[st
 
         def on_step(step: str) -> None:
             nonlocal estimate
-            check = step.partition(":")[0]
-            if step == next(iter(ROBUSTNESS)):
-                estimate = Estimate(ROBUSTNESS, time.monotonic())
+            for check in stepping:
+                if step == next(iter(check.steps)):
+                    estimate = Estimate(check.steps, time.monotonic())
             estimate.begin(step, time.monotonic())
-            place = f" ({ahead.index(check) + 1} of {len(ahead)})" if check in ahead else ""
+            name = step.partition(":")[0]
+            place = f" ({names.index(name) + 1} of {len(names)})" if name in names else ""
             bar.update(task, description=f"auditing: {step}{place}")
 
         yield on_step

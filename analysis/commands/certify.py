@@ -1,16 +1,13 @@
 """``stabdeq certify``: what the weights of a checkpoint, or of somebody's own dynamics, prove."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
 from stabdeq.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def certify(
@@ -42,12 +39,7 @@ def certify(
     seed
         Decides the images and every random choice.
     """
-    from rich.console import Console
-
-    from analysis.report.terminal import print_verdicts
-    from stabdeq.files import encoded, replace_file, strict_json
-
-    path, console = Path(subject), Console()
+    path = Path(subject)
     require_writable("--json", json_file, path)
     is_velocity = ":" in subject and not path.exists()
     if is_velocity and dim is None:
@@ -56,36 +48,25 @@ def certify(
         raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
     if is_velocity and data_dir is not None:
         raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
-    report = _certify_velocity(subject, dim, seed) if dim else _certify_checkpoint(path, limit, data_dir, seed, console)
-    print_verdicts(report, console)
-    if json_file is not None:
-        replace_file(json_file, encoded(strict_json(report)))
-        console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
-    raise SystemExit(report["exit_code"])
 
+    from rich.console import Console
 
-def _certify_checkpoint(path: Path, limit: int, data_dir: Path | None, seed: int, console: "Console") -> dict[str, Any]:
-    from analysis.certify import certify_model
-    from analysis.measure.sample import describe, draw_images
-    from stabdeq.checkpoint import load_checkpoint
+    from analysis.certify import certify as prove
+    from analysis.report.terminal import print_verdicts
+    from stabdeq.files import encoded, replace_file
 
-    loaded = load_checkpoint(path)
-    images, labels, indices = draw_images(loaded, data_dir, limit, seed)
+    console = Console()
     with console.status("certifying") as status:
-        report = certify_model(
-            loaded.model,
-            images,
-            labels,
-            indices=indices,
+        report = prove(
+            subject,
+            dim=dim,
+            samples=limit,
+            data_dir=data_dir,
             seed=seed,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
-    report["checkpoint"] = describe(path, loaded)
-    return report
-
-
-def _certify_velocity(location: str, dim: int, seed: int) -> dict[str, Any]:
-    from analysis.certify import certify_velocity
-    from analysis.user_function.function import load_function
-
-    return certify_velocity(load_function(location, dim, "velocity"), dim, seed=seed)
+    print_verdicts(report, console)
+    if json_file is not None:
+        replace_file(json_file, encoded(report.to_json()))
+        console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
+    raise SystemExit(report.exit_code)

@@ -43,7 +43,7 @@ def compare(*reports: Path, out: Path | None = None) -> None:
 
     read = [read_report(path) for path in reports]
     for path, report in zip(reports, read, strict=True):
-        if "findings" not in report:
+        if not report.findings:
             raise ReportError(f"{path} holds no findings: give the report.json that 'stabdeq audit' wrote")
     comparison = compare_reports(read, [str(path) for path in reports])
     console = Console()
@@ -140,12 +140,13 @@ def _cell(cell: "Judged | str", console: "Console", is_wide: bool) -> "Text":
 def _legend(console: "Console", is_wide: bool) -> "Text":
     from rich.text import Text
 
+    from analysis.findings import Verdict
     from analysis.report.terminal import badge
 
     said = Text("* verdicts differ", style="dim")
     if is_wide:
         return said.append("; the margin, under a verdict, is positive where the claim holds, to rounding")
-    words = [badge(word, console) for word in ("PROVED", "SUPPORTED", "INCONCLUSIVE", "REFUTED")]
+    words = [badge(word, console) for word in Verdict if word is not Verdict.UNKNOWN]
     return Text("   ").join([*words, Text("- not claimed, or not checked"), said])
 
 

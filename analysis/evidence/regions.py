@@ -8,22 +8,13 @@ import torch
 from torch import Tensor
 
 from analysis.evidence import sampling
+from analysis.findings import exactly
 
 # A state on a boundary may be a few roundings outside of it.
 SLACK = 1e-12
 # A ray is followed out in 64 steps, and its last one divided 14 times in 8: to within 1e-14 of the radius.
 STEPS, PARTS, REFINEMENTS = 64, 8, 14
 ROWS = 2**22
-
-
-def exactly(number: float) -> str:
-    """Return the number with the digits that tell it from all others: what holds at 1.9999999 may be false at 2.
-
-    >>> exactly(2.0), exactly(1.9999999)
-    ('2', '1.9999999')
-    """
-    rounded = f"{number:g}"
-    return rounded if float(rounded) == number else repr(number)
 
 
 class Region(Protocol):

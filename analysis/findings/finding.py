@@ -1,4 +1,4 @@
-"""Findings: what an audit says of a claim, with one of four verdicts."""
+"""Findings: what is said of a claim, with its verdict, and the numbers that are reported without one."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,8 @@ class Finding:
 
     ``claim`` is a sentence; ``evidence`` says in words what was done and seen; ``margin`` is the signed distance to
     violation in the units that ``evidence`` names (positive: the claim holds); ``samples`` counts the states or images
-    examined; ``tolerance`` is the bound beyond which a violation counts; ``witness`` is what refutes the claim.
+    examined; ``tolerance`` is the bound beyond which a violation counts; ``witness`` is what refutes the claim. In a report that
+    was read from a file, a number that could not be read is None, a text that is not there empty.
     """
 
     check: str
@@ -21,10 +22,10 @@ class Finding:
     verdict: Verdict
     margin: float | None
     evidence: str
-    samples: int
-    tolerance: float
+    samples: int | None
+    tolerance: float | None
     dtype: str
-    seed: int
+    seed: int | None
     seconds: float = 0.0
     witness: dict[str, Any] | None = None
 
@@ -40,6 +41,14 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A check that was not made, and why."""
+
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckResult:
     """What one check brings: findings, measurements, and the plain series that figures are drawn from."""
 
@@ -48,21 +57,19 @@ class CheckResult:
     series: dict[str, Any] = field(default_factory=dict)
 
 
-def exit_code(findings: list[Finding]) -> int:
-    """Return 1 where a claim is refuted, else 3 where one is inconclusive or none was judged, else 0.
-
-    >>> exit_code([])
-    3
-    """
-    verdicts = {finding.verdict for finding in findings}
-    if Verdict.REFUTED in verdicts:
-        return 1
-    return 3 if Verdict.INCONCLUSIVE in verdicts or not verdicts else 0
-
-
 def short(value: Any) -> str:
     """Return a number, or the first eight of a list, with six digits."""
     values = value if isinstance(value, list) else [value]
     shown = ", ".join(f"{item:.6g}" for item in values[:8])
     more = f", ... {len(values)} in all" if len(values) > 8 else ""
     return f"[{shown}{more}]" if isinstance(value, list) else shown
+
+
+def exactly(number: float) -> str:
+    """Return the number with the digits that tell it from all others: what holds at 1.9999999 may be false at 2.
+
+    >>> exactly(2.0), exactly(1.9999999)
+    ('2', '1.9999999')
+    """
+    rounded = f"{number:g}"
+    return rounded if float(rounded) == number else repr(number)

@@ -1,16 +1,18 @@
 """The sample of test images that an audit looks at, and where a report's numbers come from."""
 
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from stabdeq.checkpoint import library_versions
-
-if TYPE_CHECKING:
-    from stabdeq.checkpoint import Checkpoint
+from stabdeq.checkpoint import Checkpoint, library_versions, load_checkpoint
+from stabdeq.data import load_data, to_unit
+from stabdeq.errors import ConfigError, DataError
 
 
 def environment() -> dict[str, str]:
@@ -26,14 +28,39 @@ def levels(image: Tensor) -> list[list[list[int]]]:
     return (255 * image).round().long().tolist()
 
 
-def draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed: int) -> tuple[Any, Any, Any]:
-    """Return random test images in [0, 1], their labels and their places in the test split."""
-    import torch
+def loaded_model(model: Any) -> tuple[Any, dict[str, Any], Checkpoint | None]:
+    """Return the model itself; where it was given by its file, what a report says of that and the checkpoint too."""
+    if not isinstance(model, str | Path):
+        return model, {}, None
+    loaded = load_checkpoint(Path(model))
+    return loaded.model, describe(Path(model), loaded), loaded
 
-    from stabdeq.data import load_data, to_unit
-    from stabdeq.errors import DataError
 
-    data = load_data(loaded.data, data_dir=data_dir)
+def own_images(
+    loaded: Checkpoint | None,
+    images: Tensor | None,
+    labels: Tensor | None,
+    data_dir: str | Path | None,
+    samples: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images of the checkpoint's own data set, as ``draw_images``, where neither ``images`` nor ``labels`` were given.
+
+    Raises ConfigError where one of both is given alone, or a model without a checkpoint and so without a data set.
+    """
+    if loaded is None or images is not None or labels is not None:
+        raise ConfigError("give both images and labels: a checkpoint alone knows the test images of its own data set")
+    return draw_images(loaded, data_dir, samples, seed)
+
+
+def draw_images(
+    loaded: Checkpoint, data_dir: str | Path | None, samples: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``samples`` random test images (N, C, H, W) in [0, 1], float64, their labels (N,) and places (N,) in the test split.
+
+    Raises DataError where the data are not there, or are not those that the model reads.
+    """
+    data = load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir))
     if data.image_shape != tuple(loaded.model.config.image_shape) or len(data.classes) != loaded.model.config.classes:
         raise DataError(
             f"the model reads {loaded.model.config.image_shape} images of {loaded.model.config.classes} classes, and {data.name} has "
@@ -43,10 +70,8 @@ def draw_images(loaded: "Checkpoint", data_dir: Path | None, samples: int, seed:
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 
 
-def describe(path: Path, loaded: "Checkpoint") -> dict[str, Any]:
-    from dataclasses import asdict
-    from hashlib import sha256
-
+def describe(path: Path, loaded: Checkpoint) -> dict[str, Any]:
+    """Return what a report says of the checkpoint at ``path``: its hash, kind, settings, data and recipe."""
     return {
         "path": str(path),
         "sha256": sha256(path.read_bytes()).hexdigest(),

@@ -1,6 +1,7 @@
 """The subject of an audit: a model in float64, the images it is audited on, and their equilibria."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,10 +100,37 @@ class Subject:
         return stabilised_field(self.field(z, which), z, self.centres()[which], self.lyapunov)
 
 
+@contextmanager
+def left_as_it_was(model: object) -> Iterator[None]:
+    """Give ``model``, where it is a module, its tensors, modes and gradients back, whatever an audit made of them."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(part, part.training) for part in model.modules()]
+    parameters = [(one, one.data, one.grad, one.requires_grad) for one in model.parameters()]
+    buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for one, data, gradient, requires_gradient in parameters:
+            one.grad = None  # a gradient must be of its parameter's dtype
+            one.data = data
+            one.grad = gradient
+            one.requires_grad_(requires_gradient)
+        for part, name, buffer in buffers:
+            part._buffers[name] = buffer
+
+
 def prepare(
     model: EquilibriumModel, images: Tensor, labels: Tensor, *, indices: Tensor | None = None, seed: int = 0
 ) -> Subject:
-    """Return the subject of an audit: features and accurate equilibria of ``images``, in float64."""
+    """Return the subject of an audit: features and accurate equilibria of ``images`` (N, C, H, W), ``labels`` (N,), in float64.
+
+    ``model``, where it is a module, is converted to float64 and put into evaluation mode in place, for as long as the subject is
+    in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit.
+    """
     if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
         raise DataError(
             f"expected images (N, C, H, W) and labels (N,), N >= 1: got {tuple(images.shape)}, {tuple(labels.shape)}"

@@ -16,7 +16,8 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Box, Region, Sublevel, exactly
+from analysis.evidence.regions import Ball, Box, Region, Sublevel
+from analysis.findings import exactly
 from analysis.proofs.intervals.branch_and_bound import Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval

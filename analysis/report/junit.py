@@ -1,29 +1,25 @@
 """A report as JUnit XML, which CI systems show as test results."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from analysis.findings.values import mapping, mappings, number, printable
-from analysis.report.page import title_of
+from analysis.findings import Finding, Skipped, Verdict
+from analysis.findings.values import printable
 from analysis.report.quantities import quantity
-from analysis.report.reading import finding_ids, verdict
+from analysis.report.report import Report
 
 _SHOWN = 4  # of a vector in a witness
-_HELD = frozenset({"PROVED", "SUPPORTED"})
 
 
-def junit_xml(report: dict[str, Any]) -> bytes:
+def junit_xml(report: Report) -> bytes:
     """Return ``report``, which may be foreign, as one suite: a test for each finding, its class the check.
 
     A refuted claim is a failure, with evidence and witness; what could not be settled is an error; a check that was not made
     is skipped. Times are in seconds. Characters that XML cannot hold are replaced as ``printable`` does.
     """
-    cases = [
-        _case(name, item) for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True)
-    ]
-    cases += [_skipped(item) for item in mappings(report.get("skipped"))]
+    cases = [_case(name, item) for name, item in report.named.items()]
+    cases += [_skipped(item) for item in report.skipped]
     counts = {
         "tests": len(cases),
         "failures": sum(case.find("failure") is not None for case in cases),
@@ -31,12 +27,12 @@ def junit_xml(report: dict[str, Any]) -> bytes:
         "skipped": sum(case.find("skipped") is not None for case in cases),
     }
     totals = {name: str(count) for name, count in counts.items()}
-    seconds = sum(_seconds(item) for item in mappings(report.get("findings")))
+    seconds = sum(_seconds(item) for item in report.findings)
     if math.isfinite(seconds):
         totals["time"] = f"{seconds:.3f}"
     root = ElementTree.Element("testsuites", {"name": "stabdeq audit"} | totals)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"stabdeq audit: {title_of(report)}"} | totals)
-    date = printable(mapping(report.get("environment")).get("date"))
+    suite = ElementTree.SubElement(root, "testsuite", {"name": f"stabdeq audit: {report.title}"} | totals)
+    date = printable(report.environment.get("date"))
     if date:
         suite.set("timestamp", date)
     suite.extend(cases)
@@ -44,9 +40,9 @@ def junit_xml(report: dict[str, Any]) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
 
 
-def witness_lines(finding: Mapping[Any, Any]) -> list[str]:
+def witness_lines(finding: Finding) -> list[str]:
     """Return the witness of a finding in short: a line for each value, vectors by their first numbers."""
-    return [f"{printable(key)}: {_short(value)}" for key, value in mapping(finding.get("witness")).items()]
+    return [f"{printable(key)}: {_short(value)}" for key, value in (finding.witness or {}).items()]
 
 
 def _short(value: Any) -> str:
@@ -62,36 +58,34 @@ def _item(value: Any) -> str:
     return quantity(value) if isinstance(value, int | float) else printable(value)
 
 
-def _case(name: str, finding: dict[Any, Any]) -> ElementTree.Element:
-    check = printable(finding.get("check"))
+def _case(name: str, finding: Finding) -> ElementTree.Element:
+    check = printable(finding.check)
     case = ElementTree.Element(
         "testcase",
-        # The class is shown before the name, and a finding's id begins with its check.
+        # The class is shown before the name, and a finding's name begins with its check.
         {
             "classname": check or "unnamed",
             "name": name.removeprefix(f"{check}.") or "unnamed",
             "time": f"{_seconds(finding):.3f}",
         },
     )
-    word = verdict(finding)
-    claim, evidence = printable(finding.get("claim")), printable(finding.get("evidence"))
-    if word in _HELD:
+    word, claim, evidence = finding.verdict, printable(finding.claim), printable(finding.evidence)
+    if not word.must_explain:
         ElementTree.SubElement(case, "system-out").text = f"{word}: {claim}\n{evidence}"
         return case
-    kind = "failure" if word == "REFUTED" else "error"
+    kind = "failure" if word is Verdict.REFUTED else "error"
     outcome = ElementTree.SubElement(case, kind, {"type": word, "message": f"{word}: {claim}"})
     lines = witness_lines(finding)
     outcome.text = "\n".join([evidence, *(["Witness:", *lines] if lines else [])])
     return case
 
 
-def _skipped(item: dict[Any, Any]) -> ElementTree.Element:
-    check = printable(item.get("check")) or "unnamed"
+def _skipped(item: Skipped) -> ElementTree.Element:
+    check = printable(item.check) or "unnamed"
     case = ElementTree.Element("testcase", {"classname": check, "name": "skipped", "time": "0.000"})
-    ElementTree.SubElement(case, "skipped", {"message": printable(item.get("reason")) or "no reason is given"})
+    ElementTree.SubElement(case, "skipped", {"message": printable(item.reason) or "no reason is given"})
     return case
 
 
-def _seconds(finding: dict[Any, Any]) -> float:
-    seconds = number(finding.get("seconds"))
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+def _seconds(finding: Finding) -> float:
+    return finding.seconds if math.isfinite(finding.seconds) and finding.seconds > 0 else 0.0

@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from analysis.findings.values import mappings, printable
-from analysis.report.page import MEANINGS, title_of
+from analysis.findings import Finding, Verdict
+from analysis.findings.values import printable
 from analysis.report.quantities import quantity
-from analysis.report.reading import findings_worst_first, gaps, outcome, verdict, verdict_counts
-from analysis.report.terminal import MUST_EXPLAIN, SYMBOLS
+from analysis.report.report import Report
 
 # What begins a link that renderers make of plain text, here parted from it by a character without width.
 _LINK_STARTS = re.compile(r"(?<=@)|(?<=#)|(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
@@ -15,33 +14,32 @@ _SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
 _PLAIN = frozenset(" ,.;:()%+=/-'\"?")
 
 
-def to_markdown(report: dict[str, Any]) -> str:
+def to_markdown(report: Report) -> str:
     """Return ``report``, which may be foreign: the counts, a table of verdicts, and the evidence against what does not hold.
 
     Texts of the report are escaped: none ends a table's cell, and none becomes HTML, a link or a mention.
     """
-    counts = verdict_counts(report)
-    deciding, sentence = outcome(report)
-    findings = findings_worst_first(report)
-    lines = [f"## {SYMBOLS[deciding]} Stability audit of {escaped(title_of(report))}", "", sentence, ""]
-    lines += _table(
-        ("Count", "Verdict", "Meaning"),
-        [(str(count), _badge(word), MEANINGS[word]) for word, count in counts.items()],
-    )
-    if findings:
-        rows = [[_badge(verdict(item)), *_cells(item)] for item in findings]
-        lines += ["", *_table(("Verdict", "Check", "Claim", "Margin"), rows)]
-    failing = [item for item in findings if verdict(item) in MUST_EXPLAIN]
-    if failing:
-        lines += ["", "### Why", ""]
-        lines += [
-            f"- **{verdict(item)}** {escaped(item.get('claim'))} {escaped(item.get('evidence'))}" for item in failing
-        ]
-    skipped = [
-        f"- Check {escaped(item.get('check'))}: {escaped(item.get('reason'))}"
-        for item in mappings(report.get("skipped"))
+    lines = [
+        f"## {report.verdict.symbol} Stability audit of {escaped(report.title)}",
+        "",
+        report.sentence,
+        "",
+        *_table(
+            ("Count", "Verdict", "Meaning"),
+            [(str(count), _badge(word), word.meaning) for word, count in report.counts.items()],
+        ),
     ]
-    for title, said in (("Skipped", skipped), ("Gaps in the report", [f"- {escaped(gap)}" for gap in gaps(report)])):
+    if report.findings:
+        rows = [[_badge(item.verdict), *_cells(item)] for item in report.worst_first]
+        lines += ["", *_table(("Verdict", "Check", "Claim", "Margin"), rows)]
+    why = [
+        f"- **{item.verdict}** {escaped(item.claim)} {escaped(item.evidence)}"
+        for item in report.worst_first
+        if item.verdict.must_explain
+    ]
+    skipped = [f"- Check {escaped(item.check)}: {escaped(item.reason)}" for item in report.skipped]
+    gaps = [f"- {escaped(gap)}" for gap in report.gaps]
+    for title, said in (("Why", why), ("Skipped", skipped), ("Gaps in the report", gaps)):
         if said:
             lines += ["", f"### {title}", "", *said]
     return "\n".join(lines) + "\n"
@@ -57,12 +55,12 @@ def escaped(value: Any) -> str:
     return _SPECIAL.sub(lambda found: found[0] if found[0] in _PLAIN else f"&#{ord(found[0])};", parted)
 
 
-def _badge(word: str) -> str:
-    return f"{SYMBOLS[word]} {word}"
+def _badge(word: Verdict) -> str:
+    return f"{word.symbol} {word}"
 
 
-def _cells(finding: dict[Any, Any]) -> list[str]:
-    return [escaped(finding.get("check")), escaped(finding.get("claim")), escaped(quantity(finding.get("margin")))]
+def _cells(finding: Finding) -> list[str]:
+    return [escaped(finding.check), escaped(finding.claim), escaped(quantity(finding.margin))]
 
 
 def _table(heads: tuple[str, ...], rows: list[Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The report of an audit: ``report.json``, which holds everything, and ``report.html``, drawn from it alone."""
 
+import html
 import json
 import math
 import shlex
@@ -7,39 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.findings.values import TOO_DEEP, mapping, mappings, number, printable, sequence
+from analysis.findings import Finding, Measurement, Verdict
+from analysis.findings.catalogue import in_order, question_of
+from analysis.findings.values import TOO_DEEP, mapping, number, printable
+from analysis.findings.verdict import WORST_FIRST
 from analysis.report import figures
 from analysis.report.drawing import Drawing
-from analysis.report.figures.witness import MAX_MARKUP, pictures
+from analysis.report.figures.witness import MAX_MARKUP, Picture, pictures
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import GAP, cut, quantity
-from analysis.report.reading import VERDICT_ORDER, by_check, finding_ids, gaps, outcome, verdict, verdict_counts
-from stabdeq.files import strict, encoded, replace_file, strict_json
+from analysis.report.report import Report, by_check
+from stabdeq.files import encoded, replace_file, strict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What each check asks, for a reader who knows no Lyapunov theory.
-QUESTIONS = {
-    "equilibrium": "Does the model settle in a state, in one only, and does stabilising leave that state alone?",
-    "positivity": "Is V an energy: zero at the equilibrium and positive everywhere else?",
-    "convexity": "Is V a single bowl, with no second dip where a trajectory could be caught?",
-    "decay": "Does V fall along every trajectory, at the promised rate, until the equilibrium is reached?",
-    "separation": "Do the classes lie apart, and does the orthogonal map change how far?",
-    "spectrum": "Does a small push away from the equilibrium die out or grow?",
-    "convergence": "How much work does each solver need to reach the equilibrium?",
-    "robustness": "Is the measured robust accuracy the model's own, or did the attack fail?",
-}
-MEANINGS = {
-    "PROVED": "true by construction, or certified",
-    "SUPPORTED": "searched for a counterexample, found none; not a proof",
-    "REFUTED": "a counterexample was found",
-    "INCONCLUSIVE": "could not be settled either way",
-    "UNKNOWN": "a verdict this version does not know",
-}
 _FULL_VALUES = 4096
 _SHORT_VALUES = 4
 _MAX_CELL = 200  # characters of a text that may stand in thousands of cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A finding as the page shows it: ``witness`` rows are a key, its value in short, and in full where that says more."""
+
+    finding: Finding
+    plain: str
+    witness: list[tuple[str, str, str]]
+    pictures: list[Picture]
+    missing: list[str]
+    replay: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,58 +46,58 @@ class Section:
 
     check: str
     question: str
-    findings: list[dict[str, Any]]
-    measurements: list[dict[Any, Any]]
+    cards: list[Card]
+    measurements: list[Measurement]
     skipped: list[str]
     drawings: list[Drawing]
     missing: list[str]
 
 
-def write_report(report: dict[str, Any], out_dir: Path) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.html`` into ``out_dir``, made where missing; return their paths.
+def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into ``folder``, made where missing; return their paths.
 
-    The JSON is strict: a float that is not finite is written as the string "nan", "inf" or "-inf", so that no
-    reader misses it. Each file appears whole or not at all: it is written under a temporary name and renamed.
-    The page is drawn from the JSON text, so that it can be drawn again from the file.
+    Each file appears whole or not at all: it is written under a temporary name and renamed. The page is drawn from the JSON
+    text, so that it can be drawn again from the file.
 
     Raises:
-        OSError: where ``out_dir`` cannot be written.
+        OSError: where ``folder`` cannot be written.
         TypeError: where ``report`` holds what JSON cannot (a tensor, a path).
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    json_path, html_path = out_dir / "report.json", out_dir / "report.html"
-    text = strict_json(report)
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, html_path = folder / "report.json", folder / "report.html"
+    text = report.to_json()
     replace_file(json_path, encoded(text))
-    replace_file(html_path, encoded(render_html(json.loads(text))))
+    replace_file(html_path, encoded(render_html(Report.parse(json.loads(text)))))
     return json_path, html_path
 
 
-def render_html(report: dict[str, Any]) -> str:
+def render_html(report: Report) -> str:
     """Return the report as one self-contained page: no script, no request, light and dark, fit for paper.
 
     ``report`` may be foreign: every text in it is escaped, and cut where it is very long; what is missing is said, and
     nothing in it raises.
     """
-    deciding, sentence = outcome(report)
     cards = _cards(report)
     page = (
         templates()
         .get_template("report.html.j2")
         .render(
-            title=title_of(report),
-            deciding=deciding,
-            sentence=sentence,
-            exit_code=printable(report.get("exit_code", GAP)),
-            counts=verdict_counts(report),
-            meanings=MEANINGS,
-            findings=sorted(cards, key=lambda card: VERDICT_ORDER.index(card["verdict"])),
+            report=report,
+            cards=sorted(cards, key=lambda card: WORST_FIRST.index(card.finding.verdict)),
             sections=_sections(report, cards),
             facts=_facts(report),
-            config=_pairs(mapping(report.get("checkpoint")).get("model")),
-            gaps=gaps(report),
+            config=_pairs(report.checkpoint.get("model")),
         )
     )
     return page + "\n"
+
+
+def framed(report: Report) -> str:
+    """Return the page as a frame for a notebook, whose own style neither reaches it nor is reached by it."""
+    return (
+        f'<iframe srcdoc="{html.escape(render_html(report))}" title="{html.escape(report.title)}" '
+        'style="width: 100%; height: 40rem; border: 0"></iframe>'
+    )
 
 
 def templates() -> "Environment":
@@ -119,75 +117,56 @@ def templates() -> "Environment":
     return environment
 
 
-def _sections(report: dict[str, Any], findings: list[dict[str, Any]]) -> list[Section]:
-    told, measured, skipped = map(
-        by_check, (findings, mappings(report.get("measurements")), mappings(report.get("skipped")))
-    )
-    series = mapping(report.get("series"))
-    named = dict.fromkeys([*told, *measured, *skipped, *map(printable, series)])
-    known = [check for check in QUESTIONS if check in named]
-    return [
-        _section(check, told.get(check, []), measured.get(check, []), skipped.get(check, []), series)
-        for check in dict.fromkeys([*known, *named])  # in our own order first, then as the report has them
-    ]
+def _sections(report: Report, cards: list[Card]) -> list[Section]:
+    told: dict[str, list[Card]] = {}
+    for card in cards:
+        told.setdefault(printable(card.finding.check), []).append(card)
+    measured, skipped = by_check(report.measurements), by_check(report.skipped)
+    series = {printable(check): mapping(numbers) for check, numbers in report.series.items()}
+    sections = []
+    for check in in_order([*told, *measured, *skipped, *series]):
+        drawings, missing = figures.draw(check, series.get(check, {}))
+        reasons = [printable(item.reason) for item in skipped.get(check, [])]
+        sections.append(
+            Section(
+                check=check or "unnamed",
+                question=question_of(check),
+                cards=told.get(check, []),
+                measurements=measured.get(check, []),
+                skipped=reasons,
+                drawings=drawings,
+                missing=[] if reasons else missing,
+            )
+        )
+    return sections
 
 
-def _section(check: str, findings: list, measurements: list, skipped: list, series: dict[Any, Any]) -> Section:
-    drawings, missing = figures.draw(check, mapping(series.get(check)))
-    reasons = [printable(item.get("reason")) for item in skipped]
-    return Section(
-        check=check or "unnamed",
-        question=QUESTIONS.get(check, ""),
-        findings=findings,
-        measurements=measurements,
-        skipped=reasons,
-        drawings=drawings,
-        missing=[] if reasons else missing,
-    )
-
-
-def _cards(report: dict[str, Any]) -> list[dict[str, Any]]:
+def _cards(report: Report) -> list[Card]:
     """Return every finding as the page shows it, in the report's order: with its pictures, and how to replay it."""
     cards, room = [], MAX_MARKUP
-    for name, item in zip(finding_ids(report), mappings(report.get("findings")), strict=True):
-        drawn, missing = pictures(report, item, room)
+    for name, finding in report.named.items():
+        drawn, missing = pictures(report, finding, room)
         room -= sum(len(picture.markup) for picture in drawn)
         cards.append(
-            _finding(item) | {"pictures": drawn, "missing": missing, "replay": _replay_line(report, item, name)}
+            Card(
+                finding=finding,
+                plain=in_plain_words(finding),
+                witness=[(printable(key), *_abbreviated(value)) for key, value in (finding.witness or {}).items()],
+                pictures=drawn,
+                missing=missing,
+                replay=_replay_line(report, finding, name),
+            )
         )
     return cards
 
 
-def _replay_line(report: dict[str, Any], item: dict[Any, Any], name: str) -> str:
+def _replay_line(report: Report, finding: Finding, name: str) -> str:
     """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
-    checkpoint = mapping(report.get("checkpoint"))
-    if verdict(item) != "REFUTED" or not checkpoint.get("path"):
+    if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
         return ""
-    data = mapping(checkpoint.get("data"))
+    data = mapping(report.checkpoint.get("data"))
     is_embedded = data.get("name") == "digits" and not data.get("robust")
     return f"stabdeq replay report.json --finding {shlex.quote(name)}{'' if is_embedded else ' --data-dir DIR'}"
-
-
-def _finding(item: dict[Any, Any]) -> dict[str, Any]:
-    """Return a finding with every key that the template asks for."""
-    keys = (
-        "check",
-        "name",
-        "claim",
-        "evidence",
-        "margin",
-        "samples",
-        "tolerance",
-        "dtype",
-        "seed",
-        "seconds",
-    )
-    witness = [(printable(key), *_abbreviated(value)) for key, value in mapping(item.get("witness")).items()]
-    return {key: item.get(key) for key in keys} | {
-        "verdict": verdict(item),
-        "plain": in_plain_words(item),
-        "witness": witness,
-    }
 
 
 def _abbreviated(value: Any) -> tuple[str, str]:
@@ -228,22 +207,13 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else cut(value, _MAX_CELL)
 
 
-def title_of(report: dict[str, Any]) -> str:
-    """Return which kind of model on which data set the report is about."""
-    checkpoint = mapping(report.get("checkpoint"))
-    kind = printable(checkpoint.get("kind")) or "unnamed model"
-    data = printable(mapping(checkpoint.get("data")).get("name"))
-    return f"{kind} on {data}" if data else kind
-
-
-def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
-    checkpoint, environment = mapping(report.get("checkpoint")), mapping(report.get("environment"))
-    classes = sequence(mapping(checkpoint.get("data")).get("classes"))
-    listed = ", ".join(printable(name) for name in classes[:12]) + (", …" if len(classes) > 12 else "")
+def _facts(report: Report) -> list[tuple[str, str]]:
+    checkpoint, classes = report.checkpoint, report.class_names
+    listed = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
     facts = [(key, printable(checkpoint.get(name))) for key, name in (("Checkpoint", "path"), ("SHA-256", "sha256"))]
     facts += [("Classes", f"{len(classes)}: {listed}" if classes else "")]
     facts += [("Epoch", printable(checkpoint.get("epoch"))), ("Seed", printable(checkpoint.get("seed")))]
-    facts += [(printable(key).capitalize(), printable(value)) for key, value in environment.items()]
+    facts += [(printable(key).capitalize(), printable(value)) for key, value in report.environment.items()]
     return [(key, value or GAP) for key, value in facts]
 
 

@@ -1,11 +1,12 @@
 """The verdict table in the terminal: coloured where there is one, plain text where the output is piped."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from analysis.findings.values import mappings, printable
+from analysis.findings import Finding, Verdict
+from analysis.findings.values import printable
 from analysis.report.quantities import quantity
-from analysis.report.reading import findings_worst_first, gaps, outcome, verdict, verdict_counts
+from analysis.report.report import Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,30 +15,38 @@ if TYPE_CHECKING:
 
 # Blue and red are told apart by every kind of colour vision; the word and the symbol say the same.
 STYLES = {
-    "PROVED": "bold cyan",
-    "SUPPORTED": "cyan",
-    "REFUTED": "bold red",
-    "INCONCLUSIVE": "yellow",
-    "UNKNOWN": "yellow",
+    Verdict.PROVED: "bold cyan",
+    Verdict.SUPPORTED: "cyan",
+    Verdict.REFUTED: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.UNKNOWN: "yellow",
 }
-SYMBOLS = {"PROVED": "✓", "SUPPORTED": "◐", "REFUTED": "✗", "INCONCLUSIVE": "?", "UNKNOWN": "?"}
-ASCII_SYMBOLS = {"PROVED": "+", "SUPPORTED": "~", "REFUTED": "x", "INCONCLUSIVE": "?", "UNKNOWN": "?"}
-MUST_EXPLAIN = frozenset({"REFUTED", "INCONCLUSIVE", "UNKNOWN"})
-
 # Below this width evidence stands under its claim instead of beside it.
 WIDE = 110
+TEXT_WIDTH = 100  # of a report that is printed from Python
 _SHORT_EVIDENCE = 100
 
 
-def print_verdicts(report: dict[str, Any], console: "Console | None" = None) -> None:
+def print_verdicts(report: Report, console: "Console | None" = None) -> None:
     """Print the verdict on each claim, worst first, then measurements, skipped checks, gaps, and the counts.
 
-    ``report`` is the dictionary of ``report.json``. What is refuted or left open shows its evidence in full, the
-    rest its first sentence. Without a terminal there are neither colours nor lines; nothing exceeds the width.
+    What is refuted or left open shows its evidence in full, the rest its first sentence. Without a terminal there are neither
+    colours nor lines; nothing exceeds the width.
     """
     from rich.console import Console
 
     print_everywhere(lambda console: _print_all(report, console), console or Console())
+
+
+def as_text(report: Report) -> str:
+    """Return what ``print_verdicts`` prints where there is no terminal."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    text = StringIO()
+    print_verdicts(report, Console(file=text, width=TEXT_WIDTH))
+    return text.getvalue().strip("\n")
 
 
 def print_everywhere(print_all: Callable[["Console"], None], console: "Console") -> None:
@@ -52,22 +61,22 @@ def print_everywhere(print_all: Callable[["Console"], None], console: "Console")
     console.file.write(plain.encode(console.encoding, "replace").decode(console.encoding))
 
 
-def _print_all(report: dict[str, Any], console: "Console") -> None:
+def _print_all(report: Report, console: "Console") -> None:
     console.print()
-    if findings_worst_first(report):
+    if report.findings:
         console.print(_verdict_table(report, console))
-    if mappings(report.get("measurements")):
+    if report.measurements:
         console.print(heading("Measured, not judged"))
         console.print(_measurement_table(report))
-    skipped = [f"{_text(item, 'check')}: {_text(item, 'reason')}" for item in mappings(report.get("skipped"))]
-    for title, lines in (("Skipped", skipped), ("Gaps in the report", gaps(report))):
+    skipped = [f"{item.check}: {item.reason}" for item in report.skipped]
+    for title, lines in (("Skipped", skipped), ("Gaps in the report", report.gaps)):
         if lines:
             console.print(heading(title))
             console.print(listed(lines))
     console.print(_closing_line(report, console), highlight=False)
 
 
-def _verdict_table(report: dict[str, Any], console: "Console") -> "Table":
+def _verdict_table(report: Report, console: "Console") -> "Table":
     from rich import box
     from rich.console import Group
     from rich.padding import Padding
@@ -88,16 +97,15 @@ def _verdict_table(report: dict[str, Any], console: "Console") -> "Table":
     table.add_column("Claim" if is_wide else "Claim and evidence", ratio=2 if is_wide else None)
     if is_wide:
         table.add_column("Evidence", ratio=3)
-    for finding in findings_worst_first(report):
-        word = verdict(finding)
-        style = "" if is_wide or word in MUST_EXPLAIN else "dim"
-        claim, evidence = Text(_text(finding, "claim")), Text(_evidence(finding), style=style)
+    for finding in report.worst_first:
+        style = "" if is_wide or finding.verdict.must_explain else "dim"
+        claim, evidence = Text(printable(finding.claim)), Text(_evidence(finding), style=style)
         cells = [claim, evidence] if is_wide else [Group(claim, Padding(evidence, (0, 0, 0, 2)))]
-        table.add_row(badge(word, console), Text(_text(finding, "check")), *cells)
+        table.add_row(badge(finding.verdict, console), Text(printable(finding.check)), *cells)
     return table
 
 
-def _measurement_table(report: dict[str, Any]) -> "Table":
+def _measurement_table(report: Report) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -105,26 +113,26 @@ def _measurement_table(report: dict[str, Any]) -> "Table":
     table.add_column(no_wrap=True, max_width=14)
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
-    for item in mappings(report.get("measurements")):
-        value = Text(quantity(item.get("value")))
-        table.add_row(Text(_text(item, "check"), style="dim"), Text(_text(item, "text") or _text(item, "name")), value)
+    for item in report.measurements:
+        check, words = printable(item.check), printable(item.text or item.name)
+        table.add_row(Text(check, style="dim"), Text(words), Text(quantity(item.value)))
     return table
 
 
-def _evidence(finding: dict[Any, Any]) -> str:
-    evidence = _text(finding, "evidence") or "The report gives no evidence."
-    if verdict(finding) in MUST_EXPLAIN:
+def _evidence(finding: Finding) -> str:
+    evidence = printable(finding.evidence) or "The report gives no evidence."
+    if finding.verdict.must_explain:
         return evidence
     first = evidence.split(". ")[0].rstrip(".")
     return first + "." if len(first) <= _SHORT_EVIDENCE else first[:_SHORT_EVIDENCE].rsplit(" ", 1)[0] + " …"
 
 
-def symbol(word: str, console: "Console") -> str:
+def symbol(word: Verdict, console: "Console") -> str:
     """Return the symbol of a verdict, in ASCII where the console speaks no more."""
-    return (SYMBOLS if _speaks_unicode(console) else ASCII_SYMBOLS)[word]
+    return word.symbol if _speaks_unicode(console) else word.ascii_symbol
 
 
-def badge(word: str, console: "Console") -> "Text":
+def badge(word: Verdict, console: "Console") -> "Text":
     """Return a verdict's symbol and word in its style."""
     from rich.text import Text
 
@@ -142,7 +150,7 @@ def heading(title: str) -> "Text":
     return Text(f"\n{title}", style="bold")
 
 
-def listed(lines: list[str]) -> "Table":
+def listed(lines: Iterable[str]) -> "Table":
     """Return ``lines``, made printable, as a list with hanging dashes."""
     from rich.table import Table
     from rich.text import Text
@@ -153,13 +161,8 @@ def listed(lines: list[str]) -> "Table":
     return table
 
 
-def _closing_line(report: dict[str, Any], console: "Console") -> "Text":
+def _closing_line(report: Report, console: "Console") -> "Text":
     from rich.text import Text
 
-    counts = [(word, count) for word, count in verdict_counts(report).items()]
-    parts = [Text(f"{count} ").append(badge(word, console)) for word, count in counts]
-    return Text("\n").append(Text("   ").join(parts)).append(f"\n{outcome(report)[1]}", style="bold")
-
-
-def _text(item: dict[Any, Any], key: str) -> str:
-    return printable(item.get(key))
+    parts = [Text(f"{count} ").append(badge(word, console)) for word, count in report.counts.items()]
+    return Text("\n").append(Text("   ").join(parts)).append(f"\n{report.sentence}", style="bold")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from analysis.evidence.judge import EvaluationError
 from analysis.evidence.sampling import in_ball
 from analysis.findings import short
+from analysis.user_function.advice import Output, how_to_write
 from stabdeq.errors import ConfigError, closest
 from stabdeq.lyapunov import InputConvexLyapunov
-
-Output = Literal["value", "velocity"]
 
 
 class CentredValue(nn.Module):
@@ -103,26 +102,35 @@ class ForeignFunction:
 
 
 def load_function(
-    location: str, dim: int, output: Output, *, centre: Tensor | None = None, trial: Tensor | None = None
+    given: str | Callable[[Any], Any],
+    dim: int,
+    output: Output,
+    *,
+    centre: Tensor | None = None,
+    trial: Tensor | None = None,
 ) -> ForeignFunction:
-    """Return the function at ``location``, "module:name", after a try at the states ``trial`` (B, dim).
+    """Return the function ``given``, or at "module:name", after a try at the states ``trial`` (B, dim).
 
-    What stands there may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
+    What is given may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
     that, called without arguments, returns the function. A module is copied, put in evaluation mode and widened to
     float64. An ``InputConvexLyapunov`` of this library becomes its value at z - ``centre`` (dim,), by default 0. By default it
     is tried in the unit ball; let there be more states than coordinates, so that a sum over the wrong axis shows.
 
     Raises:
-        ConfigError: it is not found or not callable, or it is random or couples the states of a batch.
-        EvaluationError: at the first states it raises, or returns a wrong shape or complex numbers.
+        ConfigError: it is not found or not callable, it raises at the first states or returns there what is no value or velocity
+            of each (with how to wrap it, where that is seen), or it is random or couples the states of a batch.
     """
-    found = _made(find_object(location, "energy:V"), location)
+    location = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    found = _made(find_object(given, "energy:V") if isinstance(given, str) else given, location)
     if isinstance(found, InputConvexLyapunov) and output == "value":
         found = CentredValue(found, centre)
     if trial is None:
         trial = in_ball(dim + 3, torch.zeros(dim, dtype=torch.float64), 1.0, torch.Generator().manual_seed(0))
     function = _adapted(found, location, dim, output, trial)
-    first = function(trial)
+    try:
+        first = function(trial)
+    except EvaluationError as error:
+        raise ConfigError(f"{error}. {how_to_write(found, location, dim, output, trial)}") from error
     _require_repeatable(function, trial, first)
     return function
 

@@ -1,6 +1,6 @@
 """The claims that ``stabdeq check`` judges: their names, and what each says."""
 
-from analysis.evidence.regions import exactly
+from analysis.findings import exactly
 
 ALONG_THE_FLOW = ("decrease", "decay", "invariant")
 NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)

@@ -1,13 +1,12 @@
 """Is the robust accuracy to be believed? The accuracy at every eps, and the signs that the attack, not the model, failed."""
 
 from collections.abc import Callable
-from typing import Any
 
 from analysis.checks.robustness import curve, derivatives, effort, equilibria, repeats, rivals
 from analysis.checks.robustness.target import BuildAttack, Target, pgd
-from analysis.checks.witness import NotReplayableError, Replay, margin_of, state_of, unknown_claim
+from analysis.checks.witness import NotReplayableError, Replay, state_of, unknown_claim
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
-from analysis.findings.values import mapping, number
+from analysis.findings.values import number
 from analysis.measure.subject import Subject
 from stabdeq.attacks import Square
 from stabdeq.attacks.ascent import loss_gradient
@@ -67,16 +66,16 @@ def _without_gradient(target: Target, reason: str) -> CheckResult:
     return CheckResult(findings=findings, measurements=measurements)
 
 
-def replay(subject: Subject, finding: dict[Any, Any], again: CheckResult) -> Replay:
+def replay(subject: Subject, finding: Finding, again: CheckResult) -> Replay:
     """Compare ``finding`` with the one of its name in ``again``, the check run anew, and classify its attacked image anew.
 
     An indicator counts images, so no single one refutes it: it must fire again on all of ``subject``, and the witness be
     what it is said to be.
     """
-    found = next((item for item in again.findings if item.name == finding.get("name")), None)
+    found = next((item for item in again.findings if item.name == finding.name), None)
     if found is None:
         raise unknown_claim(finding)
-    if "attacked_image" in mapping(finding.get("witness")) and not _is_as_said(Target(subject), finding):
+    if "attacked_image" in (finding.witness or {}) and not _is_as_said(Target(subject), finding):
         return Replay(
             quantity="the attacked image lies outside its ball, or is taken for something else",
             reported=None,
@@ -85,22 +84,22 @@ def replay(subject: Subject, finding: dict[Any, Any], again: CheckResult) -> Rep
         )
     return Replay(
         quantity=f"margin, on {found.samples} images",
-        reported=margin_of(finding),
+        reported=finding.margin,
         now=found.margin,
         refutes=found.verdict is Verdict.REFUTED,
     )
 
 
-def _is_as_said(target: Target, finding: dict[Any, Any]) -> bool:
+def _is_as_said(target: Target, finding: Finding) -> bool:
     """Whether the witness's attacked image lies in its ball, and both images are taken for what the witness says."""
-    witness = mapping(finding["witness"])
+    witness = finding.witness or {}
     positions = (target.subject.indices == number(witness.get("image"))).nonzero()
     if not len(positions):
         raise NotReplayableError("the witness's image is none of those that were audited")
     image = target.images[int(positions[0])]
     attacked = state_of(finding, "attacked_image", image.numel()).view_as(image)
     # At eps = 0 the claim is that the attack keeps to its ball.
-    in_ball = finding["name"] == curve.EPS_0.name or (
+    in_ball = finding.name == curve.EPS_0.name or (
         float(attacked.min()) >= 0
         and float(attacked.max()) <= 1
         and float((attacked - image).abs().max()) <= number(witness.get("eps")) + 1e-9

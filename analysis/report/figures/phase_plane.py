@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -163,3 +164,7 @@ def _caption(found: dict[Any, Any], shown: dict[Any, Any], which: str, lost: int
     if stopped > 0:
         said += f" {quantity(int(stopped))} trajectories end where the field is not finite."
     return said + (f" V is not finite at {lost} points, left blank." if lost else "")
+
+
+growth_plane = partial(plane, which="growth")
+classes_plane = partial(plane, which="classes")

@@ -1,6 +1,7 @@
 """Distances between the classes, before and after the orthogonal map."""
 
 import math
+from functools import partial
 from typing import Any
 
 from analysis.findings.values import numbers, printable, sequence
@@ -61,3 +62,7 @@ def _write_cells(axes: Any, matrix: list[list[float]], *, half: float) -> None:
             # The colour map is dark below its middle, in either scheme of the page.
             colour = "#ffffff" if value < half else "#111111"
             axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=9.5, color=colour)
+
+
+distances_before = partial(distances, which="before")
+distances_after = partial(distances, which="after")

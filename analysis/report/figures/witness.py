@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analysis.findings.values import mapping, numbers, printable, sequence
+from analysis.findings import Finding
+from analysis.findings.values import mapping, numbers, sequence
 from analysis.report.quantities import cut, quantity
-from analysis.report.reading import images_named
+from analysis.report.report import Report, images_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,14 +41,12 @@ class Picture:
     caption: str
 
 
-def pictures(
-    report: dict[str, Any], finding: dict[Any, Any], room: int = MAX_MARKUP
-) -> tuple[list[Picture], list[str]]:
+def pictures(report: Report, finding: Finding, room: int = MAX_MARKUP) -> tuple[list[Picture], list[str]]:
     """Return the pictures of the witness of ``finding``, and a sentence for each that is not drawn.
 
     Nothing is drawn once the pictures' markup has ``room`` characters: what the page has left for them.
     """
-    witness = mapping(finding.get("witness"))
+    witness = finding.witness or {}
     drawn: list[Picture] = []
     missing: list[str] = []
 
@@ -76,18 +75,18 @@ def pictures(
     return drawn, missing
 
 
-def _test_image(report: dict[str, Any], place: int) -> list[Picture]:
+def _test_image(report: Report, place: int) -> list[Picture]:
     pixels = _pixels(report, place)
     name = _class_name(report, _held(report, place).get("label"))
     return [] if pixels is None else [_image(pixels, f"Test image {place}, class {name}")]
 
 
-def _held(report: dict[str, Any], place: int) -> dict[Any, Any]:
+def _held(report: Report, place: int) -> dict[Any, Any]:
     """Return what the report holds of the test image at ``place``."""
-    return mapping(mapping(report.get("images")).get(str(place)))
+    return mapping(report.images.get(str(place)))
 
 
-def _pixels(report: dict[str, Any], place: int) -> "np.ndarray | None":
+def _pixels(report: Report, place: int) -> "np.ndarray | None":
     """Return the levels (C, H, W), 0 to 255, of the test image at ``place``; None where the report holds none."""
     import numpy as np
 
@@ -104,14 +103,14 @@ def _pixels(report: dict[str, Any], place: int) -> "np.ndarray | None":
     return np.array(rows).reshape(len(channels), len(channels[0]), -1)
 
 
-def _class_name(report: dict[str, Any], label: Any) -> str:
+def _class_name(report: Report, label: Any) -> str:
     """Return the name of a class, its number where the report names none."""
-    classes = sequence(mapping(mapping(report.get("checkpoint")).get("data")).get("classes"))
+    classes = report.class_names
     name = classes[label] if type(label) is int and 0 <= label < len(classes) else label
     return cut(name, MAX_NAME) or "unknown"
 
 
-def _changed(report: dict[str, Any], witness: dict[Any, Any], key: str, caption: str) -> list[Picture]:
+def _changed(report: Report, witness: dict[Any, Any], key: str, caption: str) -> list[Picture]:
     """Return the image under ``key`` and its difference to the test image; nothing where either is not usable."""
     import numpy as np
 
@@ -167,12 +166,12 @@ def _png(array: "np.ndarray", alternative: str) -> str:
     )
 
 
-def _caption_of_state(finding: dict[Any, Any], key: str, caption: str) -> str:
+def _caption_of_state(finding: Finding, key: str, caption: str) -> str:
     if key != "state":
         return caption
-    if mapping(finding.get("witness")).get("offset_from") in ("equilibrium", "origin"):
+    if (finding.witness or {}).get("offset_from") in ("equilibrium", "origin"):
         return _OFFSETS["positivity"]
-    return _OFFSETS.get(printable(finding.get("check")), caption)
+    return _OFFSETS.get(finding.check, caption)
 
 
 def _bars(values: list[float], caption: str) -> list[Picture]:
