@@ -1,9 +1,28 @@
-"""Hypothesis profiles, chosen by the environment variable HYPOTHESIS_PROFILE, and one thread for small tensors."""
+"""Fixtures that several files share, Hypothesis profiles, and one thread for small tensors.
+
+The environment variable HYPOTHESIS_PROFILE chooses the profile.
+"""
 
 import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from check_runs import OWN
+from command_runs import contents, run
 from hypothesis import settings
+from sample_report import sample_report
+from solver_problems import DIM
+from tiny_checkpoints import tiny_checkpoint
+from training_runs import tiny_data, tiny_recipe
+
+import stabdeq
+from stabdeq.checkpoint import save_checkpoint
+from stabdeq.solvers import loop
+from train.trainer import train
 
 settings.register_profile("dev", max_examples=10, deadline=None)
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True, print_blob=True)
@@ -12,3 +31,89 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The tensors are small: threads would cost more than they bring, and may change the order of sums.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, so that nothing written anywhere below it goes unseen."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def refusal(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail with one line on stderr and change no file; gives that line."""
+
+    def refused(*arguments: str | Path, code: int = 2) -> str:
+        capsys.readouterr()
+        before, folders = contents(folder), sorted(folder.rglob("*"))
+        assert run(*arguments) == code
+        line = capsys.readouterr().err
+        assert line.startswith("stabdeq: ")
+        assert line.endswith("\n")
+        assert line.count("\n") == 1
+        assert contents(folder) == before
+        assert sorted(folder.rglob("*")) == folders
+        return line
+
+    return refused
+
+
+@pytest.fixture
+def repository_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts find this repository."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(stabdeq.__file__).parents[1]))
+
+
+@pytest.fixture
+def zoo_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``MODULE:NAME`` finds the zoo beside the tests."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path, with the module ``own_functions``, imported anew."""
+    (tmp_path / "own_functions.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_functions", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    """A report as an audit writes it, with every verdict, a witness, a skipped check and all series."""
+    return sample_report()
+
+
+@pytest.fixture(scope="module")
+def valid_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a tiny checkpoint, once a module."""
+    path = tmp_path_factory.mktemp("valid") / "x.safetensors"
+    save_checkpoint(path, tiny_checkpoint())
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run that was never stopped, once a module."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_recipe(), tiny_data(), out)
+    return out
+
+
+@pytest.fixture(params=["thinned", "tiled", "thinned and tiled", "one at a time"])
+def splitting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Thresholds at which small batches are split as large ones are."""
+    tile, crowd = {
+        "thinned": (23 * DIM, 1.0),
+        "tiled": (7 * DIM, 0.0),
+        "thinned and tiled": (9 * DIM, 0.75),
+        "one at a time": (1, 1.0),
+    }[request.param]
+    monkeypatch.setattr(loop, "TILE", tile)
+    monkeypatch.setattr(loop, "FEW", 1)
+    monkeypatch.setattr(loop, "CROWD", crowd)
+    return request.param

@@ -1,90 +1,26 @@
-"""Attacks against closed forms and an independent library; what they refuse; the command."""
+"""I-FGSM and PGD against closed forms and an independent library; what they refuse."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from attack_problems import (
+    SHAPE,
+    TwoClassLinear,
+    distance,
+    equilibrium_model,
+    generator,
+    network,
+    random_batch,
+    random_split,
+)
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from analysis.commands.attack import attack as attack_command
-from analysis.commands.attack import parse_eps
-from stabdeq.attacks import IFGSM, PGD, ClampNormalised, Outcome, build_attack, evaluate, paper_steps
+from stabdeq.attacks import IFGSM, PGD, ClampNormalised, build_attack, evaluate, paper_steps
 from stabdeq.attacks.ball import L2Ball
-from stabdeq.checkpoint import Checkpoint, save_checkpoint
-from stabdeq.config import DataConfig, ModelConfig, SolverConfig
-from stabdeq.data import Split, load_data
-from stabdeq.errors import ConfigError, DataError, StabdeqError
-from stabdeq.model import StabilisedDEQ
-
-SHAPE = (2, 4, 4)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def distance(first: Tensor, second: Tensor) -> float:
-    return (first - second).abs().max().item()
-
-
-def random_batch(count: int = 16, *, classes: int = 5, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Images with many pixels at 0 and at 1, where the box cuts the ball."""
-    images = (torch.rand(count, *SHAPE, generator=generator(), dtype=dtype) * 1.4 - 0.2).clamp(0, 1)
-    return images, torch.randint(classes, (count,), generator=generator(1))
-
-
-def random_split(count: int = 24, *, classes: int = 5) -> Split:
-    images = torch.randint(256, (count, *SHAPE), dtype=torch.uint8, generator=generator())
-    return Split(images, torch.randint(classes, (count,), generator=generator(1)))
-
-
-def network(classes: int = 5, *, scale: float = 3.0) -> nn.Module:
-    """A network with random weights, curved enough for random starts to matter."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, classes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator(2)) * scale / 5)
-    return model.eval()
-
-
-def equilibrium_model(*, max_evaluations: int = 50) -> StabilisedDEQ:
-    torch.manual_seed(3)
-    config = ModelConfig(
-        image_shape=SHAPE,
-        classes=5,
-        mean=(0.5, 0.4),
-        std=(0.3, 0.2),
-        state_dim=12,
-        stability="anchored",
-        head="orthogonal",
-        solver=SolverConfig(tolerance=1e-4, max_evaluations=max_evaluations),
-    )
-    return StabilisedDEQ(config).eval()
-
-
-class TwoClassLinear(nn.Module):
-    """Logits (0, w x + b): the loss of label y falls with (2 y - 1)(w x + b) alone."""
-
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(32, generator=generator(5), dtype=dtype))
-        self.bias = nn.Parameter(-self.weight.detach().sum() / 2)
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = images.flatten(1) @ self.weight + self.bias
-        return torch.stack([torch.zeros_like(score), score], dim=1)
-
-    def optimal_attack(self, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        sign = (1 - 2 * labels).view(-1, 1, 1, 1) * self.weight.detach().sign().view(SHAPE)
-        return (images + eps * sign).clamp(0, 1)
+from stabdeq.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(("level", "steps"), [(0, 0), (2, 2), (4, 5), (6, 7), (8, 10), (16, 20), (20, 24)])
@@ -173,19 +109,6 @@ def test_bad_l2_settings_are_refused() -> None:
         PGD(eps=0.3, norm="l1")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="use pgd"):
         build_attack("ifgsm", eps=0.3, norm="l2")
-
-
-def test_robust_accuracy_of_a_linear_model_is_the_known_one() -> None:
-    model = TwoClassLinear(torch.float32)
-    split = random_split(200)
-    with torch.no_grad():
-        images = split.images / 255
-        split = Split(split.images, (model(images)[:, 1] > 0).long())
-        expected = model(model.optimal_attack(images, split.labels, 8 / 255)).argmax(1) == split.labels
-    outcome = evaluate(IFGSM(eps=8 / 255), model, split, seed=0, batch_size=64)
-    assert outcome.clean_correct.all()
-    assert torch.equal(outcome.robust_correct, expected)
-    assert 0.1 < expected.double().mean() < 0.9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -437,71 +360,6 @@ def test_gradients_that_are_not_finite_or_zero_are_reported() -> None:
     assert torch.equal(found.images[5], images[5])
 
 
-def test_nan_logits_count_as_wrong_and_nothing_but_nan_is_refused() -> None:
-    split = random_split()
-    nan_class = int(split.labels[0])
-
-    def model(x: Tensor) -> Tensor:
-        logits = network()(x)
-        logits[0, nan_class] = torch.nan  # argmax would take NaN for the largest
-        return logits
-
-    outcome = evaluate(PGD(eps=0.1, restarts=2), model, split, seed=0)
-    assert not outcome.clean_correct[0]
-    assert not outcome.robust_correct[0]
-    assert outcome.nonfinite.nonzero().flatten().tolist() == [0]
-    with pytest.raises(DataError, match="nothing but NaN"):
-        evaluate(IFGSM(eps=0.1), lambda x: network()(x) * torch.nan, split, seed=0)
-
-
-def test_evaluation_in_batches_and_its_progress() -> None:
-    model = TwoClassLinear(torch.float32)
-    split = random_split(50, classes=2)
-    whole = evaluate(IFGSM(eps=8 / 255), model, split, seed=0, batch_size=50)
-    seen = []
-    parts = evaluate(IFGSM(eps=8 / 255), model, split, seed=0, batch_size=16, progress=lambda *args: seen.append(args))
-    assert torch.equal(whole.clean_correct, parts.clean_correct)
-    assert torch.equal(whole.robust_correct, parts.robust_correct)
-    assert [done for done, _ in seen] == [16, 32, 48, 50]
-    assert seen[-1][1] == int(parts.robust_correct.sum())
-    assert parts.clean_correct.shape == parts.robust_correct.shape == (50,)
-    assert parts.clean_correct.dtype == parts.robust_correct.dtype == torch.bool
-    assert torch.equal(parts.worst_correct, parts.clean_correct & parts.robust_correct)
-    assert parts.robust_converged is None
-    assert parts.robust_unconverged is None
-
-
-def test_evaluation_refuses_empty_splits_and_batches() -> None:
-    split = random_split()
-    with pytest.raises(DataError, match="no samples"):
-        evaluate(IFGSM(eps=0.1), network(), Split(split.images[:0], split.labels[:0]), seed=0)
-    with pytest.raises(ConfigError, match="batch size 0"):
-        evaluate(IFGSM(eps=0.1), network(), split, seed=0, batch_size=0)
-
-
-def test_unconverged_equilibria_are_counted() -> None:
-    split = random_split()
-    found = evaluate(PGD(eps=8 / 255), equilibrium_model(), split, seed=0, batch_size=10)
-    assert found.clean_unconverged == found.robust_unconverged == 0.0
-    lost = evaluate(PGD(eps=8 / 255), equilibrium_model(max_evaluations=2), split, seed=0, batch_size=10)
-    assert lost.clean_unconverged == lost.robust_unconverged == 1.0
-
-
-def test_a_predict_without_a_solution_is_not_used() -> None:
-    class Model:
-        def __call__(self, x: Tensor) -> Tensor:
-            return network()(x)
-
-        def predict(self, x: Tensor) -> Tensor:
-            return self(x).argmax(1)
-
-    split = random_split()
-    expected = evaluate(IFGSM(eps=0.1), network(), split, seed=0)
-    found = evaluate(IFGSM(eps=0.1), Model(), split, seed=0)
-    assert torch.equal(found.robust_correct, expected.robust_correct)
-    assert found.clean_unconverged is None
-
-
 # --- a fault, made on purpose ---
 
 
@@ -523,149 +381,3 @@ def test_each_channel_is_clamped_by_its_own_normalisation() -> None:
     expected[:, 0] = expected[:, 0].clamp(0.5, 0.6)
     expected[:, 1] = expected[:, 1].clamp(min=0.2)
     assert distance(found, expected) <= 1e-6
-
-
-# --- the command ---
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of the digits."""
-    data = load_data(DataConfig())
-    torch.manual_seed(0)
-    config = ModelConfig(
-        image_shape=data.image_shape,
-        classes=10,
-        mean=data.mean,
-        std=data.std,
-        state_dim=16,
-        stability="anchored",
-        head="orthogonal",
-    )
-    path = tmp_path_factory.mktemp("attack") / "checkpoint.safetensors"
-    model = StabilisedDEQ(config).eval()
-    save_checkpoint(path, Checkpoint(model=model, data=DataConfig(), class_names=data.classes, seed=0, epoch=0))
-    return path
-
-
-def test_the_command_prints_a_table_and_writes_json(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "attack.json"
-    attack_command(checkpoint, eps="4/255", restarts=2, limit=30, json_file=file, batch_size=20, seed=3)
-    printed = capsys.readouterr()
-    for text in ("lyadeq-anchored on digits, pgd (linf), 30 test images", "clean", "eps = 0", "eps = 4/255"):
-        assert text in printed.out
-    assert "30/30" in printed.err
-    assert [path.name for path in tmp_path.iterdir()] == ["attack.json"]
-    result = json.loads(file.read_text())
-    assert (result["attack"], result["eps"], result["steps"], result["restarts"]) == ("pgd", 4 / 255, 5, 2)
-    assert (result["n"], result["seed"], result["kind"]) == (30, 3, "lyadeq-anchored")
-    assert set(result["versions"]) == {"python", "torch", "stabdeq"}
-    assert set(result["unconverged"]) == {"clean", "eps_0", "robust"}
-    samples = result["samples"]
-    assert all(len(values) == 30 for values in samples.values())
-    assert samples["eps_0_correct"] == samples["clean_correct"]
-    assert result["accuracy"]["clean"] == result["accuracy"]["eps_0"] == sum(samples["clean_correct"]) / 30
-    assert result["accuracy"]["robust"] == sum(samples["robust_correct"]) / 30
-    assert result["accuracy"]["worst"] <= result["accuracy"]["robust"]
-    assert len(set(samples["index"])) == 30
-    assert samples["index"] != list(range(30))  # drawn, since splits may be sorted by class
-
-
-@pytest.mark.parametrize("attack", ["pgd", "honest"])
-def test_the_command_makes_the_fault_on_request_and_says_so(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], attack: str
-) -> None:
-    """The clean row stays as it was; at eps = 0 the accuracy falls, which no sound attack's does."""
-    results = {}
-    for clamp in (False, True):
-        file = tmp_path / f"{clamp}.json"
-        attack_command(checkpoint, attack=attack, limit=40, steps=2, json_file=file, clamp_normalised=clamp)  # type: ignore[arg-type]
-        results[clamp] = json.loads(file.read_text())
-        assert ("FAULTY ON PURPOSE" in capsys.readouterr().out) is clamp
-        assert results[clamp]["clamp_normalised"] is clamp
-    sound, faulty = results[False], results[True]
-    assert faulty["samples"]["clean_correct"] == sound["samples"]["clean_correct"] == sound["samples"]["eps_0_correct"]
-    assert faulty["samples"]["eps_0_correct"] != faulty["samples"]["clean_correct"]
-    assert "NOT A ROBUST ACCURACY" in faulty["warnings"][0]
-    assert "predictions at eps = 0 differ" in faulty["warnings"][1]
-    assert faulty["standing"] == {}
-    assert sound.keys() == faulty.keys()
-    assert [faulty[name] for name in ("eps", "n", "seed")] == [sound[name] for name in ("eps", "n", "seed")]
-
-
-def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Path, tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("first.json", "second.json")]
-    for file in files:
-        attack_command(checkpoint, attack="ifgsm", eps="2/255", limit=10**6, json_file=file)
-    assert files[0].read_text() == files[1].read_text()
-    assert json.loads(files[0].read_text())["samples"]["index"] == list(range(360))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"eps": "8"}, "8/255"),
-        ({"eps": "8/0"}, "not a number"),
-        ({"eps": "eight"}, "not a number"),
-        ({"eps": "nan"}, "from 0 to 1"),
-        ({"limit": 0}, "limit 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"steps": 0}, "steps = 0"),
-        ({"restarts": 0}, "restarts = 0"),
-        ({"batch_size": 0}, "batch size 0"),
-        ({"attack": "ifgsm", "restarts": 2}, "ifgsm has none, only pgd"),
-        ({"checkpoint": Path("no/such.safetensors")}, "no/such.safetensors"),
-    ],
-)
-def test_the_command_refuses_bad_input_and_leaves_the_json_alone(
-    checkpoint: Path, tmp_path: Path, arguments: dict[str, Any], message: str
-) -> None:
-    file = tmp_path / "attack.json"
-    file.write_text("precious")
-    settings: dict[str, Any] = {"checkpoint": checkpoint, "json_file": file, "limit": 2, **arguments}
-    with pytest.raises(StabdeqError, match=message) as caught:
-        attack_command(**settings)
-    assert caught.value.exit_code == 2
-    assert file.read_text() == "precious"
-    assert [path.name for path in tmp_path.iterdir()] == ["attack.json"]
-
-
-def test_the_command_refuses_json_paths_that_it_could_not_write(checkpoint: Path, tmp_path: Path) -> None:
-    content = checkpoint.read_bytes()
-    for file, message in (
-        (tmp_path, "is a directory"),
-        (tmp_path / "no" / "attack.json", "there is no directory"),
-        (checkpoint, "is the checkpoint itself"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            attack_command(checkpoint, json_file=file)
-    assert checkpoint.read_bytes() == content
-
-
-def test_doubtful_figures_come_with_a_warning(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def doubtful(attack: SimpleNamespace, model: nn.Module, split: Split, **_: object) -> Outcome:
-        yes, no = torch.ones(len(split), dtype=torch.bool), torch.zeros(len(split), dtype=torch.bool)
-        return Outcome(yes, no, yes, no if attack.eps == 0 else yes, None, None)
-
-    monkeypatch.setattr("stabdeq.attacks.evaluate", doubtful)
-    attack_command(checkpoint, limit=5)
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "5 predictions at eps = 0 differ from the clean ones" in printed
-    assert "gradient of 5 of 5 images was NaN or infinite" in printed
-    assert "gradient of 5 of 5 images was zero" in printed
-
-
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), ("0", 0.0), (" 2 / 255 ", 2 / 255)])
-def test_eps_is_read_as_a_quotient_or_a_number(text: str, value: float) -> None:
-    assert parse_eps(text) == value
-
-
-def test_the_commands_module_imports_nothing_heavy() -> None:
-    code = "import sys, analysis.commands.attack; print({'torch', 'rich', 'numpy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "torch" not in done.stdout
-    assert "numpy" not in done.stdout

@@ -3,85 +3,24 @@
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_runs import REPOSITORY, run, save_untrained
 from PIL import Image
 
 import stabdeq
-from stabdeq.__main__ import COMMANDS, main
-from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig, ModelConfig
-from stabdeq.data import load_data
-from stabdeq.kinds import KINDS, model_config
-from stabdeq.model import StabilisedDEQ
-from train import trainer
-from train.loss import Loss, training_loss
+from stabdeq.__main__ import COMMANDS
+from stabdeq.checkpoint import load_checkpoint, save_checkpoint
+from stabdeq.config import DataConfig
+from stabdeq.kinds import KINDS
 
-REPOSITORY = Path(stabdeq.__file__).parents[1]
-SMALL = ("--set", "model.state_dim=8", "--set", "model.lyapunov.hidden=8", "--set", "batch_size=512")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, so that nothing written anywhere below it goes unseen."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def run(*arguments: str | Path) -> int:
-    """Run the command line in this process and return its exit code."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def refusal(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must fail with one line on stderr and change no file; gives that line."""
-
-    def refused(*arguments: str | Path, code: int = 2) -> str:
-        capsys.readouterr()
-        before, folders = contents(folder), sorted(folder.rglob("*"))
-        assert run(*arguments) == code
-        line = capsys.readouterr().err
-        assert line.startswith("stabdeq: ")
-        assert line.endswith("\n")
-        assert line.count("\n") == 1
-        assert contents(folder) == before
-        assert sorted(folder.rglob("*")) == folders
-        return line
-
-    return refused
-
-
-def save_untrained(path: Path, kind: str = "lyadeq-anchored", data: DataConfig | None = None) -> Path:
-    """Write a checkpoint of an untrained model for the digits, or for 5 x 6 images of two classes in folders."""
-    shape, names = ((1, 8, 8), tuple("0123456789")) if data is None else ((3, 5, 6), ("a", "b"))
-    architecture = ArchitectureConfig(state_dim=8, lyapunov=LyapunovConfig(hidden=8))
-    config = model_config(
-        kind, architecture, image_shape=shape, classes=len(names), mean=(0.4,) * shape[0], std=(0.3,) * shape[0]
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = StabilisedDEQ(config).eval()
-    save_checkpoint(path, Checkpoint(model=model, data=data or DataConfig(), class_names=names, seed=0, epoch=0))
-    return path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def write_images(root: Path, counts: dict[str, int], size: tuple[int, int] = (6, 5)) -> Path:
@@ -299,104 +238,6 @@ def test_broken_checkpoints(case: str, folder: Path, refusal: Callable[..., str]
         assert "checkpoint.safetensors" in line
 
 
-# Training.
-
-
-def test_train_writes_a_run_and_guards_it(
-    folder: Path, refusal: Callable[..., str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("train", "digits", "--epochs", "1", "--kind", "deq", "--seed", "7", *SMALL) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert "deq on digits (1365 train, 72 validation, 360 test images), 1 epochs, seed 7" in captured.out
-    assert "test accuracy" in captured.out
-    out = folder / "runs" / "digits-deq-seed7"
-    assert f"wrote {out.relative_to(folder)}/checkpoint.safetensors" in captured.out
-    assert {path.name for path in out.iterdir()} == {"checkpoint.safetensors", "best.safetensors", "metrics.jsonl"}
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert f"test accuracy {lines[-1]['test_accuracy']:.2%}" in captured.out
-    assert load_checkpoint(out / "checkpoint.safetensors").recipe["model"]["state_dim"] == 8
-
-    again = ("train", "digits", "--kind", "deq", "--seed", "7", *SMALL)
-    assert "add --resume" in refusal(*again, "--epochs", "1")
-    assert "epochs = 1, not 2" in refusal(*again, "--epochs", "2", "--resume")
-    assert "learning_rate = 0.002, not 0.5" in refusal(
-        *again, "--epochs", "1", "--set", "learning_rate=0.5", "--resume"
-    )
-    before = {name: content for name, (_, content) in contents(out).items()}
-    assert run(*again, "--epochs", "1", "--resume") == 0
-    assert {name: content for name, (_, content) in contents(out).items()} == before
-
-
-def test_a_folder_that_cannot_be_made(folder: Path, refusal: Callable[..., str]) -> None:
-    (folder / "file").write_text("precious")
-    for out in ("file", "file/run"):
-        assert "choose another --out" in refusal("train", "digits", "--epochs", "1", "--out", out, *SMALL)
-
-
-def test_a_folder_whose_name_looks_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    out = Path("[red]a[/blue]")
-    assert run("train", "digits", "--epochs", "1", "--kind", "deq", "--out", out, *SMALL) == 0
-    assert f"wrote {out}/checkpoint.safetensors" in capsys.readouterr().out
-
-
-def test_control_c_says_where_the_run_stands_and_it_resumes(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ("train", "digits", "--epochs", "2", "--kind", "deq", "--out", "cut", *SMALL)
-    calls = iter(range(100))
-    original = trainer._Run.step
-
-    def interrupt(run: trainer._Run, *rest: object) -> object:
-        if next(calls) == 4:  # the second step of the second epoch
-            signal.raise_signal(signal.SIGINT)
-        return original(run, *rest)  # type: ignore[arg-type]
-
-    # A shell that runs the tests in the background starts them with Control-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(trainer._Run, "step", interrupt)
-            assert run(*arguments) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
-    captured = capsys.readouterr()
-    assert captured.err == "stabdeq: interrupted\n"
-    assert "cut/checkpoint.safetensors holds the last whole epoch: add --resume to go on" in captured.out
-    assert load_checkpoint(folder / "cut" / "checkpoint.safetensors").epoch == 1
-    assert run(*arguments, "--resume") == 0
-    assert "resuming after epoch 1 of 2" in capsys.readouterr().out
-    assert load_checkpoint(folder / "cut" / "checkpoint.safetensors").epoch == 2
-
-
-def test_a_loss_of_nan_exits_with_1(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def poisoned(*arguments: object) -> Loss:
-        loss = training_loss(*arguments)  # type: ignore[arg-type]
-        return replace(loss, total=loss.total * float("nan"))
-
-    monkeypatch.setattr(trainer, "training_loss", poisoned)
-    assert run("train", "digits", "--epochs", "2", "--out", "run", *SMALL) == 1
-    line = capsys.readouterr().err
-    assert line.startswith("stabdeq: the loss became NaN or infinite in epoch 1")
-    assert line.count("\n") == 1
-    assert load_checkpoint(folder / "run" / "checkpoint.safetensors").epoch == 0
-
-
-def test_the_bar_shows_accuracy_unconverged_samples_and_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "150")
-    assert run("train", "digits", "--epochs", "2", "--kind", "deq", *SMALL) == 0
-    shown = capsys.readouterr().out
-    for text in ("training on", "epoch 1/2", "accuracy", "unconverged", "left"):
-        assert text in shown
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is shown again
-
-
 # Auditing.
 
 
@@ -409,88 +250,6 @@ def test_the_exit_codes_of_an_audit(folder: Path, capsys: pytest.CaptureFixture[
     for name, code in (("a", 0), ("b", 1)):
         assert {path.name for path in (folder / name).iterdir()} == {"report.json", "report.html"}
         assert json.loads((folder / name / "report.json").read_text())["exit_code"] == code
-
-
-# Another module under the name of one of ours.
-
-
-def shadowed(arguments: list[str], path: list[Path], folder: Path) -> str:
-    """Run Python with ``path`` before our own packages; it must end at once, in one line, with exit code 2."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, REPOSITORY]))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    return done.stderr
-
-
-@pytest.mark.parametrize("name", ["train", "analysis"])
-@pytest.mark.parametrize("beside", [True, False], ids=["beside", "on-PYTHONPATH"])
-def test_a_module_that_shadows_ours(name: str, beside: bool, folder: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    module = (folder if beside else elsewhere) / f"{name}.py"
-    module.write_text("raise SystemExit('imported')\n")
-    line = shadowed(["-m", "stabdeq", "train", "digits"], [] if beside else [elsewhere], folder)
-    assert line.startswith(f"stabdeq: 'import {name}' finds {module}, not stabdeq's own {REPOSITORY / name}: ")
-    assert "rename that file" in line
-    assert "PYTHONPATH" in line
-    assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == [module.name] * beside
-
-
-def test_a_package_that_shadows_ours_before_the_installed_command(folder: Path, tmp_path: Path) -> None:
-    package = tmp_path / "elsewhere" / "train"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    line = shadowed(["-c", "from stabdeq.__main__ import main; main(['--help'])"], [package.parent], folder)
-    assert f"'import train' finds {package / '__init__.py'}, not" in line
-
-
-def test_a_module_imported_before_under_our_name(refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = type(sys)("train")
-    foreign.__file__ = "/somewhere/train.py"
-    monkeypatch.setitem(sys.modules, "train", foreign)
-    assert "'import train' finds /somewhere/train.py" in refusal("train", "digits")
-
-
-def test_a_package_of_ours_that_is_missing(refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "analysis", raising=False)
-    monkeypatch.setattr("stabdeq.__main__.find_spec", lambda name: None)
-    assert "'import analysis' finds nothing" in refusal("audit", "x")
-
-
-def test_folders_of_data_do_not_shadow_ours(folder: Path) -> None:
-    """A folder train/ without __init__.py, as image folders have, is not a package."""
-    (folder / "train").mkdir()
-    (folder / "analysis").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "stabdeq", "--version"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, stabdeq.__version__, "")
-
-
-def test_the_model_that_load_gives_is_the_one_that_was_trained() -> None:
-    assert run("train", "digits", "--epochs", "2", "--out", "run", *SMALL) == 0
-    model = stabdeq.load("run/checkpoint.safetensors")
-    assert isinstance(model.config, ModelConfig)
-    test = load_data(DataConfig()).test
-    with torch.no_grad():
-        accuracy = float((model(test.images / 255).argmax(1) == test.labels).double().mean())
-    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
-    assert accuracy == pytest.approx(last["test_accuracy"], abs=1e-12)
 
 
 def test_a_report_is_replayed_and_drawn_again(refusal: Callable[..., str], folder: Path) -> None:

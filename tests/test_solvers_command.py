@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from command_runs import run, save_untrained
 from rich.console import Console
 from test_audit import ForeignModel, images
-from test_command_line import run, save_untrained
 from torch import Tensor, nn
 
 import analysis

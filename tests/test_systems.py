@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from test_data import WRITERS
+from data_files import WRITERS
 from torch.nn.functional import cross_entropy
 
 from analysis.certify import certify_model

@@ -1,0 +1,127 @@
+"""Reports that are nested too deeply, too large or lack keys are drawn around, and the page says so."""
+
+import json
+import random
+import re
+
+import pytest
+from sample_report import Page, finding
+
+from analysis.report import figures, reading
+from analysis.report.page import render_html
+
+
+def nested(depth):
+    """Return that many lists, each in the next."""
+    value = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("item", [{}, {"check": "decay", "name": "step"}, {"text": None, "value": [1]}])
+def test_a_measurement_without_its_keys_is_drawn(item):
+    html = render_html({"measurements": [item]})
+    assert "Measured, not judged" in html
+    assert (item.get("name") or "unnamed") in html
+
+
+@pytest.mark.parametrize("depth", [450, 600, 5000])
+@pytest.mark.parametrize("key", ["claim", "evidence", "verdict", "margin", "witness"])
+def test_deep_nesting_is_drawn_around(key, depth):
+    item = finding("decay", "x", "A claim.", "REFUTED", 1.0, "Because.", witness={"state": [0.5]})
+    deep = {"state": nested(depth), "k": {"a": nested(depth)}}
+    Page(render_html({"findings": [item | {key: deep if key == "witness" else nested(depth)}]}))
+
+
+def test_what_is_too_deep_to_show_says_so():
+    html = render_html({"findings": [finding("a", "b", "c", "REFUTED", None, "d", witness={"k": {"a": nested(5000)}})]})
+    assert "nested too deeply to show; report.json holds it all" in html
+
+
+def test_a_file_nested_too_deeply_is_no_report(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"findings": nested(99)}))
+    assert reading.read_report(path)["findings"]
+    path.write_text(json.dumps({"findings": nested(100)}))
+    with pytest.raises(reading.ReportError, match="more than 100 levels"):
+        reading.read_report(path)
+
+
+@pytest.mark.parametrize("schema", [True, 1.0, "1", None])
+def test_a_schema_is_a_whole_number(report, schema):
+    assert "Expected a report of schema 1" in reading.gaps(report | {"schema": schema})[0]
+
+
+def too_large(check):
+    """Return a series of ``check`` with one more of everything than is drawn."""
+    points = list(range(1, 1002))
+    spread = {"worst": 1, "lower": 1, "median": 1, "upper": 1}
+    return {
+        "convergence": {"solvers": {str(index): {"evaluations": [1], "median": [1.0]} for index in range(21)}},
+        "decay": {
+            "flow": {"times": points, "median": points},
+            "raw": {"radii": points, "violation_rate": [0.1] * 1001},
+            "margin": {"radii": points, "unprojected": [spread] * 1001, "stabilised": [spread] * 1001},
+        },
+        "separation": {
+            "before": [[1.0] * 501] * 501,
+            "after": [[1.0] * 501] * 501,
+            "embedding": {
+                "labels": list(range(201)),
+                "right": [True] * 201,
+                "maps": {"before": [[float(index), 1.0] for index in range(201)]},
+            },
+        },
+    }[check]
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("convergence", ["21 are too many solvers to draw"]),
+        ("decay", ["1001 are too many points to draw"] * 3),
+        ("separation", ["501 are too many classes to draw"] * 2 + ["201 are too many classes to draw"]),
+    ],
+)
+def test_what_is_too_much_for_a_figure_is_said(check, said):
+    drawings, missing = figures.draw(check, too_large(check))
+    assert not drawings
+    assert [words for words in missing if "too many" in words] == missing[-len(said) :]
+    assert [words.rpartition("drawn: ")[2] for words in missing if "too many" in words] == [f"{end}." for end in said]
+
+
+def test_many_checks_are_each_a_section():
+    items = [
+        {"check": str(index % 500), "name": "x", "verdict": "PROVED", "claim": f"c{index}"} for index in range(1000)
+    ]
+    html = render_html({"findings": items, "skipped": [{"check": "7", "reason": "why"}]})
+    section = html.split('<section id="check-8">')[1].split("</section>")[0]
+    assert re.findall(r"<h3>(.*?)</h3>", section) == ["c7", "c507"]
+    assert "Skipped: why" in section
+    assert html.count('<section id="check-') == 500
+
+
+def test_long_texts_are_cut_and_the_page_says_so(report):
+    long = "y" * 1_000_000
+    item = finding(long, long, long, "REFUTED", 1.0, long, witness={long: long, "list": [[long], long]})
+    report["findings"].append(item)
+    report["checkpoint"] |= {"kind": long, "model": {long: long}, "data": {"name": "d", "classes": [long]}}
+    report["series"]["separation"]["classes"] = [long] * 10
+    report["series"]["convergence"]["solvers"][long] = report["series"]["convergence"]["solvers"]["picard"]
+    html = render_html(report)
+    Page(html)
+    assert len(html) < 2_000_000
+    assert f">{'y' * 20_000} … (cut here; report.json holds it all)<" in html
+
+
+def test_the_pictures_of_a_page_have_a_bound():
+    noise = random.Random(0)
+    pixels = [[[noise.randrange(256) for _ in range(128)] for _ in range(128)] for _ in range(3)]
+    refuted = finding("decay", "x", "c", "REFUTED", -1.0, "e", witness={"image": 0, "state": [1.0]})
+    html = render_html({"findings": [refuted] * 60, "images": {"0": {"label": 0, "pixels": pixels}}})
+    Page(html)
+    assert 10 < html.count("<img ") < 20
+    assert len(html) < 1_500_000
+    assert "Test image 0 is not drawn: the page would become too large." in html
+    assert "The state is not drawn: the page would become too large." in html
