@@ -3,13 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
 from stabdeq import __version__
-from stabdeq.errors import ImportShadowedError, StabdeqError
+from stabdeq.doors import require_own_packages
+from stabdeq.errors import StabdeqError
 
 # (name, where it lives, one line of help): the help stands here so that listing it imports nothing.
 COMMANDS = (
@@ -53,29 +52,13 @@ def build_app() -> App:
     return app
 
 
-def require_own_packages() -> None:
-    """Raise ImportShadowedError where another ``train`` or ``analysis`` stands on the import path before ours.
-
-    Both are common names: a train.py in a folder on PYTHONPATH, or beside ``python -m stabdeq``, would be imported instead.
-    """
-    home = Path(__file__).resolve().parents[1]
-    for package in ("analysis", "train"):
-        loaded = sys.modules.get(package)
-        origin = getattr(loaded, "__file__", None) if loaded else getattr(find_spec(package), "origin", None)
-        if origin is None or Path(origin).resolve().parent != home / package:
-            raise ImportShadowedError(
-                f"'import {package}' finds {origin or 'nothing'}, not stabdeq's own {home / package}: "
-                "rename that file, run from another folder, or take its folder off PYTHONPATH"
-            )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a claim refuted, 2 a usage error, 3 inconclusive, 130 interrupted."""
     # Set before torch is imported: its threads otherwise spin while they wait, and a core that another program uses then
     # slows training eightfold (digits, two cores, one of them busy: 12 s an epoch against 1.4 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        require_own_packages()
+        require_own_packages("analysis", "train")
         build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (StabdeqError, CycloptsError) as error:
         print(f"stabdeq: {' '.join(str(error).split())}", file=sys.stderr)

@@ -123,6 +123,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def load(path: str | Path) -> StabilisedDEQ:
+    """Return the model in the checkpoint at ``path``, in evaluation mode.
+
+    Raises CheckpointError where the file is not a checkpoint of this library; nothing in the file is executed.
+    """
+    return load_checkpoint(Path(path)).model
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     if not path.is_file():
         raise CheckpointError(

@@ -1,6 +1,5 @@
 """The exceptions of this project: each says what was expected, what came, and what to do."""
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -44,6 +43,8 @@ def closest(name: str, valid: Iterable[str]) -> str:
     >>> closest("digit", ["mnist", "digits"])
     "did you mean 'digits'? Valid: digits, mnist"
     """
+    import difflib  # not before it is needed: it takes as long as all else here
+
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -5,7 +5,6 @@ Reading this file imports none of them: a row of ours says where its maker is fo
 
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from stabdeq.errors import ConfigError, closest
@@ -63,4 +62,6 @@ class Registry:
         return name
 
     def _of_packages(self) -> dict[str, Any]:
+        from importlib.metadata import entry_points  # not before it is needed: it takes as long as all else here
+
         return {point.name: point for point in entry_points(group=f"stabdeq.{self.sort}")}

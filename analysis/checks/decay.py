@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
+from analysis.measure.trajectories import trajectories
 from stabdeq.lyapunov import claims
 
 IMAGES = 16  # images whose fields are searched jointly
@@ -139,7 +139,7 @@ def _flow(subject: Subject) -> tuple[Finding, dict[str, Any]]:
         common |= {"dtype": "float64", "seed": subject.seed}
         values, stopped = lyapunov(start - centres)[0], ""
         try:
-            states = _trajectories(subject, start)
+            states = trajectories(subject, start, _times(subject), FLOW_EVALUATIONS)
         except FloatingPointError as error:
             states, stopped = start[None], str(error)
         if not bool((values > 0).all()):
@@ -176,25 +176,6 @@ def _times(subject: Subject) -> Tensor:
     """Return the times (T,) at which trajectories are looked at."""
     assert subject.lyapunov is not None
     return torch.linspace(0, HORIZON / subject.lyapunov.alpha, 60, dtype=torch.float64)
-
-
-def _trajectories(subject: Subject, start: Tensor) -> Tensor:
-    """Return the states (T, k, n) of the stabilised field from ``start`` (k, n), of the first k images; FloatingPointError if none."""
-    from scipy.integrate import solve_ivp
-
-    which, times = torch.arange(len(start)), _times(subject).numpy()
-    evaluations = iter(range(FLOW_EVALUATIONS))
-
-    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
-        moved = subject.stabilised(torch.from_numpy(flat).view_as(start), which).flatten().numpy()
-        if next(evaluations, None) is None or not np.isfinite(moved).all():
-            raise FloatingPointError("the field is not finite, or too stiff for an explicit integrator")
-        return moved
-
-    path = solve_ivp(velocity, (0, times[-1]), start.flatten().numpy(), t_eval=times, rtol=1e-8, atol=1e-10)
-    if not path.success:
-        raise FloatingPointError(path.message)
-    return torch.from_numpy(path.y).T.reshape(-1, *start.shape)
 
 
 @torch.no_grad()
@@ -283,7 +264,7 @@ def _excess_along(subject: Subject, start: Tensor) -> float:
     """Return the largest V(z(t)) / (exp(-alpha t) V(z(0))) - 1 along the stabilised field from ``start`` (n,)."""
     lyapunov = lyapunov_of(subject)
     try:
-        states = _trajectories(subject, start[None])[:, 0]
+        states = trajectories(subject, start[None], _times(subject), FLOW_EVALUATIONS)[:, 0]
     except FloatingPointError as error:
         raise NotReplayableError(f"the trajectory cannot be followed: {error}") from error
     values = lyapunov(states - subject.centres()[0])[0]

@@ -9,13 +9,12 @@ from torch import Tensor
 from analysis.evidence.sampling import directions
 from analysis.measure.rounding import rounded
 from analysis.measure.subject import Subject
+from analysis.measure.trajectories import follow
 from stabdeq.lyapunov import LyapunovFunction
 
 GRID = 41  # points on each axis at which V is taken
 ARROWS = 17  # and the field
 PATHS = 8  # trajectories from a circle around the centre, besides those from marked states
-EVALUATIONS = 1500  # of the field, for all trajectories of a plane together
-BETWEEN = 4  # points of a trajectory for each step of the integrator
 DIRECTIONS = 512
 ITERATIONS = 50
 APART = 1e-6  # of the radius: an equilibrium nearer to V's centre names no direction
@@ -122,7 +121,7 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
     marks = subject.equilibria[marked] - centre
     off = (marks - marks @ basis.T @ basis).norm(dim=1)
     inside = marks[off <= 1e-6 * half_width]
-    states, time, stopped = _follow(subject, centre + torch.cat([circle, inside]), horizon)
+    states, time, stopped = follow(subject, IMAGE, centre + torch.cat([circle, inside]), horizon)
     ends = (states[-1] - centre).norm(dim=1)
     return {
         "axis": rounded(axis.tolist()),
@@ -152,32 +151,6 @@ def _grid(axis: Tensor) -> Tensor:
     """Return the points (k * k, 2) of a square grid, its rows along the first coordinate."""
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], 1)
-
-
-def _follow(subject: Subject, start: Tensor, horizon: float) -> tuple[Tensor, float, int]:
-    """Return states (T, k, n) along the trajectories from ``start`` (k, n), the time they reach within ``EVALUATIONS``, and
-    how many were stopped: one whose field is not finite stays where it is.
-
-    Runge-Kutta 4(5) with steps common to all.
-    """
-    from scipy.integrate import RK45
-
-    which = torch.full((len(start),), IMAGE)
-
-    def velocity(_: float, flat: Any) -> Any:
-        moved = subject.stabilised(torch.from_numpy(flat).view_as(start), which)
-        return torch.where(moved.isfinite().all(1, keepdim=True), moved, 0).flatten().numpy()
-
-    solver = RK45(velocity, 0.0, start.flatten().numpy(), horizon, rtol=1e-5, atol=1e-7)
-    states = [start]
-    while solver.status == "running" and solver.nfev < EVALUATIONS:
-        solver.step()
-        if solver.status != "failed":
-            path = solver.dense_output()
-            times = torch.linspace(float(solver.t_old), float(solver.t), BETWEEN + 1)[1:].tolist()  # pyrefly: ignore
-            states += [torch.from_numpy(path(time)).view_as(start) for time in times]
-    stopped = int((~subject.stabilised(states[-1], which).isfinite().all(1)).sum())
-    return torch.stack(states), float(solver.t), stopped
 
 
 def _thinned(path: list[list[float]], apart: float) -> list[list[float]]:

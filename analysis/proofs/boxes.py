@@ -18,13 +18,13 @@ from torch import Tensor
 
 from analysis.evidence.regions import Ball, Box, Region, Sublevel
 from analysis.findings import exactly
+from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.intervals.branch_and_bound import Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds
 from analysis.proofs.matrices.definiteness import proves_positive_definite
 
-MOST_DIMENSIONS = 6
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
 ASSUMPTION = (
@@ -71,7 +71,7 @@ def prove_claim(
     if not isinstance(region, Ball | Box | Sublevel):
         return Unproved(f"there is no proof on boxes for {region.words}.")
     if len(region.centre) > MOST_DIMENSIONS:
-        return Unproved(f"{len(region.centre)} dimensions are more than the {MOST_DIMENSIONS} that boxes can cover.")
+        return Unproved(f"interval bounds are for at most {MOST_DIMENSIONS} coordinates.")
     search = _Search(value, velocity, region, alpha if name == "decay" else None, max_boxes, seconds)
     try:
         return PROOFS[name](search)

@@ -5,12 +5,11 @@ from dataclasses import replace
 import torch
 
 from analysis.findings import Finding, Verdict
+from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.structure import growth, is_structured
 from analysis.user_function.levels import boundary_of
 from analysis.user_function.subject import Subject
-from stabdeq.lyapunov import InputConvexLyapunov
 
-LARGEST_DIM = 6
 BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant")
 
 
@@ -28,7 +27,7 @@ def proved(subject: Subject, finding: Finding) -> Finding:
 
 def _by_structure(subject: Subject, name: str) -> str | None:
     lyapunov = subject.structure
-    if not is_structured(lyapunov) or lyapunov is None or _has_hooks(lyapunov):
+    if not is_structured(lyapunov) or lyapunov is None:
         return None
     least = float(lyapunov.network.mix.min())
     return {
@@ -40,10 +39,6 @@ def _by_structure(subject: Subject, name: str) -> str | None:
         ),
         "proper": f"By construction: {growth(lyapunov)}, at every state.",
     }.get(name)
-
-
-def _has_hooks(lyapunov: InputConvexLyapunov) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in lyapunov.modules())
 
 
 def _by_boxes(subject: Subject, name: str) -> tuple[str | None, str]:
@@ -59,8 +54,8 @@ def _by_boxes(subject: Subject, name: str) -> tuple[str | None, str]:
 
 def _beyond_boxes(subject: Subject) -> str:
     """Return why interval bounds cannot be tried; empty where they can."""
-    if len(subject.centre) > LARGEST_DIM:
-        return f"interval bounds are for at most {LARGEST_DIM} coordinates."
+    if len(subject.centre) > MOST_DIMENSIONS:  # told here too, before what traces a function is imported
+        return f"interval bounds are for at most {MOST_DIMENSIONS} coordinates."
     if subject.proof_seconds <= 0:
         return "no time was given for it."
     for function in subject.functions:

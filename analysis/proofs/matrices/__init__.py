@@ -1,0 +1,1 @@
+"""Matrices enclosed with their rounding errors, and proofs that they are definite."""
