@@ -120,7 +120,7 @@ def load_function(
         ConfigError: it is not found or not callable, it raises at the first states or returns there what is no value or velocity
             of each (with how to wrap it, where that is seen), or it is random or couples the states of a batch.
     """
-    location = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    location = given if isinstance(given, str) else _name_of(given, output)
     found = _made(find_object(given, "energy:V") if isinstance(given, str) else given, location)
     if isinstance(found, InputConvexLyapunov) and output == "value":
         found = CentredValue(found, centre)
@@ -130,9 +130,16 @@ def load_function(
     try:
         first = function(trial)
     except EvaluationError as error:
-        raise ConfigError(f"{error}. {how_to_write(found, location, dim, output, trial)}") from error
+        rule, wrapped = how_to_write(found, location, dim, output, trial)
+        raise ConfigError(f"{rule}: {wrapped}" if wrapped else f"{error}; {rule}") from error
     _require_repeatable(function, trial, first)
     return function
+
+
+def _name_of(function: Callable[[Any], Any], output: Output) -> str:
+    """Return what messages call a function that was not given by name."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return ("V" if output == "value" else "f") if name == "<lambda>" else name
 
 
 def find_object(location: str, example: str) -> Any:
