@@ -120,15 +120,11 @@ def _claim_names(
     asked: Sequence[str] | None, f: Function | None, alpha: float | None, sublevel: float | str | None
 ) -> list[str]:
     """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
+    given = {"dynamics": f is not None, "alpha": alpha is not None, "sublevel": sublevel is not None}
+    needed = dict.fromkeys(NEEDS_DYNAMICS, ("dynamics",))
+    needed |= {"decay": ("dynamics", "alpha"), "invariant": ("dynamics", "sublevel")}
     missing = {
-        name: lacking
-        for name in NEEDS_DYNAMICS
-        for lacking, given in (
-            ("dynamics", f),
-            ("alpha", alpha if name == "decay" else 0),
-            ("sublevel", sublevel if name == "invariant" else 0),
-        )
-        if given is None
+        name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])
     }
     if asked is None:
         asked = [name for name in NAMES if name not in missing and name not in ON_REQUEST]
@@ -136,7 +132,7 @@ def _claim_names(
         if name not in NAMES:
             raise ConfigError(f"unknown claim {name!r}: {closest(name, NAMES)}")
         if name in missing:
-            raise ConfigError(f"the claim {name!r} needs {missing[name]}")
+            raise ConfigError(f"the claim {name!r} needs {' and '.join(missing[name])}")
     if not asked:
         raise ConfigError(f"claims names none. Valid: {', '.join(NAMES)}")
     if sublevel == "max" and not set(asked) & set(ALONG_THE_FLOW):
