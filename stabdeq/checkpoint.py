@@ -73,7 +73,11 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``path`` at once or not at all: temporary name, fsync, rename."""
+    """Write ``checkpoint`` to ``path`` at once or not at all: temporary name, fsync, rename.
+
+    Raises CheckpointError where the model has buffers that no file would hold.
+    """
+    _require_whole(path, checkpoint.model)
     tensors = {MODEL_PREFIX + name: value for name, value in checkpoint.model.state_dict().items()}
     tensors |= {OPTIMISER_PREFIX + name: value for name, value in checkpoint.optimiser.items()}
     metadata = {
@@ -108,6 +112,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, text = _read(path)
     metadata = _parse_metadata(path, text)
     model = _build_without_storage(path, metadata)
+    _require_whole(path, model)
     _require_fitting(path, model, tensors)
     model.to_empty(device="cpu").load_state_dict(_with_prefix(tensors, MODEL_PREFIX))
     return Checkpoint(
@@ -186,7 +191,9 @@ def _parse_metadata(path: Path, text: Mapping[str, str]) -> _Metadata:
         metadata = parse_config(_Metadata, values, "its metadata")
     except ConfigError as error:
         cause = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: damaged or foreign: {cause}: train or fetch it again") from None
+        raise CheckpointError(
+            f"{path}: damaged or foreign: {cause}: train or fetch it again; a name of your own must be registered before it is read"
+        ) from None
     if len(metadata.class_names) != metadata.model.classes:
         raise CheckpointError(
             f"{path}: damaged: {len(metadata.class_names)} class names for {metadata.model.classes} classes: "
@@ -203,6 +210,16 @@ def _build_without_storage(path: Path, metadata: _Metadata) -> StabilisedDEQ:
     except (ConfigError, RuntimeError) as error:  # RuntimeError: sizes beyond what a tensor can have
         cause = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: no model has its settings: {cause}: train or fetch it again") from None
+
+
+def _require_whole(path: Path, model: StabilisedDEQ) -> None:
+    """Refuse a model, with a cell or backbone of a user's, that would come back with buffers of arbitrary numbers."""
+    lost = sorted({name for name, _ in model.named_buffers()} - model.state_dict().keys())
+    if lost:
+        raise CheckpointError(
+            f"{path}: the model keeps {', '.join(lost)} out of its state dict, so no checkpoint holds it: register such buffers "
+            "with persistent=True"
+        )
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stabdeq.errors import ConfigError, closest
+from stabdeq.registry import BACKBONES, CELLS, DATA_SETS
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -19,13 +20,13 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
-BackboneName = Literal["fcn", "cnn", "resnet20", "resnet56", "vgg16", "wrn-28-10"]
-CellName = Literal["batchnorm", "certified", "monotone", "interval", "constant"]
+BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
+CellName = Annotated[str, PlainValidator(CELLS.require)]
 GradientName = Literal["implicit", "unrolled"]
 SolverName = Literal["anderson", "broyden", "picard"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
 HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
-DataName = Literal["digits", "mnist", "svhn", "cifar10", "cifar100", "folder"]
+DataName = Annotated[str, PlainValidator(DATA_SETS.require)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -141,6 +142,8 @@ def _explain(cls: type, error: Any) -> str:
     if error["type"] == "literal_error":
         valid = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return f"{dotted} = {reprlib.repr(error['input'])} is unknown: {closest(str(error['input']), valid)}"
+    if error["type"] == "value_error":  # of a name in a registry
+        return f"{dotted} = {reprlib.repr(error['input'])} is unknown: {error['ctx']['error']}"
     return f"{dotted} = {reprlib.repr(error['input'])}: {error['msg'].lower()}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from stabdeq.backbones import native_width
 from stabdeq.config import ArchitectureConfig, BackboneName, CellName, HeadName, ModelConfig, StabilityName
 from stabdeq.errors import ConfigError, closest
+from stabdeq.registry import CELLS
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 
 # Readings of one kind that differ in a detail: the recipe may ask for another in place of the first.
-VARIANTS = {
-    "state": ("state", "residual"),
-    "orthogonal": ("orthogonal", "orthogonal-direct"),
-    "batchnorm": ("batchnorm", "certified", "monotone", "interval"),
-}
+VARIANTS = {"state": ("state", "residual"), "orthogonal": ("orthogonal", "orthogonal-direct")}
 
 
 def model_config(
@@ -103,4 +100,6 @@ def kind_of(config: ModelConfig) -> str:
 
 
 def _variants(usual: str) -> tuple[str, ...]:
+    if usual == "batchnorm":
+        return tuple(name for name in CELLS if name != "constant")  # without an equilibrium it is another kind
     return VARIANTS.get(usual, (usual,))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stabdeq.backbones import build_backbone
-from stabdeq.cells import CELLS, Cell, ConstantCell, SolvedCell
+from stabdeq.cells import ConstantCell, EquilibriumCell, build_cell
 from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
@@ -74,7 +74,7 @@ class StabilisedDEQ(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
         self.backbone = build_backbone(config.backbone, config.image_shape, config.state_dim)
-        self.cell: SolvedCell | ConstantCell = CELLS[config.cell](config.state_dim)
+        self.cell: EquilibriumCell = build_cell(config.cell, config.state_dim)
         self.lyapunov: InputConvexLyapunov | None = None
         if config.stability != "none":
             centre = "equilibrium" if config.stability == "anchored" else "origin"
@@ -84,13 +84,20 @@ class StabilisedDEQ(nn.Module):
     def inject(self, x: Tensor) -> Tensor:
         """Return the injected features h (B, n) of images ``x`` (B, C, H, W) in [0, 1].
 
-        The backbone alone runs in bfloat16 under autocast. Raises DataError where the images have another shape.
+        The backbone alone runs in bfloat16 under autocast. Raises DataError where the images have another shape,
+        ConfigError where the backbone's features have.
         """
         if x.dim() != 4 or x.shape[1:] != self.config.image_shape:
             raise DataError(
                 f"this model reads images (B, {', '.join(map(str, self.config.image_shape))}), not {tuple(x.shape)}"
             )
-        return self.backbone((x - self.mean) / self.std).to(self.mean.dtype)
+        h = self.backbone((x - self.mean) / self.std).to(self.mean.dtype)
+        if h.shape != (len(x), self.config.state_dim):
+            raise ConfigError(
+                f"backbone {self.config.backbone} returned {tuple(h.shape)} for {len(x)} images: expected features "
+                f"({len(x)}, {self.config.state_dim}), as many as the state has numbers"
+            )
+        return h
 
     def solve(self, h: Tensor) -> Solution:
         """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on."""
@@ -113,7 +120,8 @@ class StabilisedDEQ(nn.Module):
             )
         if not torch.is_grad_enabled():
             return solution
-        names, parameters = zip(*cell.named_parameters(), strict=True)
+        own = dict(cell.named_parameters())  # a user's cell may have none
+        names, parameters = tuple(own), tuple(own.values())
         training = self.training
 
         def f(z: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
@@ -142,7 +150,7 @@ class StabilisedDEQ(nn.Module):
     def _is_coupled(self) -> bool:
         return self.training and self.cell.couples_samples
 
-    def _solver_view(self, cell: SolvedCell, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
+    def _solver_view(self, cell: EquilibriumCell, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
         """Return the map that the solver evaluates, the rows it reads, and its linearisation where one is faster."""
         h = h.detach()
         if not self._is_coupled:
@@ -164,8 +172,8 @@ class StabilisedDEQ(nn.Module):
         """Run one forward pass and return all of it; in training mode, update the running statistics."""
         h = self.inject(x)
         solution = self.solve(h)
-        if self.training and isinstance(self.cell, Cell):
-            self.cell.update_running_statistics(self.cell.statistics(solution.z, h))
+        if self.training:
+            self.cell.at_equilibrium(solution.z, h)
         return Prediction(self.readout(solution.z), h, solution)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,13 +1,23 @@
 """Solvers, cells, backbones, attacks and data sets by name: ours, a user's own, and those of installed packages.
 
-Reading this file imports none of them: a row of ours says where its maker is found, "module:name".
+Reading this file imports none of them: a row of ours says where its maker is found, "module:name". A package makes one of its
+own known by an entry point, and a program by registering it::
+
+    [project.entry-points."stabdeq.backbone"]
+    mine = "my_package.networks:MINE"
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stabdeq.errors import ConfigError, closest
+
+if TYPE_CHECKING:
+    from stabdeq.attacks import BuildAttack
+    from stabdeq.backbones import Backbone
+    from stabdeq.cells import EquilibriumCell
+    from stabdeq.data import ReadData
 
 
 def located(location: str) -> Any:
@@ -23,7 +33,8 @@ def located(location: str) -> Any:
 class Registry:
     """Makers of one ``sort`` of thing by name: those in ``own``, by location, and those that are registered.
 
-    An installed package registers one by an entry point in the group "stabdeq.SORT", such as "stabdeq.backbone".
+    An installed package registers one by an entry point in the group "stabdeq.SORT", such as "stabdeq.backbone" or
+    "stabdeq.data_set". A name is looked up among ours first, then among those registered, then among the packages'.
     """
 
     def __init__(self, sort: str, own: dict[str, str]) -> None:
@@ -44,24 +55,122 @@ class Registry:
         """Yield all names, ours first."""
         return iter(dict.fromkeys([*self._own, *self._registered, *self._of_packages()]))
 
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
     def __getitem__(self, name: str) -> Any:
-        """Return the maker; raise ConfigError, with the nearest name, where there is none."""
+        """Return the maker; raise ConfigError where there is none, with the nearest name, or where its package fails."""
         if name in self._own:
             return located(self._own[name])
         if name in self._registered:
             return self._registered[name]
         installed = self._of_packages()
         if name in installed:
-            return installed[name].load()
+            return self._load(installed[name])
         raise ConfigError(f"unknown {self.sort} {name!r}: {closest(name, self)}")
 
-    def require(self, name: str) -> str:
+    def require(self, name: object) -> str:
         """Return ``name`` where it is known; raise ValueError with the nearest one, as pydantic asks of a validator."""
-        if name not in self:
-            raise ValueError(closest(name, self))
+        if not isinstance(name, str) or name not in self:
+            raise ValueError(closest(str(name), self))
         return name
+
+    def own_makers(self) -> list[Any]:
+        """Return the makers of ours alone, in order."""
+        return [located(location) for location in self._own.values()]
 
     def _of_packages(self) -> dict[str, Any]:
         from importlib.metadata import entry_points  # not before it is needed: it takes as long as all else here
 
-        return {point.name: point for point in entry_points(group=f"stabdeq.{self.sort}")}
+        return {point.name: point for point in entry_points(group=f"stabdeq.{self.sort.replace(' ', '_')}")}
+
+    def _load(self, point: Any) -> Any:
+        try:
+            return point.load()
+        except Exception as error:  # another's code may raise anything
+            package = point.dist.name if point.dist else "its package"
+            raise ConfigError(
+                f"the {self.sort} {point.name!r} could not be imported from {point.value} ({type(error).__name__}: {error}): "
+                f"mend or remove {package}"
+            ) from error
+
+
+BACKBONES = Registry(  # of stabdeq.backbones.Backbone
+    "backbone",
+    {
+        "fcn": "stabdeq.backbones.fully_connected:FCN",
+        "cnn": "stabdeq.backbones.small_convolutional:CNN",
+        "resnet20": "stabdeq.backbones.resnet:RESNET20",
+        "resnet56": "stabdeq.backbones.resnet:RESNET56",
+        "vgg16": "stabdeq.backbones.vgg:VGG",
+        "wrn-28-10": "stabdeq.backbones.wide_resnet:WRN_28_10",
+    },
+)
+CELLS = Registry(  # state_dim -> stabdeq.cells.EquilibriumCell
+    "cell",
+    {
+        "batchnorm": "stabdeq.cells.batchnorm:Cell",
+        "certified": "stabdeq.cells.certified:CertifiedCell",
+        "monotone": "stabdeq.cells.monotone:MonotoneCell",
+        "interval": "stabdeq.cells.interval:IntervalCell",
+        "constant": "stabdeq.cells.constant:ConstantCell",
+    },
+)
+ATTACKS = Registry(  # stabdeq.attacks.BuildAttack
+    "attack",
+    {
+        "ifgsm": "stabdeq.attacks.ifgsm:build",
+        "intermediate": "stabdeq.attacks.intermediate:build",
+        "pgd": "stabdeq.attacks.pgd:build",
+        "apgd-ce": "stabdeq.attacks.apgd:build",
+        "apgd-t": "stabdeq.attacks.apgd:build_targeted",
+        "square": "stabdeq.attacks.square:build",
+        "honest": "stabdeq.attacks.honest:build",
+    },
+)
+DATA_SETS = Registry(  # stabdeq.data.ReadData
+    "data set",
+    {
+        "digits": "stabdeq.data.digits:read",
+        "mnist": "stabdeq.data.mnist:MNIST",
+        "svhn": "stabdeq.data.svhn:SVHN",
+        "cifar10": "stabdeq.data.cifar:CIFAR10",
+        "cifar100": "stabdeq.data.cifar:CIFAR100",
+        "folder": "stabdeq.data.folder:read",
+    },
+)
+
+
+def register_backbone(name: str, backbone: "Backbone") -> None:
+    """Make ``backbone`` known as ``name``, for ``model.backbone`` of a recipe and for checkpoints that name it.
+
+    Raises ConfigError where the name is taken by another.
+    """
+    BACKBONES.register(name, backbone)
+
+
+def register_cell(name: str, make: "Callable[[int], EquilibriumCell]") -> None:
+    """Make the cell that ``make(state_dim)`` returns known as ``name``, for ``model.cell`` of a recipe and for checkpoints.
+
+    Every kind whose own cell is the paper's takes it; what is proved of ours by their make is not proved of it. Raises ConfigError
+    where the name is taken by another.
+    """
+    CELLS.register(name, make)
+
+
+def register_attack(name: str, build: "BuildAttack") -> None:
+    """Make the attack that ``build(eps=..., norm=..., steps=..., restarts=...)`` returns known as ``name``, for ``build_attack``.
+
+    Raises ConfigError where the name is taken by another.
+    """
+    ATTACKS.register(name, build)
+
+
+def register_data_set(name: str, read: "ReadData") -> None:
+    """Make the data set that ``read`` returns known as ``name``, for ``data.name`` of a recipe and for checkpoints that name it.
+
+    ``read(data_dir, download)`` gets the folder that the user names, or None, and whether a missing set may be fetched. It returns
+    the training part (validation not yet taken out) and the test part, each a ``Split``, and the names of the classes; the same
+    at every call. It raises DataError where it cannot. Raises ConfigError where the name is taken by another.
+    """
+    DATA_SETS.register(name, read)

@@ -8,10 +8,10 @@ from analysis.proofs.cells.network import ReluNetwork, of_certified_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.cells import CertifiedCell
 from stabdeq.cells.batchnorm import FoldedCell
-from stabdeq.cells.relu import FoldedCertifiedCell
+from stabdeq.cells.relu import FoldedReluCell
 
 
-def certified_cell(n: int, seed: int) -> FoldedCertifiedCell:
+def certified_cell(n: int, seed: int) -> FoldedReluCell:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cell = CertifiedCell(n).double()
@@ -36,7 +36,7 @@ def paper_cell(n: int, seed: int, size: float) -> FoldedCell:
 def scalar_cell(weight: float) -> ReluNetwork:
     """f(z, h) = relu(weight z + h)."""
     one = torch.ones(1, dtype=torch.float64)
-    return of_certified_cell(FoldedCertifiedCell(weight * one[None], one, 0 * one))[0]
+    return of_certified_cell(FoldedReluCell(weight * one[None], one, 0 * one))[0]
 
 
 def states(count: int, dim: int, seed: int) -> Tensor:

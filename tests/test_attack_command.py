@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from analysis.commands.attack import attack as attack_command
 from analysis.commands.attack import parse_eps
-from stabdeq.attacks import ATTACKS, Outcome
+from stabdeq.attacks import PGD, Adversarial, Outcome
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, ModelConfig
 from stabdeq.data import Split, load_data
 from stabdeq.errors import ConfigError, StabdeqError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.registry import ATTACKS
 
 # --- the command ---
 
@@ -207,3 +208,25 @@ def test_the_command_knows_every_attack(checkpoint: Path, tmp_path: Path, name: 
     assert (result["attack"], result["norm"], result["eps"]) == (name, norm, 0.1)
     assert result["samples"]["eps_0_correct"] == result["samples"]["clean_correct"]
     assert ("broken_by" in result["samples"]) == (name == "honest")
+
+
+class Theirs:
+    """An attack of a user's, one of whose settings is no value of JSON."""
+
+    def __init__(self, *, eps: float, norm: str, steps: int | None, restarts: int) -> None:
+        self.eps, self.inner = eps, PGD(eps=eps, steps=steps or 3)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
+        return self.inner(model, images, labels, generator=generator)
+
+
+def test_the_command_knows_an_attack_that_is_registered(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "attack.json"
+    monkeypatch.setitem(ATTACKS._registered, "theirs", Theirs)
+    attack_command(checkpoint, attack="theirs", eps="0.1", limit=5, json_file=file)
+    result = json.loads(file.read_text())
+    assert (result["attack"], result["eps"], result["inner"]) == ("theirs", 0.1, repr(PGD(eps=0.1, steps=3)))
+    with pytest.raises(ConfigError, match="unknown attack 'their': did you mean 'theirs'"):
+        attack_command(checkpoint, attack="their")

@@ -18,7 +18,7 @@ from attack_problems import (
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stabdeq.attacks import IFGSM, PGD, ClampNormalised, build_attack, evaluate, paper_steps
+from stabdeq.attacks import IFGSM, PGD, ClampNormalised, build_attack, evaluate, paper_steps, schedule, usual_step_size
 from stabdeq.attacks.ball import L2Ball
 from stabdeq.errors import ConfigError, DataError
 
@@ -109,6 +109,13 @@ def test_bad_l2_settings_are_refused() -> None:
         PGD(eps=0.3, norm="l1")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="use pgd"):
         build_attack("ifgsm", eps=0.3, norm="l2")
+
+
+def test_the_usual_steps_cross_the_ball() -> None:
+    assert usual_step_size(0.3, 50) == 2.5 * 0.3 / 50
+    assert usual_step_size(0.0, 50) > 0
+    assert build_attack("pgd", eps=0.3, norm="l2") == PGD(eps=0.3, steps=50, norm="l2")
+    assert schedule(0.3, 50, None, "l2") == (50, usual_step_size(0.3, 50))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

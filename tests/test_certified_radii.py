@@ -12,7 +12,7 @@ from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
 from analysis.proofs.cells.network import of_certified_cell, of_paper_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.attacks import PGD
-from stabdeq.cells.relu import FoldedCertifiedCell
+from stabdeq.cells.relu import FoldedReluCell
 from stabdeq.config import DataConfig, ModelConfig, SolverConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
@@ -97,7 +97,7 @@ def model() -> StabilisedDEQ:
 
 def certify_radii(model: StabilisedDEQ, images: Tensor, z: Tensor | None = None):
     folded = model.cell.fold()
-    assert isinstance(folded, FoldedCertifiedCell)
+    assert isinstance(folded, FoldedReluCell)
     network, equation = of_certified_cell(folded)
     gain = find_gain(equation, equation.output, equation.injection, folded.scale)
     assert gain is not None

@@ -126,7 +126,7 @@ def test_the_help_names_every_kind_and_check(capsys: pytest.CaptureFixture[str])
         ("audit x --samples 0", '"0" for --samples. Must be >= 1'),
         ("audit x", "x: no such file"),
         ("attack x", "x: no such file"),
-        ("attack x --attack pdg", 'Did you mean "pgd"?'),
+        ("attack x --attack pdg", "did you mean 'pgd'?"),
     ],
 )
 def test_what_does_not_exist_or_fit(command: str, expected: str, refusal: Callable[..., str]) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from stabdeq.data import Split
 
 SCHEMA = 1
-L2_STEPS = 50
 CLAMPED = (
     "NOT A ROBUST ACCURACY: --clamp-normalised clamped every attacked image to [0, 1] after normalisation, a known fault. It "
     "changes images at eps = 0 and leaves the ball"
@@ -31,10 +30,11 @@ def attack(
     checkpoint: Annotated[Path, Parameter(help="A checkpoint.safetensors that 'stabdeq train' wrote.")],
     *,
     attack: Annotated[
-        Literal["ifgsm", "pgd", "apgd-ce", "apgd-t", "square", "intermediate", "honest"],
+        str,
         Parameter(
-            help="I-FGSM, from the image, or PGD, from random points of the ball, as in the paper; APGD on cross-entropy or "
-            "targeted DLR; Square, without gradients; PGD through intermediate states; or honest, the worst over all but the first."
+            help="ifgsm, from the image, or pgd, from random points of the ball, as in the paper; apgd-ce and apgd-t, APGD on "
+            "cross-entropy or targeted DLR; square, without gradients; intermediate, PGD through intermediate states; honest, "
+            "the worst over all but the first; or one that an installed package brings."
         ),
     ] = "pgd",
     eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
@@ -82,8 +82,6 @@ def attack(
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
 
-    if attack == "pgd" and norm == "l2" and steps is None:
-        steps = L2_STEPS
     chosen = build_attack(attack, eps=radius, steps=steps, restarts=restarts, norm=norm)
     control_attack = build_attack(attack, eps=0.0, steps=1, norm=norm)
     loaded = load_checkpoint(checkpoint)
@@ -248,11 +246,21 @@ def _settings(chosen: "Attack") -> dict[str, Any]:
 
     if isinstance(chosen, Worst):
         return {"eps": chosen.eps, "attacks": {name: _settings(each) for name, each in chosen.attacks.items()}}
-    settings = dict(vars(chosen))
+    settings: dict[str, Any] = {"eps": chosen.eps}
+    settings |= {name: _plain(value) for name, value in getattr(chosen, "__dict__", {}).items()}
     if isinstance(chosen, IFGSM | PGD):
         norm = settings.get("norm", "linf")
         settings["steps"], settings["step_size"] = schedule(chosen.eps, chosen.steps, chosen.step_size, norm)
     return settings
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it, or its text where JSON has no such value: an attack of another's may have any."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value
 
 
 def _result(control: "Outcome", outcome: "Outcome", indices: "Tensor", names: list[str]) -> dict[str, Any]:

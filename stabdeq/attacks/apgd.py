@@ -17,6 +17,7 @@ from stabdeq.errors import ConfigError, closest
 
 LossName = Literal["ce", "dlr", "targeted"]
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr}
+STEPS = 100
 MOMENTUM = 0.75  # the share of the new step; the rest repeats the last one
 RISES = 0.75  # share of the steps up to a checkpoint that must have raised the loss
 
@@ -39,7 +40,7 @@ class APGD:
     """
 
     eps: float
-    steps: int = 100
+    steps: int = STEPS
     restarts: int = 1
     norm: NormName = "linf"
     loss: LossName = "ce"
@@ -113,6 +114,16 @@ class APGD:
                 value_at_checkpoint = best.value
                 rises.zero_()
         return Adversarial(torch.where(_wide(broken), broken_images, best.images), nonfinite, zero)
+
+
+def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> APGD:
+    """Return the attack that the name "apgd-ce" stands for, on the cross-entropy."""
+    return APGD(eps=eps, norm=norm, steps=STEPS if steps is None else steps, restarts=restarts)
+
+
+def build_targeted(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> APGD:
+    """Return the attack that the name "apgd-t" stands for, on DLR towards other classes."""
+    return APGD(eps=eps, norm=norm, steps=STEPS if steps is None else steps, restarts=restarts, loss="targeted")
 
 
 def step_checkpoints(steps: int) -> list[int]:

@@ -26,11 +26,19 @@ def paper_steps(eps: float) -> int:
     return math.floor(min(levels + 4, 1.25 * levels) + margin)
 
 
+def usual_step_size(eps: float, steps: int) -> float:
+    """Return 2.5 ``eps`` / ``steps``, by which steps reach the boundary from any start and still turn there (Madry et al. 2018).
+
+    At ``eps`` = 0, where no step leads anywhere, it is the paper's 1/255: a step size is positive.
+    """
+    return 2.5 * eps / steps or STEP_SIZE
+
+
 def schedule(eps: float, steps: int | None, step_size: float | None, norm: NormName) -> tuple[int, float]:
     """Return how many steps to take and how long each is; where one is None, the paper's choice or, in l2, the usual one.
 
-    The paper, in the l-infinity norm, takes ``paper_steps`` of 1/255. In l2 steps of 2.5 eps / steps reach the boundary from
-    any start and still turn there (Madry et al. 2018). Raises ConfigError where a setting is out of range.
+    The paper, in the l-infinity norm, takes ``paper_steps`` of 1/255. In l2 they are of ``usual_step_size``. Raises ConfigError
+    where a setting is out of range.
     """
     check_eps(eps, norm)
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
@@ -40,7 +48,7 @@ def schedule(eps: float, steps: int | None, step_size: float | None, norm: NormN
     if norm == "l2":
         if steps is None:
             raise ConfigError("the paper's rule for the number of steps is for the l-infinity norm: in l2 say how many")
-        return steps, 2.5 * eps / steps if step_size is None else step_size
+        return steps, usual_step_size(eps, steps) if step_size is None else step_size
     if steps is None and eps > 0 and paper_steps(eps) == 0:
         raise ConfigError(f"the paper's rule takes no step at all at eps = {eps:g}, below 0.8/255: say how many steps")
     return paper_steps(eps) if steps is None else steps, STEP_SIZE if step_size is None else step_size

@@ -1,6 +1,7 @@
 """The standard set of attacks whose worst, sample by sample, is the figure to report."""
 
 from stabdeq.attacks.apgd import APGD
+from stabdeq.attacks.ascent import usual_step_size
 from stabdeq.attacks.ball import NormName
 from stabdeq.attacks.intermediate import Intermediate
 from stabdeq.attacks.pgd import PGD
@@ -8,9 +9,11 @@ from stabdeq.attacks.square import Square
 from stabdeq.attacks.threat_model import Attack, check_counts
 from stabdeq.attacks.worst import Worst
 
+STEPS = 100
+
 
 def honest(
-    *, eps: float, steps: int = 100, restarts: int = 1, norm: NormName = "linf", equilibrium: bool = True
+    *, eps: float, steps: int = STEPS, restarts: int = 1, norm: NormName = "linf", equilibrium: bool = True
 ) -> Worst:
     """Return PGD, APGD-CE, APGD-T, Square with ten queries for each step, and a fifth of the steps on intermediate states.
 
@@ -19,7 +22,7 @@ def honest(
     """
     check_counts(steps=steps, restarts=restarts)
     attacks: dict[str, Attack] = {
-        "pgd": PGD(eps=eps, steps=steps, step_size=2.5 * eps / steps or None, restarts=restarts, norm=norm),
+        "pgd": PGD(eps=eps, steps=steps, step_size=usual_step_size(eps, steps), restarts=restarts, norm=norm),
         "apgd-ce": APGD(eps=eps, steps=steps, restarts=restarts, norm=norm),
         "apgd-t": APGD(eps=eps, steps=steps, norm=norm, loss="targeted"),
         "square": Square(eps=eps, steps=10 * steps, norm=norm),
@@ -27,3 +30,8 @@ def honest(
     if equilibrium:
         attacks["intermediate"] = Intermediate(eps=eps, steps=max(steps // 5, 1), norm=norm)
     return Worst(attacks)
+
+
+def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> Worst:
+    """Return the set that the name "honest" stands for."""
+    return honest(eps=eps, steps=STEPS if steps is None else steps, restarts=restarts, norm=norm)

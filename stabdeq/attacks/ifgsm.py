@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ascent import ascend, schedule
-from stabdeq.attacks.ball import LinfBall
-from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch
+from stabdeq.attacks.ball import LinfBall, NormName
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, refuse_restarts
+from stabdeq.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +38,11 @@ class IFGSM:
         images = images.detach()
         steps, step_size = schedule(self.eps, self.steps, self.step_size, "linf")
         return ascend(model, images, labels, images, ball=LinfBall(self.eps), steps=steps, step_size=step_size)
+
+
+def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> IFGSM:
+    """Return the attack that the name "ifgsm" stands for: in the l-infinity norm alone, from the image itself."""
+    refuse_restarts("ifgsm", restarts)
+    if norm != "linf":
+        raise ConfigError(f"norm = {norm}: I-FGSM takes signed steps, in the l-infinity norm alone; use pgd")
+    return IFGSM(eps=eps, steps=steps)

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabdeq.attacks.ascent import usual_step_size
 from stabdeq.attacks.ball import NormName, build_ball
 from stabdeq.attacks.pgd import PGD
-from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, refuse_restarts
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel
 
+STEPS = 20
 STATES = (*range(8), None)
 MIXINGS = (0.5, 1.0)
 UNROLLED = (1, 5, 9)
@@ -56,12 +58,12 @@ class Intermediate:
     """The ensemble: PGD within ``eps`` on each ``Unrolled`` classifier in turn; the model itself judges what it finds.
 
     Each of the ``states`` (None is the equilibrium) is combined with each of ``mixings`` and ``unrolled``, and attacks only
-    the samples that no other broke. ``steps`` are those of each PGD, of 2.5 eps / steps each.
+    the samples that no other broke. ``steps`` are those of each PGD, of ``usual_step_size`` each.
     Raises ConfigError for settings out of range.
     """
 
     eps: float
-    steps: int = 20
+    steps: int = STEPS
     norm: NormName = "linf"
     states: tuple[int | None, ...] = STATES
     mixings: tuple[float, ...] = MIXINGS
@@ -88,7 +90,7 @@ class Intermediate:
         equilibrium_model = _require_equilibrium(model)
         with torch.no_grad():
             state_shape = tuple(equilibrium_model.solve(equilibrium_model.inject(images[:1])).z.shape[1:])
-        attack = PGD(eps=self.eps, steps=self.steps, step_size=2.5 * self.eps / self.steps or None, norm=self.norm)
+        attack = PGD(eps=self.eps, steps=self.steps, step_size=usual_step_size(self.eps, self.steps), norm=self.norm)
         runs = [
             partial(_ascend, attack, Unrolled(equilibrium_model, state_shape, state, mixing, unrolled))
             for unrolled in self.unrolled
@@ -96,6 +98,12 @@ class Intermediate:
             for state in self.states
         ]
         return attack_standing(runs, model, images, labels, generator=generator)
+
+
+def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> Intermediate:
+    """Return the attack that the name "intermediate" stands for; it starts nowhere at random."""
+    refuse_restarts("intermediate", restarts)
+    return Intermediate(eps=eps, norm=norm, steps=STEPS if steps is None else steps)
 
 
 def _ascend(

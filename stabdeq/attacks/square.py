@@ -12,6 +12,7 @@ from stabdeq.attacks.square_moves import MOVES
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_counts, check_logits, is_correct
 from stabdeq.attacks.worst import attack_standing
 
+STEPS = 1000  # queries
 # Of the pixels, at the first query: in l-infinity as in AutoAttack, in l2 as in the paper.
 SHARE = {"linf": 0.8, "l2": 0.1}
 # The share is halved at these queries of 10 000 (Sec. 5), or at the same fractions of fewer.
@@ -27,7 +28,7 @@ class Square:
     """
 
     eps: float
-    steps: int = 1000
+    steps: int = STEPS
     restarts: int = 1
     norm: NormName = "linf"
 
@@ -61,6 +62,11 @@ class Square:
             broken[active] = proposal_broken
         blind = torch.zeros_like(broken)  # no gradient can mislead it
         return Adversarial(best, blind, blind)
+
+
+def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> Square:
+    """Return the attack that the name "square" stands for."""
+    return Square(eps=eps, steps=STEPS if steps is None else steps, restarts=restarts, norm=norm)
 
 
 def square_side(progress: float, height: int, width: int, *, share: float) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from stabdeq.attacks.ball import NormName
 from stabdeq.errors import ConfigError, DataError
 
 Classifier = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, classes)
@@ -46,6 +47,25 @@ class Attack(Run, Protocol):
     def eps(self) -> float:
         """The radius of the ball, in pixels of [0, 1]."""
         ...
+
+
+class BuildAttack(Protocol):
+    """What an attack's name stands for: how it is made of the settings that all attacks share."""
+
+    def __call__(self, *, eps: float, norm: NormName, steps: int | None, restarts: int) -> Attack:
+        """Return the attack of radius ``eps`` in ``norm``, with its own number of steps where ``steps`` is None.
+
+        Raises ConfigError where a setting is out of range, or means nothing to this attack.
+        """
+        ...
+
+
+def refuse_restarts(name: str, restarts: int) -> None:
+    """Raise ConfigError unless ``restarts`` is 1, for an attack ``name`` that starts nowhere at random."""
+    if restarts != 1:
+        raise ConfigError(
+            f"restarts = {restarts}: {name} has none, only pgd and the other attacks that start at random: use one of these"
+        )
 
 
 def check_counts(**counts: int) -> None:

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from stabdeq.backbones.backbone import Backbone
+
 
 class FullyConnected(nn.Sequential):
     """One fully connected layer on the flattened image: the paper's MNIST extractor."""
@@ -16,3 +18,6 @@ class FullyConnected(nn.Sequential):
         layer = self[1]
         assert isinstance(layer, nn.Linear)
         return layer
+
+
+FCN = Backbone(FullyConnected)

@@ -1,7 +1,10 @@
 """Residual networks for images of CIFAR's size."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from stabdeq.backbones.backbone import Backbone
 from stabdeq.backbones.he_initialisation import he_initialise
 
 
@@ -35,3 +38,7 @@ def _stage(channels_in: int, channels: int, stride: int, blocks: int) -> nn.Sequ
         shortcut = nn.Sequential(conv1x1(channels_in, channels, stride), nn.BatchNorm2d(channels))
     first = BasicBlock(channels_in, channels, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+RESNET20 = Backbone(partial(ResNet, 20), least=8, width=64)
+RESNET56 = Backbone(partial(ResNet, 56), least=8, width=64)

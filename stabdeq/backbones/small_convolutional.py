@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from stabdeq.backbones.backbone import Backbone
+
 
 class SmallConvolutional(nn.Sequential):
     """The "small" network of Gowal et al. (2018, arXiv 1810.12715, table 1), its last two layers replaced by one to ``features``.
@@ -23,3 +25,6 @@ class SmallConvolutional(nn.Sequential):
 
 def _size_after(size: int) -> int:
     return (size - 4) // 2 + 1 - 3
+
+
+CNN = Backbone(SmallConvolutional, least=10)

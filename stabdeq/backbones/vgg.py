@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from stabdeq.backbones.backbone import Backbone
 from stabdeq.backbones.he_initialisation import he_initialise
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -35,3 +36,6 @@ def _layers(channels_in: int) -> Iterator[nn.Module]:
             yield nn.ReLU()
             channels_in = channels
         yield nn.MaxPool2d(2)
+
+
+VGG = Backbone(VGG16, least=32, width=512)

@@ -1,7 +1,10 @@
 """Wide residual networks."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from stabdeq.backbones.backbone import Backbone
 from stabdeq.backbones.he_initialisation import he_initialise
 
 
@@ -53,3 +56,6 @@ class PreActivationBlock(nn.Module):
         """Return (B, channels, H / stride, W / stride) of ``x`` (B, channels_in, H, W)."""
         activated = self.before(x)
         return self.residual(activated) + (x if self.shortcut is None else self.shortcut(activated))
+
+
+WRN_28_10 = Backbone(partial(WideResNet, 28, 10), least=8, width=640)

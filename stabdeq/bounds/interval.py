@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.attacks.ball import check_eps
-from stabdeq.cells import IntervalCell, is_as_made
+from stabdeq.cells import IntervalCell, is_altered, is_as_made
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import build_solver, solve
@@ -55,12 +55,12 @@ def require_interval_bounds(model: StabilisedDEQ) -> None:
         )
     for layer in backbone_layers(model):
         is_plain = (
-            isinstance(layer, nn.Conv2d)
+            type(layer) is nn.Conv2d
             and layer.padding_mode == "zeros"
             and not isinstance(layer.padding, str)
             and layer.groups == 1
         )
-        if not (is_plain or isinstance(layer, nn.Flatten | nn.Linear | nn.ReLU)):
+        if is_altered(layer) or not (is_plain or type(layer) in (nn.Flatten, nn.Linear, nn.ReLU)):
             raise ConfigError(
                 f"backbone {config.backbone} has no interval bounds, since it holds {layer}: use backbone fcn or cnn"
             )
@@ -68,7 +68,10 @@ def require_interval_bounds(model: StabilisedDEQ) -> None:
 
 def backbone_layers(model: StabilisedDEQ) -> list[nn.Module]:
     """Return the layers that the normalised image passes, one after the other; the backbone alone where it is no such chain."""
-    return list(model.backbone) if isinstance(model.backbone, nn.Sequential) else [model.backbone]
+    backbone = model.backbone
+    # A subclass of nn.Sequential, such as a user's, may do more than pass its layers.
+    is_chain = isinstance(backbone, nn.Sequential) and type(backbone).forward is nn.Sequential.forward
+    return list(backbone) if is_chain and not is_altered(backbone) else [backbone]
 
 
 def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

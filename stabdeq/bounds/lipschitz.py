@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.backbones import FullyConnected
-from stabdeq.cells import CertifiedCell
+from stabdeq.cells import CertifiedCell, is_altered, is_as_made
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
@@ -17,7 +17,9 @@ def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
     """
     if not (
         isinstance(model.cell, CertifiedCell)
-        and isinstance(model.backbone, FullyConnected)
+        and is_as_made(model.cell)
+        and type(model.backbone) is FullyConnected
+        and not is_altered(model.backbone)
         and model.config.stability in ("none", "anchored")
     ):
         raise ConfigError(

@@ -1,45 +1,47 @@
 """Cells by name: the maps f(z, h) whose equilibria a model reads, one family a file."""
 
-from torch import nn
-
 from stabdeq.cells.alteration import is_altered
 from stabdeq.cells.batchnorm import Cell
 from stabdeq.cells.certified import CertifiedCell
 from stabdeq.cells.constant import ConstantCell
+from stabdeq.cells.equilibrium import EquilibriumCell, FoldedMap
 from stabdeq.cells.interval import IntervalCell
 from stabdeq.cells.monotone import MonotoneCell
 from stabdeq.cells.relu import ReluCell
-from stabdeq.config import CellName
+from stabdeq.errors import ConfigError
+from stabdeq.registry import CELLS
 
 __all__ = [
-    "CELLS",
     "Cell",
     "CertifiedCell",
     "ConstantCell",
+    "EquilibriumCell",
+    "FoldedMap",
     "IntervalCell",
     "MonotoneCell",
     "ReluCell",
-    "SolvedCell",
+    "build_cell",
     "is_altered",
     "is_as_made",
 ]
 
-SolvedCell = Cell | CertifiedCell | MonotoneCell | IntervalCell
-CELLS: dict[CellName, type[SolvedCell | ConstantCell]] = {
-    "batchnorm": Cell,
-    "certified": CertifiedCell,
-    "monotone": MonotoneCell,
-    "interval": IntervalCell,
-    "constant": ConstantCell,
-}
+
+def build_cell(name: str, state_dim: int) -> EquilibriumCell:
+    """Return the cell ``name`` for states of ``state_dim`` numbers; raises ConfigError where the name is unknown."""
+    cell = CELLS[name](state_dim)
+    if not isinstance(cell, EquilibriumCell):
+        raise ConfigError(
+            f"the cell {name!r} is registered with a maker of {type(cell).__name__}: expected a subclass of "
+            "stabdeq.cells.EquilibriumCell"
+        )
+    return cell
 
 
 def is_as_made(cell: object) -> bool:
     """Return whether ``cell`` is one of this library's, unaltered: proofs from the weights hold of no other.
 
-    A subclass, a method that was replaced on the object, or a hook may compute something else.
+    A subclass, a cell that was registered, a method that was replaced on the object, or a hook may compute something else.
     """
-    if type(cell) not in CELLS.values():
+    if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
         return False
-    assert isinstance(cell, nn.Module)
     return not is_altered(cell, "fold", "affine", "bounds")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stabdeq.cells.equilibrium import EquilibriumCell
+
 MOMENTUM = 0.1  # PyTorch's BatchNorm defaults
 EPSILON = 1e-5
 
@@ -65,7 +67,7 @@ class EquilibriumBatchNorm(nn.Module):
         self.running_variance.lerp_(unbiased, MOMENTUM)
 
 
-class Cell(nn.Module):
+class Cell(EquilibriumCell):
     """f(z, h) of Eq. 11, states and injected features (B, n)."""
 
     couples_samples = True  # in training mode, through BatchNorm
@@ -112,6 +114,10 @@ class Cell(nn.Module):
             scale=outer_scale,
             shift=outer_shift,
         )
+
+    def at_equilibrium(self, z: Tensor, h: Tensor) -> None:
+        """Update both BatchNorms' running statistics by those of the batch at ``z`` (B, n)."""
+        self.update_running_statistics(self.statistics(z, h))
 
     def update_running_statistics(self, statistics: tuple[BatchStatistics, BatchStatistics]) -> None:
         """Update both BatchNorms' running statistics."""

@@ -1,16 +1,15 @@
 """The cell of a network without an equilibrium: f(z, h) = h."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from stabdeq.cells.equilibrium import EquilibriumCell
 from stabdeq.solvers import Solution, Status
 from stabdeq.solvers.solution import accumulation_dtype
 
 
-class ConstantCell(nn.Module):
+class ConstantCell(EquilibriumCell):
     """f(z, h) = h, whose equilibrium is h: with it, an ordinary network is a model that everything here can train and attack."""
-
-    couples_samples = False
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
@@ -18,10 +17,6 @@ class ConstantCell(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Return h (B, n)."""
         return h
-
-    def decoupled(self, z: Tensor, h: Tensor) -> "ConstantCell":
-        """Return the map itself, which treats each sample alone."""
-        return self
 
     def solve(self, h: Tensor) -> Solution:
         """Return the equilibria, ``h`` (B, n) itself with its gradient: one evaluation shows that it stays; NaN is no state."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stabdeq.cells.relu import FoldedCertifiedCell, ReluCell
+from stabdeq.cells.relu import FoldedReluCell, ReluCell
 
 CONTRACTION = 0.5  # 1 - m; m = 0.5 is the default of Wei and Kolter's code
 
@@ -38,7 +38,7 @@ class IntervalCell(ReluCell):
         """Return W' (n, n) and ones (n,): the map contracts as it is."""
         return self.weight.T, torch.ones_like(self.bias)
 
-    def bounds(self) -> FoldedCertifiedCell:
+    def bounds(self) -> FoldedReluCell:
         """Return the map of lower and upper bounds, (B, 2 n): what f does to each box of states, for a box of features.
 
         The tensors are differentiable functions of the parameters. An equilibrium (low, high) for features in [h-, h+] holds
@@ -47,4 +47,4 @@ class IntervalCell(ReluCell):
         weight = self.weight
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         block = torch.cat([torch.cat([positive, negative], 1), torch.cat([negative, positive], 1)])
-        return FoldedCertifiedCell(block.T, torch.ones_like(self.bias).repeat(2), self.bias.repeat(2))
+        return FoldedReluCell(block.T, torch.ones_like(self.bias).repeat(2), self.bias.repeat(2))

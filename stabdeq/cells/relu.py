@@ -6,25 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stabdeq.cells.equilibrium import EquilibriumCell
 from stabdeq.errors import SolverError
 
 
-class ReluCell(nn.Module):
+class ReluCell(EquilibriumCell):
     """The map f(z, h) = relu(z T + scale (h + b)), which a subclass makes to contract by its choice of T and scale.
 
     There is no BatchNorm: samples are independent in training too.
     """
 
-    couples_samples = False
     bias: nn.Parameter  # (n,)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return T (n, n) and scale (n,)."""
         raise NotImplementedError
-
-    def decoupled(self, z: Tensor, h: Tensor) -> "ReluCell":
-        """Return the map itself, which treats each sample alone."""
-        return self
 
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Return f(z, h), (B, n), (B, n) -> (B, n)."""
@@ -32,10 +28,10 @@ class ReluCell(nn.Module):
         return functional.relu(z @ transition + (h + self.bias) * scale)
 
     @torch.no_grad()
-    def fold(self) -> "FoldedCertifiedCell":
+    def fold(self) -> "FoldedReluCell":
         """Return the map as one matrix product."""
         transition, scale = self.affine()
-        return FoldedCertifiedCell(transition.contiguous(), scale, self.bias.clone())
+        return FoldedReluCell(transition.contiguous(), scale, self.bias.clone())
 
 
 def forward_backward(monotone: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +59,7 @@ def contracting_step(monotone: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FoldedCertifiedCell:
+class FoldedReluCell:
     """The map of a cell of this family: f(z, h) = relu(z T + scale (h + b))."""
 
     transition: Tensor  # (n, n), T
@@ -78,15 +74,15 @@ class FoldedCertifiedCell:
         """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = inject(h)."""
         return torch.addmm(injected, z, self.transition).relu_()
 
-    def linearise(self, z: Tensor, injected: Tensor) -> tuple["CertifiedPullBack", tuple[Tensor]]:
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple["ReluPullBack", tuple[Tensor]]:
         """Return the vector-Jacobian product at ``z`` (B, n) and the slope of the ReLU (B, n) that it reads."""
         slope = (torch.addmm(injected, z, self.transition) > 0).to(z.dtype)
-        return CertifiedPullBack(self.transition.T.contiguous()), (slope,)
+        return ReluPullBack(self.transition.T.contiguous()), (slope,)
 
 
 @dataclass(frozen=True)
-class CertifiedPullBack:
-    """u -> J' u for J = df/dz of a folded certified cell."""
+class ReluPullBack:
+    """u -> J' u for J = df/dz of a folded cell of this family."""
 
     transition: Tensor  # (n, n)
 

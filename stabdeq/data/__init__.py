@@ -3,6 +3,16 @@
 from stabdeq.data.augmentation import augment
 from stabdeq.data.batches import Split, batches, resident, to_unit
 from stabdeq.data.robust import read_robust
-from stabdeq.data.sets import DataSet, load_data
+from stabdeq.data.sets import DataSet, ReadData, load_data
 
-__all__ = ["DataSet", "Split", "augment", "batches", "load_data", "read_robust", "resident", "to_unit"]
+__all__ = [
+    "DataSet",
+    "ReadData",
+    "Split",
+    "augment",
+    "batches",
+    "load_data",
+    "read_robust",
+    "resident",
+    "to_unit",
+]

@@ -1,4 +1,4 @@
-"""Reading folders of images, one sub-folder a class, into one uint8 tensor."""
+"""Folders of images, one sub-folder a class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +7,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stabdeq.data.batches import Parts, Split
+from stabdeq.data.stratified import TEST_FRACTION, divide
 from stabdeq.errors import DataError
 
 # Pillow can also open formats that run an interpreter (PostScript): a folder of images is data, never code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
+
+
+def read(data_dir: Path | None, download: bool) -> Parts:
+    """Return the images of ``data_dir``; there is nothing to fetch.
+
+    They lie in ``train/<class>/*`` beside ``test/<class>/*``, other folders beside these two not being read, or in
+    ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not.
+    """
+    if data_dir is None:
+        raise DataError("data set 'folder' is not embedded: say with --data-dir DIR where it lies")
+    if not ((data_dir / "train").is_dir() and (data_dir / "test").is_dir()):
+        paths, labels, classes = list_images(data_dir)
+        return *divide("folder", Split(read_images(paths), labels), TEST_FRACTION, classes), classes
+    train_paths, train_labels, classes = list_images(data_dir / "train")
+    test_paths, test_labels, test_classes = list_images(data_dir / "test")
+    if test_classes != classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise DataError(f"{data_dir}: train and test must hold the same classes; only one of them has {', '.join(odd)}")
+    # Read together, so that sizes and channels agree between the two.
+    train_images, test_images = read_images(train_paths + test_paths).split([len(train_paths), len(test_paths)])
+    return Split(train_images, train_labels), Split(test_images, test_labels), classes
 
 
 def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:

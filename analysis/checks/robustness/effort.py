@@ -9,7 +9,7 @@ from analysis.checks.robustness.indicator import Indicator
 from analysis.checks.robustness.statistics import LEVEL, Paired, binomial_tail, can_fire
 from analysis.checks.robustness.target import STEPS, Run, Target
 from analysis.findings import Finding
-from stabdeq.attacks.ascent import loss_gradient
+from stabdeq.attacks.ascent import loss_gradient, usual_step_size
 from stabdeq.attacks.ball import LinfBall
 from stabdeq.attacks.losses import cross_entropy
 
@@ -105,7 +105,7 @@ def _guide(target: Target, eps: float) -> Finding:
 
     Without any guidance each of the three is as likely as the others to raise the loss most. A step is as long as PGD's.
     """
-    images, labels, ball, size = target.images, target.labels, LinfBall(eps), 2.5 * eps / STEPS
+    images, labels, ball, size = target.images, target.labels, LinfBall(eps), usual_step_size(eps, STEPS)
     _, _, gradient = loss_gradient(target, images, labels, cross_entropy)
     random = torch.randn(images.shape, generator=target.generator(8), dtype=images.dtype)
     with torch.no_grad():

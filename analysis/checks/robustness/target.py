@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from analysis.measure.subject import Subject, solve_accurately
-from stabdeq.attacks import PGD, Attack
+from stabdeq.attacks import PGD, Attack, usual_step_size
 from stabdeq.attacks.threat_model import Classifier, is_correct
 
 STEPS = 20
@@ -17,8 +17,8 @@ BuildAttack = Callable[[float, int], Attack]  # radius in pixels of [0, 1], step
 
 
 def pgd(eps: float, steps: int) -> Attack:
-    """Return the attack whose worth is asked where no other is given: l-infinity PGD, with steps of 2.5 eps / steps."""
-    return PGD(eps=eps, steps=steps, step_size=2.5 * eps / steps or None)
+    """Return the attack whose worth is asked where no other is given: l-infinity PGD, with steps of ``usual_step_size``."""
+    return PGD(eps=eps, steps=steps, step_size=usual_step_size(eps, steps))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from analysis.proofs.cells.gain import Gain, find_gain, find_row_gains
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from analysis.proofs.matrices.enclosure import EPS, Enclosure, identity
 from stabdeq.backbones import FullyConnected
+from stabdeq.cells import is_altered
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
@@ -45,7 +46,8 @@ class AffineEnds:
 def affine_ends(model: StabilisedDEQ) -> AffineEnds:
     """Return the extractor and the readout of a float64 ``model``; ConfigError, with the reason, where one is not affine."""
     config = model.config
-    if not isinstance(model.backbone, FullyConnected):
+    backbone = model.backbone
+    if type(backbone) is not FullyConnected or is_altered(backbone) or is_altered(backbone.linear):
         raise ConfigError(
             f"the extractor {config.backbone} is not affine: its Lipschitz constant is not bounded here; use fcn"
         )
@@ -57,7 +59,7 @@ def affine_ends(model: StabilisedDEQ) -> AffineEnds:
     _, height, width = config.image_shape
     spread = model.std.flatten().repeat_interleave(height * width)
     middle = model.mean.flatten().repeat_interleave(height * width)
-    layer, classifier = model.backbone.linear, model.head.classifier
+    layer, classifier = backbone.linear, model.head.classifier
     extractor = Enclosure.exact(layer.weight) * Enclosure.exact(spread).reciprocal()
     if not bool(extractor.magnitude().isfinite().all()):
         raise ConfigError(

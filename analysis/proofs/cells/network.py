@@ -7,7 +7,7 @@ from torch import Tensor
 
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal, identity
 from stabdeq.cells.batchnorm import FoldedCell
-from stabdeq.cells.relu import FoldedCertifiedCell
+from stabdeq.cells.relu import FoldedReluCell
 
 PATTERNS = 256
 
@@ -73,7 +73,7 @@ def of_paper_cell(cell: FoldedCell) -> tuple[ReluNetwork, Equation]:
     return network, _equation(network)
 
 
-def of_certified_cell(cell: FoldedCertifiedCell) -> tuple[ReluNetwork, Equation]:
+def of_certified_cell(cell: FoldedReluCell) -> tuple[ReluNetwork, Equation]:
     """Return both forms of f(z, h) = relu(z T + scale (h + b)): the state is its own activation.
 
     The equation is divided by the step: z = relu(W z + h + b) with I - W = diag(scale)^-1 (I - T'), scale > 0.
