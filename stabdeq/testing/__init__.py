@@ -11,6 +11,7 @@ a line to paste as a regression test. Hypothesis shrinks the states first::
         assert_decay(my_energy, my_dynamics, states, alpha=0.1)
 """
 
+from stabdeq.testing.attack import assert_attack
 from stabdeq.testing.cells import KnownCell, contracting_cells, expanding_cells
 from stabdeq.testing.contraction import assert_contraction
 from stabdeq.testing.descent import assert_decay, assert_decrease, assert_equilibrium, assert_invariant
@@ -43,6 +44,7 @@ __all__ = [
     "LinearDynamics",
     "Projection",
     "Value",
+    "assert_attack",
     "assert_contraction",
     "assert_convex",
     "assert_decay",
