@@ -46,7 +46,7 @@ def train(
     """
     from rich.console import Console
 
-    from train.run import train as run_training
+    from train.training import train as run_training
 
     trained = run_training(
         recipe,

@@ -1,4 +1,4 @@
-"""``train.run.train``: training by a recipe's name, as the command does it."""
+"""``train.training.train``: training by a recipe's name, as the command does it."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError
 from train import trainer
-from train.run import train
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME
+from train.training import train
 
 SMALL = ("model.state_dim=4", "decay.weight=0", "model.solver.tolerance=0.1")
 
