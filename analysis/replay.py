@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from analysis.checks.witness import NotReplayableError, Replay
+from analysis.checks.witness import Replay
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.findings.catalogue import CHECKS, words_of
 from analysis.findings.values import mapping, printable, sequence
@@ -19,7 +19,7 @@ from analysis.report.reading import read_report
 from analysis.report.report import Report, images_named
 from stabdeq.checkpoint import Checkpoint, load_checkpoint
 from stabdeq.data import Split, load_data, to_unit
-from stabdeq.errors import CheckpointError, ConfigError, closest
+from stabdeq.errors import CheckpointError, ConfigError, NotReplayableError, closest
 from stabdeq.model import EquilibriumModel
 
 # Places of M images in the test split -> images (M, C, H, W) in [0, 1] and labels (M,).

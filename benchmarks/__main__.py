@@ -23,6 +23,7 @@ from benchmarks.table import markdown
 from benchmarks.training import TrainingCase
 from stabdeq.config import DataConfig
 from stabdeq.data import Split, load_data
+from stabdeq.files import replace_file
 from stabdeq.model import StabilisedDEQ
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -55,7 +56,9 @@ def main(arguments: list[str]) -> None:
     }
     for case in _progress(cases):
         results["records"] += case.race()
-        options.out.write_text(json.dumps(results, indent=1) + "\n")  # so that an interrupted run is not lost
+        replace_file(
+            options.out, (json.dumps(results, indent=1) + "\n").encode()
+        )  # so that an interrupted run is not lost
     print(markdown(results), end="")
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from benchmarks.table import Record, goal_table, ratio_table, table
+from stabdeq.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -21,7 +22,7 @@ BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def main() -> None:
     """Rewrite the page."""
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    replace_file(PAGE, with_tables(PAGE.read_text(encoding="utf-8")).encode())
 
 
 def with_tables(page: str) -> str:

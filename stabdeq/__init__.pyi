@@ -1,7 +1,5 @@
 """The types of what ``import stabdeq`` offers, which it imports when it is first used."""
 
-from train.training import train
-
 from analysis.audit import audit
 from analysis.certify import certify
 from analysis.check import check
@@ -9,7 +7,7 @@ from analysis.findings.catalogue import register_check
 from analysis.replay import replay
 from analysis.report.report import Report
 from analysis.solver_comparison import compare_solvers
-from stabdeq.attacks import attack
+from stabdeq.attacks.run import attack
 from stabdeq.checkpoint import load
 from stabdeq.registry import (
     register_attack,
@@ -19,6 +17,7 @@ from stabdeq.registry import (
     register_solver,
 )
 from stabdeq.solvers import fixed_point
+from train.training import train
 
 __version__: str
 __all__ = [

@@ -1,7 +1,8 @@
 """Command-line arguments that several commands share: their types, and files that must be writable."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,27 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f'"{tokens[0].value}" is not a whole number') from None
 
 
+def text(_: Any, tokens: Sequence[Token]) -> str:
+    """Read an option's value as it stands."""
+    return tokens[0].value
+
+
+def renamed(name: str, old: str, read: Callable[[Any, Sequence[Token]], Any] = _whole) -> Parameter:
+    """Return the names of an option that was called ``old``, which goes on working for one version, with a note on stderr.
+
+    Only one of the two may be given. ``read`` makes the value of it: a whole number, or a ``text``.
+    """
+
+    def noted(sort: Any, tokens: Sequence[Token]) -> Any:
+        if tokens[0].keyword == old:
+            print(f"stabdeq: {old} is now {name}", file=sys.stderr)
+        return read(sort, tokens)
+
+    return Parameter(name=(name, old), converter=noted)
+
+
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
+OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 

@@ -1,7 +1,6 @@
 """Checkpoints: one safetensors file with tensors and JSON metadata. Reading one executes nothing."""
 
 import json
-import os
 import platform
 import reprlib
 import struct
@@ -20,6 +19,7 @@ from torch import Tensor
 from stabdeq import __version__
 from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.errors import CheckpointError, ConfigError
+from stabdeq.files import replacing
 from stabdeq.kinds import kind_of
 from stabdeq.model import StabilisedDEQ
 
@@ -73,9 +73,9 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``path`` at once or not at all: temporary name, fsync, rename.
+    """Write ``checkpoint`` to ``path``, whole or not at all.
 
-    Raises CheckpointError where the model has buffers that no file would hold.
+    Raises CheckpointError where the model has buffers that no file would hold, FileError where the file cannot be written.
     """
     _require_whole(path, checkpoint.model)
     tensors = {MODEL_PREFIX + name: value for name, value in checkpoint.model.state_dict().items()}
@@ -91,15 +91,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "best_validation": checkpoint.best_validation,
         "versions": checkpoint.versions or library_versions(),
     }
-    temporary = path.with_name(path.name + ".partial")
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        temporary,
-        {METADATA_KEY: json.dumps(metadata, allow_nan=False)},
-    )
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(metadata, allow_nan=False)
+    with replacing(path) as temporary:
+        save_file(plain, temporary, {METADATA_KEY: text})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

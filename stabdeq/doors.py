@@ -10,7 +10,7 @@ from stabdeq.registry import located
 
 DOORS = {
     "Report": "analysis.report.report:Report",
-    "attack": "stabdeq.attacks:attack",
+    "attack": "stabdeq.attacks.run:attack",
     "audit": "analysis.audit:audit",
     "certify": "analysis.certify:certify",
     "check": "analysis.check:check",

@@ -21,6 +21,28 @@ class CheckpointError(StabdeqError):
     """A checkpoint file is missing, truncated, foreign, or holds what it must not."""
 
 
+class FileError(StabdeqError):
+    """A file or a folder cannot be written: the disk is full, or it is not ours to write."""
+
+
+class ReportError(StabdeqError):
+    """A report.json is missing, truncated, or no report."""
+
+
+class NotReplayableError(StabdeqError):
+    """A report holds too little, or in the wrong form, to evaluate a witness anew."""
+
+    exit_code = 3
+
+
+class EvaluationError(StabdeqError):
+    """A function under judgement could not be evaluated at ``state`` (n,)."""
+
+    def __init__(self, message: str, state: list[float]) -> None:
+        super().__init__(message)
+        self.state = state
+
+
 class ImportShadowedError(StabdeqError):
     """Another module stands on the import path under the name of one of our packages."""
 
@@ -33,6 +55,12 @@ class SolverError(StabdeqError):
 
 class TrainingDivergedError(StabdeqError):
     """The training loss stopped being finite; the last good checkpoint stands."""
+
+    exit_code = 1
+
+
+class JobsFailedError(StabdeqError):
+    """Some jobs of ``stabdeq reproduce`` failed; the others are done."""
 
     exit_code = 1
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis.commands.attack import attack as attack_command
-from analysis.commands.attack import parse_eps
 from stabdeq.attacks import PGD, Adversarial, Outcome
+from stabdeq.attacks.run import parse_eps
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import DataConfig, ModelConfig
 from stabdeq.data import Split, load_data
@@ -106,8 +106,8 @@ def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Pat
         ({"eps": "8/0"}, "not a number"),
         ({"eps": "eight"}, "not a number"),
         ({"eps": "nan"}, "from 0 to 1"),
-        ({"limit": 0}, "limit 0"),
-        ({"seed": -1}, "seed -1"),
+        ({"limit": 0}, "samples = 0"),
+        ({"seed": -1}, "seed = -1"),
         ({"steps": 0}, "steps = 0"),
         ({"restarts": 0}, "restarts = 0"),
         ({"batch_size": 0}, "batch size 0"),
@@ -147,7 +147,7 @@ def test_doubtful_figures_come_with_a_warning(
         yes, no = torch.ones(len(split), dtype=torch.bool), torch.zeros(len(split), dtype=torch.bool)
         return Outcome(yes, no, yes, no if attack.eps == 0 else yes, None, None)
 
-    monkeypatch.setattr("stabdeq.attacks.evaluate", doubtful)
+    monkeypatch.setattr("stabdeq.attacks.run.evaluate", doubtful)
     attack_command(checkpoint, limit=5)
     printed = " ".join(capsys.readouterr().out.split())
     assert "5 predictions at eps = 0 differ from the clean ones" in printed

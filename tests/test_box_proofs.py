@@ -27,7 +27,7 @@ def origin(dim: int) -> Tensor:
 def attempt(case: zoo.Case, max_boxes: int = 5000, seconds: float = 60) -> Proof | Unproved:
     value = load_function(f"zoo:{case.value}", case.dim, "value")
     velocity = load_function(f"zoo:{case.dynamics}", case.dim, "velocity") if case.dynamics else None
-    centre = [float(number) for number in str(case.center or 0).split(",")]
+    centre = [float(number) for number in str(case.centre or 0).split(",")]
     region: Region = Ball(origin(case.dim) + torch.tensor(centre, dtype=torch.float64), case.radius or 1.0)
     if case.sublevel is not None:
         region = Sublevel(region.centre, case.radius or 4.0, value, case.sublevel)

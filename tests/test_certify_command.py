@@ -58,7 +58,7 @@ def test_a_certified_cell_is_proved_and_its_certificates_can_be_checked_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, written = save(tmp_path / "model", cell="certified"), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "40", "--json", written) == 0
+    assert run(checkpoint, "--images", "40", "--json", written) == 0
     assert verdicts(written) == dict.fromkeys(NAMES, "PROVED")
     assert "certified accuracy at l2 radius 0.3" in " ".join(capsys.readouterr().out.split())
     report = json.loads(written.read_text())
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "model", cell="certified")
     reports = []
     for name in ("a", "b"):
-        run(checkpoint, "--limit", "10", "--seed", "3", "--json", tmp_path / name)
+        run(checkpoint, "--images", "10", "--seed", "3", "--json", tmp_path / name)
         report = json.loads((tmp_path / name).read_text())
         report.pop("environment")
         for finding in report["findings"]:
@@ -128,13 +128,13 @@ def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
 
 def test_a_cell_that_hardly_contracts_is_stable_too(tmp_path: Path) -> None:
     checkpoint, written = save(tmp_path / "model", cell="certified", scale=30.0), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "8", "--json", written) == 0
+    assert run(checkpoint, "--images", "8", "--json", written) == 0
     assert verdicts(written)["stability"] == "PROVED"
 
 
 def test_a_batchnorm_cell_says_what_fails_and_by_how_much(tmp_path: Path) -> None:
     checkpoint, written = save(tmp_path / "model", scale=8.0), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "10", "--json", written) == 3
+    assert run(checkpoint, "--images", "10", "--json", written) == 3
     found = findings(written)
     assert {name for name in NAMES if found[name]["verdict"] == "INCONCLUSIVE"} >= NAMES - {"affine_ball"}
     for name, said in (
@@ -149,7 +149,7 @@ def test_a_batchnorm_cell_says_what_fails_and_by_how_much(tmp_path: Path) -> Non
 
 def test_a_small_batchnorm_cell_is_proved(tmp_path: Path) -> None:
     checkpoint, written = save(tmp_path / "model", scale=0.5, stability="anchored"), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "20", "--json", written) in (0, 3)
+    assert run(checkpoint, "--images", "20", "--json", written) in (0, 3)
     found = verdicts(written)
     assert {name: found[name] for name in NAMES - {"radius"}} == dict.fromkeys(NAMES - {"radius"}, "PROVED")
     assert found["radius"] == "PROVED"
@@ -166,19 +166,19 @@ def test_the_iss_gain_stands_or_falls_with_the_unprojected_decay(
     lyapunov = LyapunovConfig(**options)  # pyrefly: ignore
     checkpoint = save(tmp_path / "model", scale=0.3, cell="certified", stability="anchored", lyapunov=lyapunov)
     written = tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "10", "--json", written) == (0 if iss_gain == "SUPPORTED" else 3)
+    assert run(checkpoint, "--images", "10", "--json", written) == (0 if iss_gain == "SUPPORTED" else 3)
     assert verdicts(written)["iss_gain"] == iss_gain
 
 
 def test_radii_of_a_model_that_is_not_affine_say_what_to_do(tmp_path: Path) -> None:
     checkpoint, written = save(tmp_path / "model", cell="certified", stability="state"), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "10", "--json", written) == 3
+    assert run(checkpoint, "--images", "10", "--json", written) == 3
     assert "use none or anchored" in findings(written)["radius"]["evidence"]
 
 
 def test_weights_at_the_edge_of_their_range_are_left_open(tmp_path: Path) -> None:
     checkpoint, written = save(tmp_path / "model", scale=1e15), tmp_path / "out.json"
-    assert run(checkpoint, "--limit", "10", "--json", written) == 3
+    assert run(checkpoint, "--images", "10", "--json", written) == 3
     assert set(verdicts(written).values()) == {"INCONCLUSIVE"}
 
 
@@ -200,7 +200,7 @@ def test_dynamics_of_somebody_else(name: str, code: int, verdict: str, tmp_path:
         (["nowhere.safetensors", "--dim", "2"], "a checkpoint knows its own"),
         (["zoo:shaer", "--dim", "2"], "did you mean 'shear'"),
         (["zoo:shear", "--dim", "0"], "--dim"),
-        (["nowhere.safetensors", "--limit", "0"], "--limit"),
+        (["nowhere.safetensors", "--images", "0"], "--images"),
         (["nowhere.safetensors", "--json", "/nowhere/at/all.json"], "there is no directory"),
     ],
 )

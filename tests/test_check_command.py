@@ -153,8 +153,8 @@ def test_factories_and_modules(broken: Path, name: str) -> None:
         (["zoo:square", "--dim", "2", "--claims", "decay"], "needs --"),
         (["zoo:square", "--dim", "2", "--box", "1,2"], "with the centre between them"),
         (["zoo:square", "--dim", "2", "--box", "-1,1", "--radius", "1"], "give one region"),
-        (["zoo:square", "--dim", "2", "--center", "1,2,3"], "expected 1 or 2 numbers"),
-        (["zoo:square", "--dim", "2", "--center", "a"], "expected numbers"),
+        (["zoo:square", "--dim", "2", "--centre", "1,2,3"], "expected 1 or 2 numbers"),
+        (["zoo:square", "--dim", "2", "--centre", "a"], "expected numbers"),
         (["zoo:nothing", "--dim", "2", "--sublevel", "1"], "give --radius"),
         (["zoo:square", "--dim", "2", "--sublevel", "max"], "--sublevel max is for the claims"),
         (["zoo:square", "--dim", "2", "--samples", "0"], "--samples must be positive"),
@@ -174,7 +174,7 @@ def test_a_box_and_a_centre_with_negative_numbers(tmp_path: Path) -> None:
 
     sys.path.append(str(tmp_path))
     options = ["moved_energy:V", "--dim", "3", "--dynamics", "moved_energy:f", "--alpha", "1.9"]
-    code, findings = run([*options, "--center", "-1", "--box", "-3,2"], tmp_path)
+    code, findings = run([*options, "--centre", "-1", "--box", "-3,2"], tmp_path)
     sys.path.remove(str(tmp_path))
     assert code == 0
     assert set(findings) == {"zero", "positive", "equilibrium", "decrease", "decay"}

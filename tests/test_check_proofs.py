@@ -22,7 +22,7 @@ STRUCTURE = {
 
 
 def test_the_weights_of_our_own_family_prove_its_claims(tmp_path: Path) -> None:
-    options = ["--dim", "3", "--center", "1,-2,0.5", "--samples", "2000", "--starts", "8", "--claims"]
+    options = ["--dim", "3", "--centre", "1,-2,0.5", "--samples", "2000", "--starts", "8", "--claims"]
     code, findings = run(["zoo:structured", *options, ",".join(STRUCTURE)], tmp_path)
     assert code == 0
     for name, words in STRUCTURE.items():

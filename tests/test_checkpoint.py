@@ -18,6 +18,7 @@ import stabdeq
 from stabdeq import checkpoint as checkpoint_module
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig
+from stabdeq.errors import FileError
 from stabdeq.kinds import KINDS
 from stabdeq.model import StabilisedDEQ
 
@@ -137,7 +138,7 @@ def _fail_at(owner: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 @pytest.mark.parametrize(
     "fail",
-    [_fail_in_the_middle_of_the_tensors, _fail_at(os, "fsync"), _fail_at(Path, "replace")],
+    [_fail_in_the_middle_of_the_tensors, _fail_at(os, "fsync"), _fail_at(os, "replace")],
     ids=["half-written", "not-flushed", "not-renamed"],
 )
 def test_a_failed_write_leaves_the_old_file_whole(
@@ -147,7 +148,7 @@ def test_a_failed_write_leaves_the_old_file_whole(
     path.write_bytes(valid_bytes)
     with monkeypatch.context() as patched:
         fail(patched)
-        with pytest.raises(DiskFullError):
+        with pytest.raises(FileError):
             save_checkpoint(path, tiny_checkpoint(epoch=7))
     assert path.read_bytes() == valid_bytes
     # What is left of the failed write does not hinder the next.

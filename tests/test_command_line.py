@@ -121,9 +121,9 @@ def test_the_help_names_every_kind_and_check(capsys: pytest.CaptureFixture[str])
         ("train digits --set model.backbone=resnet20 --set data.name=cifar10", "--data-dir"),
         ("audit", "requires an argument"),
         ("audit x --chekcs decay", "Did you mean --checks?"),
-        ("audit x --samples few", '"few"'),
+        ("audit x --images few", '"few"'),
         ("check x:V --dim 0", '"0" for --dim. Must be >= 1'),
-        ("audit x --samples 0", '"0" for --samples. Must be >= 1'),
+        ("audit x --images 0", '"0" for --images. Must be >= 1'),
         ("audit x", "x: no such file"),
         ("attack x", "x: no such file"),
         ("attack x --attack pdg", "did you mean 'pgd'?"),
@@ -243,9 +243,9 @@ def test_broken_checkpoints(case: str, folder: Path, refusal: Callable[..., str]
 
 def test_the_exit_codes_of_an_audit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     anchored, paper = save_untrained(folder / "anchored"), save_untrained(folder / "paper", "lyadeq")
-    options = ("--samples", "4", "--checks", "positivity")
+    options = ("--images", "4", "--checks", "positivity")
     assert run("audit", anchored, *options, "--out", "a") == 0
-    assert run("audit", paper, "--samples", "4", "--checks", "equilibrium", "--out", "b") == 1
+    assert run("audit", paper, "--images", "4", "--checks", "equilibrium", "--out", "b") == 1
     assert capsys.readouterr().err == ""
     for name, code in (("a", 0), ("b", 1)):
         assert {path.name for path in (folder / name).iterdir()} == {"report.json", "report.html"}
@@ -254,7 +254,7 @@ def test_the_exit_codes_of_an_audit(folder: Path, capsys: pytest.CaptureFixture[
 
 def test_a_report_is_replayed_and_drawn_again(refusal: Callable[..., str], folder: Path) -> None:
     checkpoint = save_untrained(folder / "checkpoint.safetensors", "lyadeq")
-    assert run("audit", checkpoint, "--checks", "equilibrium", "--samples", "8") == 1
+    assert run("audit", checkpoint, "--checks", "equilibrium", "--images", "8") == 1
     assert run("replay", "report.json", "--finding", "equilibrium.preserved") == 0
     assert "did you mean 'equilibrium.preserved'" in refusal("replay", "report.json", "--finding", "preserved")
     (folder / "report.html").unlink()

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from analysis.evidence import sampling
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.judge import Claim, Effort, EvaluationError, judge
+from analysis.evidence.judge import Claim, Effort, judge
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region, Sublevel
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Verdict
+from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov import claims
 from stabdeq.lyapunov.claims import Violation
 

@@ -224,7 +224,7 @@ def audit(
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            main(["audit", str(checkpoint), "--samples", "4", "--checks", "equilibrium", *arguments])
+            main(["audit", str(checkpoint), "--images", "4", "--checks", "equilibrium", *arguments])
         out, err = capsys.readouterr()
         return int(end.value.code or 0), out, err
 

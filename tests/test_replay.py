@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from analysis.audit import audit_model
 from analysis.checks.robustness import check as robustness
-from analysis.checks.witness import NotReplayableError, Replay
+from analysis.checks.witness import Replay
 from analysis.commands.audit import audit
 from analysis.commands.replay import replay as replay_command
 from analysis.commands.report import report as report_command
@@ -22,7 +22,7 @@ from analysis.report.reading import finding_ids
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig
 from stabdeq.data import load_data
-from stabdeq.errors import StabdeqError
+from stabdeq.errors import NotReplayableError, StabdeqError
 from stabdeq.files import strict_json
 from stabdeq.kinds import model_config
 from stabdeq.lyapunov import LyapunovFunction

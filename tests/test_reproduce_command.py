@@ -10,8 +10,7 @@ from reproduce_jobs import FakeEngine, call, jobs_of, training, write_attack, wr
 
 from analysis.reproduce import plan, run
 from analysis.reproduce.plan import STUDIES
-from analysis.reproduce.run import JobsFailedError
-from stabdeq.errors import DataError
+from stabdeq.errors import DataError, JobsFailedError
 
 pytestmark = pytest.mark.usefixtures("folder", "repository_on_path")
 

@@ -14,7 +14,7 @@ from stabdeq.config import DataConfig, ModelConfig
 from stabdeq.data import DataSet, Split, load_data, read_robust
 from stabdeq.data.robust import IMAGES_NAME, LABELS_NAME
 from stabdeq.data.tensor_file import read_tensor
-from stabdeq.errors import ConfigError, DataError, SolverError
+from stabdeq.errors import ConfigError, DataError, FileError, SolverError
 from stabdeq.model import StabilisedDEQ
 from train.commands.robust_data import robust_data
 from train.robust_data import PARTS_NAME, Settings, build_robust_data, features, match_features
@@ -234,7 +234,7 @@ def test_more_images_than_there_are(count: int, tmp_path: Path) -> None:
 
 def test_an_out_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the folder"):
+    with pytest.raises(FileError, match="cannot make the folder"):
         build_robust_data(linear_model(), digits().train, tmp_path / "file" / "set", Settings(**SETTINGS))
 
 

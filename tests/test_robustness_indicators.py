@@ -453,4 +453,4 @@ def test_too_few_images_leave_comparisons_open() -> None:
     few = faulty(count=5)
     found = findings(effort.judge(few, effort.exert(few, few.run(8 / 255))))
     assert {found[name].verdict for name in ("steps", "restarts", "guide")} == {Verdict.INCONCLUSIVE}
-    assert "--samples" in found["steps"].evidence
+    assert "--images" in found["steps"].evidence

@@ -272,7 +272,7 @@ def test_names_and_classes_that_cannot_be_compared(toys: Any) -> None:
 def test_the_command_prints_draws_and_writes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = ("--solver", "toy_solvers:Damped", "--solver", "toy_solvers:damped", "--solver", "toy_solvers:make")
     files = ("--json", "out.json", "--plot", "out.png")
-    assert run("solvers", "model.safetensors", *own, *files, "--limit", "12", "--evaluations", "40") == 0
+    assert run("solvers", "model.safetensors", *own, *files, "--images", "12", "--evaluations", "40") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "deq on digits, 12 test images" in captured.out
@@ -314,7 +314,7 @@ def test_an_svg_is_the_same_whenever_it_is_drawn(folder: Path) -> None:
     [
         ("nowhere.safetensors", "nowhere.safetensors: no such file"),
         ("toy_solvers.py", "toy_solvers.py"),
-        ("model.safetensors --limit 0", '"0" for --limit. Must be >= 1'),
+        ("model.safetensors --images 0", '"0" for --images. Must be >= 1'),
         ("model.safetensors --evaluations 0", "Must be >= 1"),
         ("model.safetensors --solver andersn", "expected MODULE:NAME, such as my_solvers:Mine, got 'andersn'"),
         ("model.safetensors --solver anderson", "it is always compared"),
@@ -359,7 +359,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(
 
     (folder / "out.json").write_text("old")
     monkeypatch.setattr(os, "fsync", full)
-    assert run("solvers", "model.safetensors", "--limit", "3", "--json", "out.json") == 2
+    assert run("solvers", "model.safetensors", "--images", "3", "--json", "out.json") == 2
     assert "out.json could not be written (disk full)" in capsys.readouterr().err
     assert (folder / "out.json").read_text() == "old"
 

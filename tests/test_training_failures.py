@@ -22,7 +22,7 @@ from training_runs import (
 
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, SolverConfig
-from stabdeq.errors import ConfigError, TrainingDivergedError
+from stabdeq.errors import ConfigError, FileError, TrainingDivergedError
 from train import trainer
 from train.loss import Loss, training_loss
 from train.progress import Progress
@@ -73,7 +73,7 @@ def test_the_bar_is_always_taken_down(
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ConfigError, match="choose another --out"):
+        with pytest.raises(FileError, match="choose another --out"):
             train(tiny_recipe(), tiny_data(), out)
     assert contents(tmp_path) == {"file": b"precious"}
 

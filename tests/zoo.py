@@ -232,19 +232,19 @@ class Case:
     alpha: float | None = None
     radius: float | None = None
     sublevel: float | None = None
-    center: float | str | None = None
+    centre: float | str | None = None
 
     def arguments(self) -> list[str]:
         """The command line that judges this claim."""
         options = [f"zoo:{self.value}", "--dim", str(self.dim), "--claims", self.claim]
         options += ["--dynamics", f"zoo:{self.dynamics}"] if self.dynamics else []
-        for name in ("alpha", "radius", "sublevel", "center"):
+        for name in ("alpha", "radius", "sublevel", "centre"):
             given = getattr(self, name)
             options += [f"--{name}", str(given)] if given is not None else []
         return options
 
     def __str__(self) -> str:
-        given = (self.dynamics, self.alpha, self.sublevel, self.radius, self.center)
+        given = (self.dynamics, self.alpha, self.sublevel, self.radius, self.centre)
         details = "".join(f"-{option}" for option in given if option is not None)
         return f"{self.number}-{self.value}-{self.claim}{details}-{'valid' if self.is_valid else 'invalid'}"
 
@@ -292,18 +292,18 @@ CASES = [
     Case(11, "pendulum_energy", "decay", False, dynamics="pendulum", alpha=0.1),
     Case(12, "square", "decay", True, dynamics="projected", alpha=1, radius=10),
     Case(13, "square", "equilibrium", False, dynamics="projected_at_origin"),
-    Case(14, "around_one", "equilibrium", True, dim=1, dynamics="clipped_cell", center=1),
-    Case(14, "around_one", "decay", True, dim=1, dynamics="clipped_cell", alpha=2, radius=100, center=1),
-    Case(14, "around_one", "decay", False, dim=1, dynamics="clipped_cell", alpha=8.01, center=1),
-    Case(15, "solved_at_rest", "equilibrium", True, dynamics="tenfold_rotation", center="0,2"),
-    Case(15, "solved_at_rest", "decrease", True, dynamics="tenfold_rotation", radius=0.18, center="0,2"),
-    Case(15, "solved_at_rest", "positive", True, center="0,2"),
+    Case(14, "around_one", "equilibrium", True, dim=1, dynamics="clipped_cell", centre=1),
+    Case(14, "around_one", "decay", True, dim=1, dynamics="clipped_cell", alpha=2, radius=100, centre=1),
+    Case(14, "around_one", "decay", False, dim=1, dynamics="clipped_cell", alpha=8.01, centre=1),
+    Case(15, "solved_at_rest", "equilibrium", True, dynamics="tenfold_rotation", centre="0,2"),
+    Case(15, "solved_at_rest", "decrease", True, dynamics="tenfold_rotation", radius=0.18, centre="0,2"),
+    Case(15, "solved_at_rest", "positive", True, centre="0,2"),
     Case(16, "square", "decrease", False, dim=1, dynamics="continuum"),
     Case(16, "square", "decrease", True, dim=1, dynamics="three_roots", radius=1.4),
     Case(16, "square", "decrease", False, dim=1, dynamics="three_roots", radius=1.6),
-    Case(16, "around_three_halves", "equilibrium", True, dim=1, dynamics="three_roots", center=1.5),
-    Case(16, "around_three_halves", "decrease", False, dim=1, dynamics="three_roots", radius=0.4, center=1.5),
-    Case(16, "around_three", "decrease", True, dim=1, dynamics="three_roots", radius=1.4, center=3),
+    Case(16, "around_three_halves", "equilibrium", True, dim=1, dynamics="three_roots", centre=1.5),
+    Case(16, "around_three_halves", "decrease", False, dim=1, dynamics="three_roots", radius=0.4, centre=1.5),
+    Case(16, "around_three", "decrease", True, dim=1, dynamics="three_roots", radius=1.4, centre=3),
     Case(18, "square", "decay", True, dynamics="turning", alpha=2),
     Case(18, "square", "decay", False, dynamics="turning", alpha=2.01),
     Case(17, "FrozenLyapunov", "zero", False, dim=3),

@@ -1,5 +1,6 @@
-"""Building a robust data set from a robust model (Ilyas et al. 2019, arXiv 1905.02175, Sec. 3.1 and Appendix C)."""
+"""Making a robust data set from a robust model (Ilyas et al. 2019, arXiv 1905.02175, Sec. 3.1 and Appendix C)."""
 
+import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from stabdeq.attacks.ball import unit
 from stabdeq.data import Split, to_unit
 from stabdeq.data.robust import IMAGES_NAME, LABELS_NAME
 from stabdeq.errors import ConfigError, SolverError
+from stabdeq.files import make_folder, replace_file, replacing
 from stabdeq.lyapunov import stabilise
 from stabdeq.model import StabilisedDEQ
 
@@ -50,7 +52,8 @@ def build_robust_data(
 
     For each drawn image x with its label, another image of ``split``, drawn at random whatever its label, is moved until its
     features are those of x; it then has the label of x. Every batch is kept in ``out`` when it is done, and is not made again
-    by a later call with the same settings. Raises ConfigError where ``out`` holds a set, or parts of one with other settings.
+    by a later call with the same settings. Raises ConfigError where ``out`` holds a set, or parts of one with other settings;
+    FileError where it cannot be written.
     """
     if not 1 <= settings.count <= len(split) or len(split) < 2:
         raise ConfigError(f"{settings.count} images of {len(split)}: expected 1 to {len(split)}, of two or more")
@@ -58,10 +61,7 @@ def build_robust_data(
     for name in (IMAGES_NAME, LABELS_NAME):
         if (out / name).exists() and not parts.exists():
             raise ConfigError(f"{out} already holds {name}: choose another --out")
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {parts} ({error.strerror}): choose another --out") from None
+    make_folder(parts)
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = torch.randperm(len(split), generator=generator)[: settings.count].sort().values
     others = (chosen + torch.randint(1, len(split), chosen.shape, generator=generator)) % len(split)
@@ -129,10 +129,9 @@ def features(model: StabilisedDEQ, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _save_part(path: Path, matched: Matched, settings: Settings) -> None:
-    temporary = path.with_suffix(".partial")
     metadata = {name: str(value) for name, value in asdict(settings).items()}
-    save_file({name: value.contiguous() for name, value in vars(matched).items()}, temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in vars(matched).items()}, temporary, metadata)
 
 
 def _load_part(path: Path, settings: Settings) -> Matched:
@@ -151,6 +150,6 @@ def _load_part(path: Path, settings: Settings) -> Matched:
 
 
 def _save_tensor(path: Path, tensor: Tensor) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(tensor, temporary)
-    temporary.replace(path)
+    content = io.BytesIO()  # of a file that it cannot write whole, torch.save does not say why
+    torch.save(tensor, content)
+    replace_file(path, content.getbuffer())

@@ -15,6 +15,7 @@ from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
 from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
+from stabdeq.files import append_line, make_folder, replace_file
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from train.loss import training_loss
@@ -46,7 +47,8 @@ def train(
     ``out`` gets ``checkpoint.safetensors`` after every epoch (the result, and what ``resume`` goes on from),
     ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``. The test split is used once, at the end. On the CPU a
     resumed run gives the same losses to the last bit. Raises ConfigError where ``out`` holds a run and ``resume`` is not
-    given, or holds one with other settings; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite.
+    given, or holds one with other settings; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite;
+    FileError, keeping the last checkpoint too, where a file cannot be written.
     """
     progress = progress or Progress(quiet=True)
     run = (
@@ -106,10 +108,7 @@ class _Run:
             model.predict(to_unit(data.train.images[:1]))
         if isinstance(recipe.objective.build(), IntervalTraining):
             require_interval_bounds(model)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from None
+        make_folder(out)
         run = cls(recipe, data, out, model)
         run.save(CHECKPOINT_NAME)
         return run
@@ -288,17 +287,14 @@ class _Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one line of JSON."""
-        with (self.out / METRICS_NAME).open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        append_line(self.out / METRICS_NAME, json.dumps(metrics))
 
     def drop_metrics_after(self, epoch: int) -> None:
         """Remove the lines of epochs that the checkpoint does not hold, and of an earlier final test."""
         path = self.out / METRICS_NAME
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if _is_epoch_up_to(line, epoch)]
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        replace_file(path, "".join(kept).encode())
 
 
 def _is_epoch_up_to(line: str, epoch: int) -> bool:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from analysis.checks.witness import (
-    NotReplayableError,
     Replay,
     judged,
     lyapunov_of,
@@ -23,6 +22,7 @@ from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
 from analysis.measure.trajectories import trajectories
+from stabdeq.errors import NotReplayableError
 from stabdeq.lyapunov import claims
 
 IMAGES = 16  # images whose fields are searched jointly

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from analysis.checks.witness import (
-    NotReplayableError,
     Replay,
     at_equilibrium,
     lyapunov_of,
@@ -18,6 +17,7 @@ from analysis.measure.subject import DENSE, TOLERANCE, Subject, solve_accurately
 from analysis.proofs.cells.linf_margins import contraction_bound
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
 from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
+from stabdeq.errors import NotReplayableError
 from stabdeq.solvers import Status, norm, relative_residual
 
 RESTARTS = 8

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.checks.witness import NotReplayableError, Replay, require_equilibria, unknown_claim
+from analysis.checks.witness import Replay, require_equilibria, unknown_claim
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
 from analysis.measure.embedding import embedding, read_by_head
 from analysis.measure.subject import Subject
 from stabdeq.cells import is_altered
+from stabdeq.errors import NotReplayableError
 from stabdeq.lyapunov import claims
 from stabdeq.model import StabilisedDEQ
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from analysis.findings import Finding
 from analysis.findings.values import numbers, printable
 from analysis.measure.subject import TOLERANCE, Subject
-from stabdeq.errors import StabdeqError
+from stabdeq.errors import NotReplayableError
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.lyapunov.claims import Violation
 from stabdeq.solvers import Status, relative_residual
@@ -20,12 +20,6 @@ from stabdeq.solvers import Status, relative_residual
 # Up to which relative difference two amounts are one: what other machines and batches leave of float64, with room.
 SAME = 1e-3
 RELATIVE = "violation, of its terms' size"
-
-
-class NotReplayableError(StabdeqError):
-    """The report holds too little, or in the wrong form, to evaluate a witness anew."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, require_writable
+from stabdeq.arguments import Count, Seed, renamed, require_writable
 
 if TYPE_CHECKING:
     pass
@@ -20,7 +20,7 @@ def audit(
     *,
     out: Path | None = None,
     checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
-    samples: Count = 128,
+    samples: Annotated[Count, renamed("--images", "--samples")] = 128,
     data_dir: Path | None = None,
     seed: Seed = 0,
     junit: Path | None = None,
@@ -98,16 +98,12 @@ def _write_for_ci(report: "Report", junit: Path | None, markdown: Path | None) -
     """Write the report for CI systems into the files that were asked for; return these."""
     from analysis.report.junit import junit_xml
     from analysis.report.markdown import to_markdown
-    from stabdeq.errors import ConfigError
     from stabdeq.files import encoded, replace_file
 
     contents = {junit: lambda: junit_xml(report), markdown: lambda: encoded(to_markdown(report))}
     written = [path for path in contents if path is not None]
     for path in written:
-        try:
-            replace_file(path, contents[path]())
-        except OSError as error:
-            raise ConfigError(f"{path} could not be written ({error}): make room or name another place") from error
+        replace_file(path, contents[path]())
     return written
 
 

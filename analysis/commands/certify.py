@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
+from stabdeq.arguments import Count, OptionalCount, Seed, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 
 def certify(
     subject: str,
     *,
-    dim: Annotated[OptionalWholeNumber, Parameter(validator=Number(gte=1))] = None,
-    limit: Count = 1000,
+    dim: OptionalCount = None,
+    limit: Annotated[Count, renamed("--images", "--limit")] = 1000,
     data_dir: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     seed: Seed = 0,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed, require_writable
+from stabdeq.arguments import Count, OptionalWholeNumber, Seed, renamed, require_writable, text
 from stabdeq.errors import ConfigError
 
 Signed = Parameter(allow_leading_hyphen=True)
@@ -17,7 +17,7 @@ def check(
     dim: Count,
     dynamics: str | None = None,
     alpha: float | None = None,
-    center: Annotated[str, Signed] = "0",
+    centre: Annotated[str, Signed, renamed("--centre", "--center", text)] = "0",
     radius: float | None = None,
     box: Annotated[str | None, Signed] = None,
     sublevel: float | Literal["max"] | None = None,
@@ -43,7 +43,7 @@ def check(
         The velocity f as MODULE:NAME, (B, N) to (B, N).
     alpha
         The rate of the claim "decay": V-dot <= -alpha V; 0 asks for V-dot <= 0.
-    center
+    centre
         Where V vanishes: N numbers with commas, or one for all coordinates.
     radius
         Judge the ball of this radius around the centre (default 1).
@@ -76,7 +76,7 @@ def check(
         Spend about this many seconds: half on fresh states, half on proofs.
     """
     require_writable("--json", json, Path(function))
-    place = _numbers("--center", center)
+    place = _numbers("--centre", centre)
     bounds = None if box is None else _numbers("--box", box)
     if bounds is not None and len(bounds) != 2:
         raise ConfigError(f"--box: expected LO,HI, got {box!r}")

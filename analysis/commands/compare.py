@@ -38,7 +38,8 @@ def compare(*reports: Path, out: Path | None = None) -> None:
     from rich.console import Console
 
     from analysis.compare import compare_reports, render_comparison
-    from analysis.report.reading import ReportError, read_report
+    from analysis.report.reading import read_report
+    from stabdeq.errors import ReportError
     from stabdeq.files import encoded, replace_file
 
     read = [read_report(path) for path in reports]
@@ -49,10 +50,7 @@ def compare(*reports: Path, out: Path | None = None) -> None:
     console = Console()
     print_comparison(comparison, console)
     if out is not None:
-        try:
-            replace_file(out, encoded(render_comparison(comparison)))
-        except OSError as error:
-            raise ConfigError(f"{out} could not be written ({error}): make room or name another place") from error
+        replace_file(out, encoded(render_comparison(comparison)))
         console.print(f"wrote {out}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.checks.witness import NotReplayableError, Replay
+    from analysis.checks.witness import Replay
+    from stabdeq.errors import NotReplayableError
 
     Row = tuple[str, "Replay | NotReplayableError"]
 

@@ -14,15 +14,13 @@ def report(report: Path) -> None:
     from rich.console import Console
 
     from analysis.report.page import render_html
-    from analysis.report.reading import ReportError, read_report
+    from analysis.report.reading import read_report
+    from stabdeq.errors import ReportError
     from stabdeq.files import encoded, replace_file
 
     content = encoded(render_html(read_report(report)))
     page = report.with_suffix(".html")
     if page.exists() and page.samefile(report):
         raise ReportError(f"{report}: the page would overwrite the report: rename it to {report.stem}.json")
-    try:
-        replace_file(page, content)
-    except OSError as error:
-        raise ReportError(f"{page}: cannot be written ({error.strerror}): copy the report to another folder") from None
+    replace_file(page, content)
     Console().print(f"wrote {page}", soft_wrap=True, highlight=False, markup=False)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber
-from stabdeq.errors import ConfigError
+from stabdeq.arguments import Count, OptionalCount, renamed
+from stabdeq.errors import ConfigError, JobsFailedError
+from stabdeq.files import make_folder, replace_file, strict_json
 
 if TYPE_CHECKING:
     from analysis.reproduce.jobs import Attack, Training
@@ -26,13 +27,13 @@ def reproduce(
     data: str | None = None,
     kinds: str | None = None,
     seeds: str | None = None,
-    limit: OptionalWholeNumber = None,
-    honest_limit: Count = 1000,
-    epochs: OptionalWholeNumber = None,
+    limit: Annotated[OptionalCount, renamed("--images", "--limit")] = None,
+    honest_limit: Annotated[Count, renamed("--honest-images", "--honest-limit")] = 1000,
+    epochs: OptionalCount = None,
     out: Path = Path("runs/reproduce"),
     data_dir: Path | None = None,
     download: Annotated[bool, Parameter(negative="")] = False,
-    jobs: OptionalWholeNumber = None,
+    jobs: OptionalCount = None,
     ray: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -71,11 +72,8 @@ def reproduce(
         Print the command lines of what is missing, for a cluster of your own, and run nothing.
     """
     from analysis.reproduce.plan import STUDIES, attacks, parse_seeds, select, trainings
-    from analysis.reproduce.run import JobsFailedError, LocalEngine, RayEngine
+    from analysis.reproduce.run import LocalEngine, RayEngine
 
-    for name, count in {"limit": limit, "epochs": epochs, "jobs": jobs}.items():
-        if count is not None and count < 1:
-            raise ConfigError(f"--{name} {count}: expected a whole number from 1 up")
     if ray and jobs is not None:
         raise ConfigError("--jobs with --ray: Ray decides how many run at a time; leave one of them out")
     if dry_run and (ray or download or jobs is not None):
@@ -92,7 +90,7 @@ def reproduce(
     failures: dict[str, str] = {}
     engine: Engine | None = None
     if missing:
-        _require_folder(out)
+        make_folder(out)
         engine = RayEngine() if ray else LocalEngine(jobs or 1)
         _require_data(missing, data_dir, download)
     try:
@@ -128,13 +126,6 @@ def _print_commands(missing: "list[Job]") -> None:
             print(f"# {comment}")
         for job in chosen:
             print(shlex.join(["python", "-m", "stabdeq", *job.command()]))
-
-
-def _require_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from None
 
 
 def _require_data(missing: "list[Job]", data_dir: Path | None, download: bool) -> None:
@@ -190,7 +181,6 @@ def _show_table(what: str, study: "Study", results: "list[Attack]", seeds: Seque
 
 def _write_rows(what: str, study: "Study", rows: "list[Row]", seeds: Sequence[int], out: Path) -> None:
     from analysis.reproduce.table import markdown, plain
-    from stabdeq.files import strict_json
 
     _write(out / f"{what}.md", markdown(study, rows, seeds).encode())
     _write(out / f"{what}.json", strict_json(plain(study, rows, seeds)).encode())
@@ -219,10 +209,5 @@ def _draw_figure4(study: "Study", results: "list[Attack]", seeds: Sequence[int],
 
 
 def _write(path: Path, content: bytes) -> None:
-    from stabdeq.files import replace_file
-
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise ConfigError(f"{path} could not be written ({error}): make room or name another --out") from error
+    replace_file(path, content)
     print(f"wrote {path}")

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, require_writable
+from stabdeq.arguments import Count, Seed, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def solvers(
     checkpoint: Path,
     *,
     solver: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    limit: Count = 128,
+    limit: Annotated[Count, renamed("--images", "--limit")] = 128,
     evaluations: Count = 100,
     plot: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -283,8 +283,5 @@ def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[
     if json_file is not None:
         files[json_file] = encoded(strict_json(content))
     for path, data in files.items():
-        try:
-            replace_file(path, data)
-        except OSError as error:
-            raise ConfigError(f"{path} could not be written ({error}): make room or name another place") from error
+        replace_file(path, data)
         print(f"wrote {path}")

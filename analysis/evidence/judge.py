@@ -15,7 +15,7 @@ from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Finding, Verdict, short
-from stabdeq.errors import StabdeqError
+from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov.claims import Violation
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
@@ -28,14 +28,6 @@ CANDIDATES = 32
 NEIGHBOURS = 16
 # Coordinates of a state that a sentence can hold.
 MOST_SHOWN = 8
-
-
-class EvaluationError(StabdeqError):
-    """A function under judgement could not be evaluated at ``state`` (n,)."""
-
-    def __init__(self, message: str, state: list[float]) -> None:
-        super().__init__(message)
-        self.state = state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,8 @@ from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from stabdeq.errors import StabdeqError
 
-
-class TraceError(StabdeqError):
+class TraceError(Exception):
     """A function cannot be written as one graph: it leaves PyTorch, or chooses its operations by the values it meets."""
 
 

@@ -18,7 +18,7 @@ from analysis.report.figures.witness import MAX_MARKUP, Picture, pictures
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import GAP, cut, quantity
 from analysis.report.report import Report, by_check
-from stabdeq.files import encoded, replace_file, strict
+from stabdeq.files import encoded, make_folder, replace_file, strict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,10 +60,10 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     text, so that it can be drawn again from the file.
 
     Raises:
-        OSError: where ``folder`` cannot be written.
+        FileError: where ``folder`` cannot be made or written.
         TypeError: where ``report`` holds what JSON cannot (a tensor, a path).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     json_path, html_path = folder / "report.json", folder / "report.html"
     text = report.to_json()
     replace_file(json_path, encoded(text))

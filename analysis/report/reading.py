@@ -9,14 +9,10 @@ from typing import Any
 from analysis.findings import Finding, Measurement, Skipped, Verdict
 from analysis.findings.values import as_text, number, printable
 from analysis.report.report import PARTS, SCHEMA, Report
-from stabdeq.errors import StabdeqError
+from stabdeq.errors import ReportError
 
 MAX_DEPTH = 100  # lists and dictionaries inside one another; what walks them calls itself as often
 _EXPECTED = ("checkpoint", "environment", "exit_code", "findings", "measurements", "skipped", "series")
-
-
-class ReportError(StabdeqError):
-    """A report.json is missing, truncated, or no report."""
 
 
 def read_report(path: Path, *, of_this_schema: bool = False) -> Report:

@@ -144,7 +144,7 @@ class Report:
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return their paths.
 
-        Each file appears whole or not at all. Raises OSError where the folder cannot be written.
+        Each file appears whole or not at all. Raises FileError where the folder cannot be made or written.
         """
         from analysis.report.page import write_report
 

@@ -130,7 +130,7 @@ class Attack:
     def command(self) -> list[str]:
         """Return the arguments of ``stabdeq``."""
         words = ["attack", str(self.training.checkpoint), "--attack", self.attack, "--eps", f"{self.eps}/255"]
-        words += [] if self.limit is None else ["--limit", str(self.limit)]
+        words += [] if self.limit is None else ["--images", str(self.limit)]
         words += ["--batch-size", str(LARGE_BATCH[self.data])] if self.data in LARGE_BATCH else []
         seed = str(self.training.seed)
         return [*words, "--seed", seed, *_data_dir(self.training.data_dir), "--json", str(self.result)]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from analysis.reproduce.jobs import Attack, Training
-from stabdeq.errors import ConfigError, StabdeqError
+from stabdeq.errors import ConfigError
+from stabdeq.files import make_folder
 
 Job = Training | Attack
 End = tuple[int, float]  # exit code, seconds
@@ -124,12 +125,6 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "stabdeq", *arguments]
 
 
-class JobsFailedError(StabdeqError):
-    """Some jobs failed; the others are done."""
-
-    exit_code = 1
-
-
 def run_jobs(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) -> dict[str, str]:
     """Run ``jobs``, each attack after its training where that is among them; return why the failed ones failed, by name.
 
@@ -173,7 +168,7 @@ def _start_ready(
         elif isinstance(job, Attack) and job.training.name in trained:
             still.append(job)
         else:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(job.log.parent)
             running[engine.submit(job.command(), job.log)] = job
     return still
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.evidence.judge import EvaluationError
 from analysis.evidence.sampling import in_ball
 from analysis.findings import short
 from analysis.user_function.advice import Output, how_to_write
-from stabdeq.errors import ConfigError, closest
+from stabdeq.errors import ConfigError, EvaluationError, closest
 from stabdeq.lyapunov import InputConvexLyapunov
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.evidence.judge import EvaluationError
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import equilibrium, zero
 from analysis.user_function.function import ForeignFunction
@@ -19,6 +18,7 @@ from analysis.user_function.levels import LevelSearch, ball_of, largest_level, s
 from analysis.user_function.proofs import proved
 from analysis.user_function.sentences import ALONG_THE_FLOW
 from analysis.user_function.subject import Subject
+from stabdeq.errors import EvaluationError
 
 CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "zero": zero,

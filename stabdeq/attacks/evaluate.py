@@ -66,6 +66,7 @@ def evaluate(
 ) -> Outcome:
     """Attack every sample of ``split`` and return what ``model``, which is on ``device``, gets right.
 
+    The images are uint8, or floats in [0, 1].
     Each batch has its own random numbers, drawn from ``seed``: more restarts keep the starts of fewer, and
     the starts depend on ``batch_size``. ``progress`` is called after every batch.
 
@@ -78,7 +79,8 @@ def evaluate(
     parts: list[Outcome] = []
     done = right = 0
     for pixels, labels in batches(split, batch_size):
-        images, labels = to_unit(pixels.to(device)), labels.to(device)
+        images, labels = pixels.to(device), labels.to(device)
+        images = images if images.is_floating_point() else to_unit(images)
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds)))
         parts.append(_evaluate_batch(attack, model, images, labels, generator))
         done += len(labels)

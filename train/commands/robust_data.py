@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed
+from stabdeq.arguments import Count, OptionalCount, Seed, renamed
 
 
 def robust_data(
@@ -20,7 +20,8 @@ def robust_data(
         float, Parameter(help="Length of a step, l2, in pixels of [0, 1].", validator=Number(gt=0, lte=1e9))
     ] = 0.1,
     limit: Annotated[
-        OptionalWholeNumber,
+        OptionalCount,
+        renamed("--images", "--limit"),
         Parameter(help="Make only so many images, drawn at random; if not given, one for each training image."),
     ] = None,
     data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,

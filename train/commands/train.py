@@ -44,32 +44,23 @@ def train(
     resume
         Go on from the last checkpoint in --out; begins anew where there is none.
     """
-    from stabdeq.data import load_data
-    from train.progress import Progress
-    from train.recipe import load_recipe
-    from train.trainer import CHECKPOINT_NAME
-    from train.trainer import train as run_training
+    from rich.console import Console
 
-    chosen = load_recipe(recipe, {"kind": kind, "epochs": epochs, "seed": seed}, settings)
-    if out is None:
-        out = Path("runs") / f"{Path(recipe).stem}-{chosen.kind}-seed{chosen.seed}"
-    data = load_data(chosen.data, data_dir=data_dir, download=download)
-    progress = Progress()
-    console = progress.console
-    counts = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
-    console.print(
-        f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {out}",
-        soft_wrap=True,
+    from train.training import train as run_training
+
+    trained = run_training(
+        recipe,
+        kind=kind,
+        epochs=epochs,
+        seed=seed,
+        out=out,
+        data_dir=data_dir,
+        download=download,
+        settings=settings,
+        resume=resume,
     )
-    try:
-        scores = run_training(chosen, data, out, resume=resume, progress=progress)
-    except KeyboardInterrupt:
-        progress.finish()
-        if (out / CHECKPOINT_NAME).is_file():
-            console.print(
-                f"stopped; {out / CHECKPOINT_NAME} holds the last whole epoch: add --resume to go on", soft_wrap=True
-            )
-        raise
+    console = Console(markup=False)  # a path may hold brackets
+    scores = trained.scores
     failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
     console.print(f"test accuracy {scores.accuracy:.2%}{failed}")
-    console.print(f"wrote {out / CHECKPOINT_NAME}", soft_wrap=True)
+    console.print(f"wrote {trained.checkpoint}", soft_wrap=True)

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from analysis.checks.robustness import curve, derivatives, effort, equilibria, repeats, rivals
 from analysis.checks.robustness.target import BuildAttack, Target, pgd
-from analysis.checks.witness import NotReplayableError, Replay, state_of, unknown_claim
+from analysis.checks.witness import Replay, state_of, unknown_claim
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
 from analysis.measure.subject import Subject
 from stabdeq.attacks import Square
 from stabdeq.attacks.ascent import loss_gradient
 from stabdeq.attacks.losses import cross_entropy
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, NotReplayableError
 
 EPS = 8 / 255  # where a model without gradients is attacked
 

@@ -121,7 +121,7 @@ def _guide(target: Target, eps: float) -> Finding:
         f"on {better} of {count} images, where chance gives a third (p = {p:.2g}); the indicator fires where chance does as well."
     )
     if not can_fire(count):
-        return GUIDE.open(f"{seen} Audit more images (--samples).", samples=count, seed=target.subject.seed)
+        return GUIDE.open(f"{seen} Audit more images (--images).", samples=count, seed=target.subject.seed)
     worse = (climbed <= wandered).nonzero().squeeze(1)
     position = int(worse[0]) if len(worse) else 0
     witness = {

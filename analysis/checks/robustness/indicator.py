@@ -75,7 +75,7 @@ class Indicator:
         """
         level = LEVEL / comparisons
         if not can_fire(samples):
-            reason = f"{seen} With {samples} images to compare, chance explains any outcome: audit more (--samples)."
+            reason = f"{seen} With {samples} images to compare, chance explains any outcome: audit more (--images)."
             return self.open(reason, samples=samples, seed=seed)
         seen = f"{seen} Chance does as much with p = {paired.p:.2g}; the indicator fires at {level:.2g}"
         seen += "." if right is None else ", and beyond the 95 % interval of the accuracy."

@@ -11,7 +11,6 @@ from analysis.proofs.cells.decay import Decay, Shortfall, find_decay
 from analysis.proofs.cells.network import ReluNetwork
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
 from analysis.proofs.tracing import require_symbolic, trace
-from stabdeq.errors import StabdeqError
 
 ATEN = torch.ops.aten
 # Operations that move entries about and compute nothing: they act on coefficients as on states.
@@ -26,7 +25,7 @@ MOVES = {
 }
 
 
-class NotPiecewiseAffineError(StabdeqError):
+class NotPiecewiseAffineError(Exception):
     """A function is not made of affine maps and ReLUs alone, as far as it can be read."""
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
-from stabdeq.errors import StabdeqError
 
 aten = torch.ops.aten
 
 
-class UnboundedError(StabdeqError):
+class UnboundedError(Exception):
     """A function cannot be bounded over boxes: it cannot be traced, or an operation in it has no interval form."""
 
 
