@@ -16,56 +16,14 @@ from analysis.measure.subject import Subject
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Solution, Status, norm
-from stabdeq.solvers.loop import same, unchanged_buffers
+from stabdeq.solvers.checked import CheckedSolver
+from stabdeq.solvers.loop import unchanged_buffers
+from stabdeq.solvers.solver import as_solver
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 EVALUATIONS = 100
 FLOOR = 1e-12  # residual down to which runs are traced: below it roundoff shows, and rates mean nothing
 ROUNDS = 5  # timed solves, of which the fastest counts
-NEEDED = {"init": "(z)", "step": "(z, field, memory)", "forget": "(memory, samples)", "select": "(memory, samples)"}
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A solver under the name it is compared by, called so that every fault names it."""
-
-    name: str
-    solver: Any
-
-    @property
-    def safeguarded(self) -> bool:
-        """Whether the loop throws samples back to a better state where the rule leads them astray."""
-        return bool(self.solver.safeguarded)
-
-    def init(self, z: Tensor) -> Any:
-        """Return the solver's memory for states ``z`` (B, n)."""
-        return self._call("init", z)
-
-    def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        """Return the next state (B, n) and memory; raise ConfigError where the state has another shape or dtype."""
-        result = self._call("step", z, field, memory)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ConfigError(f"solver {self.name}: step must return (state, memory), it returned {_kind(result)}")
-        if not isinstance(result[0], Tensor) or (result[0].shape, result[0].dtype) != (z.shape, z.dtype):
-            raise ConfigError(
-                f"solver {self.name}: step must propose states like those it was given, {_kind(z)}: it proposed {_kind(result[0])}"
-            )
-        return result
-
-    def forget(self, memory: Any, samples: Tensor) -> Any:
-        """Return the memory with the history of the ``samples`` (B,) bool removed."""
-        return self._call("forget", memory, samples)
-
-    def select(self, memory: Any, samples: Tensor) -> Any:
-        """Return the memory of the ``samples`` (K,) alone."""
-        return self._call("select", memory, samples)
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            return getattr(self.solver, method)(*arguments)
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"solver {self.name}: {method}{NEEDED[method]} raises {said}") from error
 
 
 @dataclass(frozen=True)
@@ -101,10 +59,14 @@ def compare_solvers(
     ``on_step`` is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a
     solver does not meet the protocol or the cell is no fixed map.
     """
+    given = SOLVERS | dict(solvers or {})
     chosen = gather(solvers or {})
     probe_cell(subject)
-    for solver in chosen.values():
-        try_solver(solver, subject)
+    with torch.no_grad():
+        z = torch.zeros_like(subject.solution.z)
+        field = (subject.model.cell(z, subject.h) - z).flatten(1)
+    for solver in chosen.values():  # so that a fault shows before the work does
+        solver.try_out(z.flatten(1), field)
     plan = [(count, name, tolerance) for count in range(ROUNDS) for tolerance in tolerances for name in chosen]
     total = len(chosen) + len(plan) + 1
     traces = {}
@@ -120,29 +82,20 @@ def compare_solvers(
     radii = spectral_radii(subject, lambda count: on_step(f"spectral radius, image {count}", total - 1, total))
     on_step("done", total, total)
     records = {
-        name: Record(
-            solver.solver, traces[name], local_rates(traces[name]), [fastest[name, each] for each in tolerances]
-        )
-        for name, solver in chosen.items()
+        name: Record(solver, traces[name], local_rates(traces[name]), [fastest[name, each] for each in tolerances])
+        for name, solver in given.items()
     }
     return Comparison(subject, evaluations, records, radii)
 
 
-def gather(solvers: Mapping[str, Any]) -> dict[str, Registered]:
+def gather(solvers: Mapping[str, Any]) -> dict[str, CheckedSolver]:
     """Return the standard solvers and ``solvers``; raise ConfigError for a name taken or a method missing."""
-    for name, solver in solvers.items():
+    for name in solvers:
         if name in SOLVERS:
             raise ConfigError(
                 f"solver {name}: the name is taken, {', '.join(SOLVERS)} are always compared; choose another"
             )
-        if isinstance(solver, type):
-            raise ConfigError(f"solver {name} is the class {solver.__name__}: make an instance of it")
-        missing = [method for method in NEEDED if not callable(getattr(solver, method, None))]
-        needed = [f"the method {method}{NEEDED[method]}" for method in missing]
-        needed += [] if hasattr(solver, "safeguarded") else ["the attribute safeguarded (True or False)"]
-        if needed:
-            raise ConfigError(f"solver {name} ({type(solver).__name__}) lacks {', '.join(needed)}")
-    return {name: Registered(name, solver) for name, solver in (SOLVERS | dict(solvers)).items()}
+    return {name: CheckedSolver(name, as_solver(solver, name)) for name, solver in (SOLVERS | dict(solvers)).items()}
 
 
 @torch.no_grad()
@@ -161,21 +114,6 @@ def probe_cell(subject: Subject) -> None:
         raise ConfigError(
             f"{name} gives two values at the same state, {float(difference.max()):.1e} apart: switch off dropout and other noise"
         )
-
-
-@torch.no_grad()
-def try_solver(solver: Registered, subject: Subject) -> None:
-    """Take two steps, and one each of ``forget`` and ``select``, so that a fault shows before the work does."""
-    z = torch.zeros_like(subject.solution.z)
-    flat = z.flatten(1)
-    field = subject.model.cell(z, subject.h).flatten(1) - flat
-    given = flat.clone(), field.clone()
-    ahead, memory = solver.step(flat, field, solver.init(flat))
-    if not same(flat, given[0]) or not same(field, given[1]):
-        raise ConfigError(f"solver {solver.name}: step changes the state or the field that it is given: work on a copy")
-    memory = solver.forget(memory, torch.zeros(len(z), dtype=torch.bool))
-    last = torch.tensor([len(z) - 1])
-    solver.step(ahead[last], field[last], solver.select(memory, last))
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
@@ -223,7 +161,3 @@ def _describe_reached(reached: Reached) -> dict[str, Any]:
             {"status": each.name, "count": count, "remedy": each.remedy} for each, count in counts.items() if count
         ],
     }
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor {tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,7 +1,7 @@
 """Deep equilibrium models: the protocol that every audit speaks, and the models that this library trains."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,8 +14,7 @@ from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, stabilise
-from stabdeq.solvers import Solution, build_solver, solve
-from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
+from stabdeq.solvers import Forward, Implicit, Solution, Unrolled, build_solver, fixed_point
 
 
 class EquilibriumModel(Protocol):
@@ -105,21 +104,9 @@ class StabilisedDEQ(nn.Module):
         if isinstance(cell, ConstantCell):
             return cell.solve(h)
         settings = self.config.solver
-        solver = build_solver(settings)
-        limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
-        with torch.no_grad():
-            view, injected, linearise = self._solver_view(cell, h)
-            solution = solve(
-                view,
-                torch.zeros_like(h),
-                solver,
-                context=(injected,),
-                coupled=self._is_coupled,
-                compiled=settings.compiled,
-                **limits,
-            )
-        if not torch.is_grad_enabled():
-            return solution
+        forward, adjoint = self._solver_view(cell, h.detach())
+        if settings.gradient == "unrolled":
+            adjoint = Unrolled(settings.gradient_steps)
         own = dict(cell.named_parameters())  # a user's cell may have none
         names, parameters = tuple(own), tuple(own.values())
         training = self.training
@@ -131,35 +118,34 @@ class StabilisedDEQ(nn.Module):
                 )
             return functional_call(cell, dict(zip(names, parameters, strict=True)), (z, h))
 
-        if settings.gradient == "unrolled":
-            z = attach_unrolled_gradient(lambda z: cell(z, h), solution, steps=settings.gradient_steps)
-        else:
-            z = attach_gradient(
-                f,
-                (h, *parameters),
-                solution,
-                solver,
-                coupled=self._is_coupled,
-                linearise=linearise,
-                compiled=settings.compiled,
-                **limits,
-            )
-        return replace(solution, z=z)
+        return fixed_point(
+            f,
+            torch.zeros_like(h),
+            build_solver(settings),
+            inputs=(h,),
+            parameters=parameters,
+            adjoint=adjoint,
+            forward=forward,
+            tolerance=settings.tolerance,
+            max_evaluations=settings.max_evaluations,
+            coupled=self._is_coupled,
+            compiled=settings.compiled,
+        )
 
     @property
     def _is_coupled(self) -> bool:
         return self.training and self.cell.couples_samples
 
-    def _solver_view(self, cell: EquilibriumCell, h: Tensor) -> tuple[Callable[..., Tensor], Tensor, Linearise | None]:
-        """Return the map that the solver evaluates, the rows it reads, and its linearisation where one is faster."""
-        h = h.detach()
+    @torch.no_grad()
+    def _solver_view(self, cell: EquilibriumCell, h: Tensor) -> tuple[Forward, Implicit]:
+        """Return the map that the solver evaluates, with the rows it reads, and its linearisation where one is faster."""
         if not self._is_coupled:
             folded = cell.fold()
             injected = folded.inject(h)
-            return folded, injected, lambda z: folded.linearise(z, injected)
+            return Forward(folded, (injected,)), Implicit(linearise=lambda z: folded.linearise(z, injected))
         if self.config.solver.compiled:  # recomputing the cell in each product then costs less than a graph kept for it
-            return cell, h, lambda z: (self._pull_back, (z, h))
-        return cell, h, None
+            return Forward(cell, (h,)), Implicit(linearise=lambda z: (self._pull_back, (z, h)))
+        return Forward(cell, (h,)), Implicit()
 
     def _pull_back(self, u: Tensor, z: Tensor, h: Tensor) -> Tensor:
         return torch.func.vjp(lambda z: self.cell(z, h), z)[1](u)[0]

@@ -12,8 +12,7 @@ from stabdeq.attacks.ball import check_eps
 from stabdeq.cells import IntervalCell, is_altered, is_as_made
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
-from stabdeq.solvers import build_solver, solve
-from stabdeq.solvers.implicit import attach_gradient
+from stabdeq.solvers import Forward, Implicit, build_solver, fixed_point
 
 
 def worst_logits(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float) -> Tensor:
@@ -81,30 +80,26 @@ def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple
     """
     assert isinstance(model.cell, IntervalCell)
     settings = model.config.solver
-    solver = build_solver(settings)
-    limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
     bounds = model.cell.bounds()
     injected = bounds.inject(torch.cat([low, high], 1))
-    with torch.no_grad():
-        start, context = torch.zeros_like(injected), (injected.detach(),)
-        solution = solve(bounds, start, solver, context=context, compiled=settings.compiled, **limits)
+    solution = fixed_point(
+        lambda z, injected, transition: functional.relu(z @ transition + injected),
+        torch.zeros_like(injected),
+        build_solver(settings),
+        inputs=(injected,),
+        parameters=(bounds.transition,),
+        adjoint=Implicit(linearise=lambda z: bounds.linearise(z, injected)),
+        forward=Forward(bounds, (injected.detach(),)),
+        tolerance=settings.tolerance,
+        max_evaluations=settings.max_evaluations,
+        compiled=settings.compiled,
+    )
     if not bool(solution.converged.all()):  # an unfinished iteration bounds nothing
         raise SolverError(
             f"the interval bounds were not found ({solution.describe_failures()}): raise model.solver.max_evaluations, or "
             "model.solver.tolerance where it is near rounding"
         )
-    z = solution.z
-    if torch.is_grad_enabled():
-        z = attach_gradient(
-            lambda z, transition, injected: functional.relu(z @ transition + injected),
-            (bounds.transition, injected),
-            solution,
-            solver,
-            linearise=lambda z: bounds.linearise(z, injected),
-            compiled=settings.compiled,
-            **limits,
-        )
-    low, high = z.chunk(2, dim=1)
+    low, high = solution.z.chunk(2, dim=1)
     return low, high
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stabdeq.solvers.slots import combine, inner, read, write
 from stabdeq.solvers.solution import accumulation_dtype
+from stabdeq.solvers.solver import Solver
 
 
 class AndersonMemory(NamedTuple):
@@ -30,7 +31,7 @@ class AndersonMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Anderson:
+class Anderson(Solver):
     """Anderson acceleration of z = f(z) over ``window`` past steps (Walker and Ni 2011, type II).
 
     With F = f(z) - z, it finds the combination of past steps that best cancels F, min ||F - gamma' dF||, and proposes

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stabdeq.solvers.slots import combine, inner, write
 from stabdeq.solvers.solution import accumulation_dtype
+from stabdeq.solvers.solver import Solver
 
 AHEAD = 2**17  # state components in the empty slots that compiled code reads along, so as to be called less often
 
@@ -31,7 +32,7 @@ class BroydenMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Broyden:
+class Broyden(Solver):
     """Broyden's good method for F(z) = f(z) - z = 0 (Broyden 1965), begun at the inverse Jacobian -I: a Picard step.
 
     Once ``memory`` rank-one updates are stored it starts again from -I, as SciPy's ``restart`` reduction does. With
@@ -43,12 +44,12 @@ class Broyden:
     line_search: bool = False
 
     @property
-    def safeguarded(self) -> bool:
+    def safeguarded(self) -> bool:  # pyrefly: ignore
         """Whether the loop throws samples back to a better state."""
         return not self.line_search
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def kept(self) -> tuple[str, ...]:  # pyrefly: ignore
         """What of its memory ``step`` hands on, or writes in place."""
         return ("left", "right", "extent") if self.line_search else ("left", "right", "extent", "length")
 

@@ -1,9 +1,6 @@
 """The solver's loop compiled: evaluations and steps in one call, until a sample needs the host.
 
-What a solver remembers must be tensors, which ``step`` returns anew in the same shape, or nothing; a number becomes a tensor
-(1,). Where its memory is a NamedTuple it may say more: ``kept`` names the fields that ``step`` hands on as they are or writes
-in place; on the host, ``reserve(memory)`` makes room for further steps; and ``is_full(memory)`` (), compiled, tells that
-there is none left.
+What it asks of the solver's memory, ``stabdeq.solvers.Solver`` says.
 """
 
 from collections.abc import Callable, Hashable
@@ -18,11 +15,12 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.utils._pytree import tree_map
 
 from stabdeq.solvers.iteration import Problem, State, observe
+from stabdeq.solvers.solver import Solver
 
-RunAhead = Callable[[Problem, Any, Tensor | State, Tensor], tuple[State, Tensor]]
+RunAhead = Callable[[Problem, Solver, Tensor | State, Tensor], tuple[State, Tensor]]
 
 
-def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
+def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
     """Evaluate and step from states (B, n), or from where it stopped before, until the host is needed.
 
     ``limits`` (3,) are the evaluations made so far, those allowed, and how many samples still at work are too few: it stops
@@ -44,8 +42,9 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
         state, field = observe(problem, state, evaluations)
         z, memory = solver.step(state.z, field, whole(state.memory))
         halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (state.active.sum() <= limits[2])
-        if hasattr(solver, "is_full"):
-            halted = halted | solver.is_full(memory)
+        full = solver.is_full(memory)
+        if full is not None:
+            halted = halted | full
         # What is returned may not be what was given. A copy of what was computed costs nothing.
         return evaluations, halted, tree_map(torch.clone, state._replace(z=z, memory=_without(memory, kept)))
 
@@ -56,11 +55,9 @@ def run_ahead(problem: Problem, solver: Any, start: Tensor | State, limits: Tens
     return state._replace(memory=whole(state.memory)), progress
 
 
-def _prepare(solver: Any, z: Tensor) -> State:
+def _prepare(solver: Solver, z: Tensor) -> State:
     """Return the state before the first evaluation, with tensors (1,) for the numbers in the memory that change."""
-    memory = solver.init(z)
-    if hasattr(solver, "reserve"):
-        memory = solver.reserve(memory)
+    memory = solver.reserve(solver.init(z))
     if memory is None:
         return State.start(z, None)
     kept = _kept(solver, memory)
@@ -68,15 +65,15 @@ def _prepare(solver: Any, z: Tensor) -> State:
 
 
 def _tensor(leaf: Any, z: Tensor) -> Any:
-    """Return a number as a tensor (1,), and a tensor as one that is nobody else's."""
+    """Return a number as a tensor (1,), a tensor as a copy of it, and anything else as it is."""
     if isinstance(leaf, int | float):
         return torch.full((1,), leaf, dtype=z.dtype if isinstance(leaf, float) else None, device=z.device)
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _kept(solver: Any, memory: Any) -> dict[str, Any]:
+def _kept(solver: Solver, memory: Any) -> dict[str, Any]:
     """Return what of its memory the solver hands on as it is, or writes in place."""
-    return {name: getattr(memory, name) for name in getattr(solver, "kept", ())}
+    return {name: getattr(memory, name) for name in solver.kept}
 
 
 def _with(memory: Any, kept: dict[str, Any]) -> Any:

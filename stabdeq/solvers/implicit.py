@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdeq.solvers import Solution, Solver, norm, solve
-from stabdeq.solvers.solution import Map
+from stabdeq.solvers.loop import solve
+from stabdeq.solvers.solution import Map, Solution, norm
+from stabdeq.solvers.solver import Solver
 
 CellMap = Callable[..., Tensor]  # (z, *inputs) -> next z
 SolveAdjoint = Callable[..., Tensor]  # (vector-Jacobian product, right-hand side, rows) -> adjoint

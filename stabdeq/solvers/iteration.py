@@ -18,17 +18,18 @@ COUPLED_SETBACK = 10.0  # the same where samples are coupled: a history that see
 
 @dataclass(frozen=True)
 class Problem:
-    """z = f(z, *context) for the samples in the batch, states of ``shape`` (*)."""
+    """z = f(z, *context, *parameters) for the samples in the batch, states of ``shape`` (*)."""
 
     f: Callable[..., Tensor]
     shape: torch.Size
-    context: tuple[Tensor, ...]
+    context: tuple[Tensor, ...]  # a row for each sample
+    parameters: tuple[Tensor, ...]  # the same for all samples
     tolerance: Tensor  # () so that compiled code serves every tolerance
     coupled: bool
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Return f(z) flattened, (B, n) -> (B, n)."""
-        fz = self.f(z.view(len(z), *self.shape), *self.context)
+        fz = self.f(z.view(len(z), *self.shape), *self.context, *self.parameters)
         if fz.dtype != z.dtype or fz.shape[1:] != self.shape or len(fz) != len(z):
             raise ConfigError(
                 f"the map must keep the state's shape and dtype {(len(z), *self.shape)} {z.dtype}: "
@@ -52,7 +53,7 @@ class State(NamedTuple):
 
     @classmethod
     def start(cls, z: Tensor, memory: Any) -> "State":
-        """Return the state before the first evaluation. No tensor is another's, which compiled code does not allow."""
+        """Return the state before the first evaluation. No two tensors share memory, which compiled code does not allow."""
         norms = {"size": (len(z),), "fill_value": torch.inf, "dtype": accumulation_dtype(z.dtype), "device": z.device}
         return cls(
             z=z,
@@ -125,7 +126,7 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
 
 
 def _bar(best_residual: Tensor, coupled: bool) -> Tensor:
-    """Return below what a state is better, (B,)."""
+    """Return the residual (B,) that a state must go below to be better than the best one so far."""
     return best_residual.amax().expand_as(best_residual) if coupled else best_residual
 
 

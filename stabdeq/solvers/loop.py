@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,31 +17,11 @@ from stabdeq.errors import ConfigError, SolverError
 from stabdeq.solvers.compiled import RunAhead, compiled_for
 from stabdeq.solvers.iteration import PATIENCE, Problem, State, observe
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
+from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
 TILE = 2**16  # state components solved at a time on a CPU: with their history, they stay in its cache
-FEW = 2**15  # state components of a batch that is too small for anyone to leave
+FEW = 2**15  # state components of a batch below which samples that have stopped stay in it
 CROWD = 0.5  # share of samples still at work at which the others leave the batch
-
-
-class Solver(Protocol):
-    """A rule that proposes the next state of z = f(z) from the states seen so far."""
-
-    @property
-    def safeguarded(self) -> bool:
-        """Whether the loop throws samples back to a better state where the rule leads them astray."""
-        ...
-
-    def init(self, z: Tensor) -> Any:
-        """Return the solver's memory for states ``z`` (B, n)."""
-
-    def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        """Return the next state (B, n) and memory from the state ``z`` (B, n) and ``field`` = f(z) - z; it changes neither."""
-
-    def forget(self, memory: Any, samples: Tensor) -> Any:
-        """Return the memory with the history of the ``samples`` (B,) bool removed."""
-
-    def select(self, memory: Any, samples: Tensor) -> Any:
-        """Return the memory of the ``samples`` (K,) alone, given by their positions."""
 
 
 @torch.no_grad()
@@ -53,26 +33,30 @@ def solve(
     tolerance: float,
     max_evaluations: int,
     context: Sequence[Tensor] = (),
+    parameters: Sequence[Tensor] = (),
     coupled: bool = False,
     compiled: bool = False,
     trace: bool = False,
     throw: bool = False,
 ) -> Solution:
-    """Find z = f(z, *context) for each sample of ``z0`` (B, *) and say what happened, without recording gradients.
+    """Find z = f(z, *context, *parameters) for each sample of ``z0`` (B, *) and say what happened, without recording gradients.
 
     A sample stops once its residual is at most ``tolerance``. ``context`` holds what f reads beside the state, a row (B, *)
     for each sample. Where it is given, f is called on any of the samples: those that have stopped leave the batch, and a
-    large batch is solved in parts that fit a CPU's cache.
+    large batch is solved in parts that fit a CPU's cache. ``parameters`` are tensors that f reads for all samples alike.
 
     Where f couples the samples (``coupled``; BatchNorm on its own batch), all stop together, judged by the largest residual,
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
     ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
-    after ten to thirty seconds of compilation for every new f and kind of batch. A solver of your own needs a memory of tensors
-    then (``stabdeq.solvers.compiled``); a ``trace`` is not compiled.
+    after ten to thirty seconds of compilation for every new f and kind of batch. A ``trace`` is not compiled.
+
+    ``solver`` is a ``Solver``, or any object with its ``init``, ``step``, ``forget``, ``select`` and ``safeguarded``.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
-    the dtype resolves, or f changes shape or dtype, or f is a module and changes its own buffers.
+    the dtype resolves, or f changes shape or dtype, or f is a module and changes its own buffers, or ``solver`` is none.
     """
+    rule = as_solver(solver)
+    shared = tuple(tensor.detach() for tensor in parameters)
     _require_solvable(tolerance, z0, context)
     separable = bool(context) and not coupled and not trace
     size = len(z0)
@@ -85,8 +69,8 @@ def solve(
             z, *rows = (tensor[start : start + size] for tensor in (z0, *context))
             if compiled:  # a view's offset into its storage would be compiled for anew
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
-            problem = Problem(f, z0.shape[1:], tuple(rows), limit, coupled)
-            run = _Run(problem, z.flatten(1), solver, separable=separable, compiled=compiled and not trace)
+            problem = Problem(f, z0.shape[1:], tuple(rows), shared, limit, coupled)
+            run = _Run(problem, z.flatten(1), rule, separable=separable, compiled=compiled and not trace)
             parts.append(run.solve(max_evaluations, trace))
     solution = parts[0] if len(parts) == 1 else _concatenate(parts)
     if throw and not bool(solution.converged.all()):
@@ -104,7 +88,7 @@ class _Run:
         counters = torch.zeros(4, len(z), dtype=torch.int64, device=z.device)
         self.status, self.evaluations, self.restarts, self.picard_left = counters.unbind()
         self.led = False  # whether the safeguard prescribes plain steps, ``picard_left`` for each sample
-        self.look_at = PATIENCE  # the evaluation before which nobody is stuck
+        self.look_at = PATIENCE  # the evaluation before which no sample is stuck
         self.rows: Tensor | None = None  # places in the batch that was asked for, once it is no longer whole
         self.gone: list[tuple[Tensor, ...]] = []
 
@@ -151,7 +135,7 @@ class _Run:
         return count, astray, working
 
     def _run_ahead(self, run: RunAhead, count: int, max_evaluations: int) -> tuple[int, int, int]:
-        """Do the same in compiled code, as often as nobody needs the host."""
+        """Do the same in compiled code, until a sample or the memory needs the host."""
         start = self.state._replace(memory=self._memory(self.state)) if count else self.start
         limits = torch.tensor((count, max_evaluations, self._crowd), device=self.start.device)
         self.state, progress = run(self.problem, self.solver, start, limits)
@@ -160,8 +144,7 @@ class _Run:
 
     def _memory(self, state: State) -> Any:
         """Return the solver's memory with room for a step, which compiled code cannot make."""
-        reserve = getattr(self.solver, "reserve", None)
-        return reserve(state.memory) if self.compiled and reserve else state.memory
+        return self.solver.reserve(state.memory) if self.compiled else state.memory
 
     @property
     def _crowd(self) -> int:
@@ -264,8 +247,9 @@ class _Run:
 
 def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.Size]:
     """Return what compiled code is made for: the solver and how it describes itself, the kind of map, the state's shape."""
-    description = "" if type(solver).__repr__ is object.__repr__ else repr(solver)  # by default it is an address
-    return type(solver), description, getattr(problem.f, "__code__", type(problem.f)), problem.shape
+    rule = solver.rule if isinstance(solver, Adapted) else solver
+    description = "" if type(rule).__repr__ is object.__repr__ else repr(rule)  # by default it is an address
+    return type(rule), description, getattr(problem.f, "__code__", type(problem.f)), problem.shape
 
 
 def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) -> None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stabdeq.solvers.solver import Solver
+
 
 @dataclass(frozen=True)
-class Picard:
+class Picard(Solver):
     """The plain fixed-point iteration, damped where ``mixing`` < 1; converges where its map contracts."""
 
     mixing: float = 1.0
-    safeguarded = False
 
     def init(self, z: Tensor) -> None:
         """Picard keeps no memory."""

@@ -1,0 +1,117 @@
+"""The implicit layer in one call: the equilibrium of a map, with its gradient."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from stabdeq.errors import ConfigError
+from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
+from stabdeq.solvers.loop import solve
+from stabdeq.solvers.solution import Solution
+from stabdeq.solvers.solver import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implicit:
+    """The equilibrium's exact gradient, by the adjoint equation u = J' u + g with J = df/dz (Bai et al. 2019, Theorem 1).
+
+    ``linearise``, given z (B, *), returns a function (u, *rows) -> J' u that is faster than autograd's, and the rows (B, *) that
+    it reads. ``solver``, ``tolerance`` and ``max_evaluations`` are those of the adjoint equation; None stands for those of the
+    equilibrium.
+    """
+
+    linearise: Linearise | None = None
+    solver: Solver | None = None
+    tolerance: float | None = None
+    max_evaluations: int | None = None
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The gradient of ``steps`` more applications of f to the equilibrium, damped by ``mixing``, in place of the exact one.
+
+    "Phantom" gradients (Geng et al. 2021, Eq. 7); with one undamped step, "Jacobian-free" ones (Fung et al. 2022). Raises
+    ConfigError where ``steps`` is below 1: such a gradient would be zero.
+    """
+
+    steps: int
+    mixing: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"Unrolled takes at least 1 step, not {self.steps}: the gradient of none is zero")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A map f with rows (B, *) that has the values of another and is faster: solved in its place, never differentiated."""
+
+    f: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+
+
+def fixed_point(
+    f: Callable[..., Tensor],
+    z0: Tensor,
+    solver: Solver,
+    *,
+    inputs: Sequence[Tensor] = (),
+    parameters: Sequence[Tensor] = (),
+    adjoint: Implicit | Unrolled = Implicit(),
+    forward: Forward | None = None,
+    tolerance: float,
+    max_evaluations: int,
+    coupled: bool = False,
+    compiled: bool = False,
+) -> Solution:
+    """Find z* = f(z*, *inputs, *parameters) from ``z0`` (B, *); where grad is on, ``z`` of the Solution carries its gradient.
+
+    ``inputs`` hold a row (B, *) for each sample, ``parameters`` are the same for all samples: all that f depends on, and that a
+    gradient is wanted of, must be among them. They may require grad, ``z0`` receives none. The solve itself is recorded by no
+    graph; ``adjoint`` says how its gradient is found. A backward pass appends the adjoint's own Solution to ``adjoint`` of the
+    Solution, and can be differentiated again, also under torch.func's grad, vjp and jacrev.
+
+    ``tolerance``, ``max_evaluations``, ``coupled`` and ``compiled`` are those of ``solve``, for the equilibrium and its adjoint;
+    an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f. A sample that was not solved has a
+    gradient all the same: look at ``converged``. Raises ConfigError as ``solve`` does.
+
+    >>> h = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    >>> solution = fixed_point(
+    ...     lambda z, h: 0.5 * z + h, torch.zeros(1, 2), Anderson(), inputs=[h], tolerance=1e-5, max_evaluations=50
+    ... )
+    >>> torch.autograd.grad(solution.z.sum(), h)  # z* = 2 h
+    (tensor([[2., 2.]]),)
+    """
+    solved = forward or Forward(f, tuple(tensor.detach() for tensor in inputs))
+    solution = solve(
+        solved.f,
+        z0.detach(),
+        solver,
+        context=solved.inputs,
+        parameters=() if forward else parameters,
+        tolerance=tolerance,
+        max_evaluations=max_evaluations,
+        coupled=coupled,
+        compiled=compiled,
+    )
+    if not torch.is_grad_enabled():
+        return solution
+    if isinstance(adjoint, Unrolled):
+        z = attach_unrolled_gradient(
+            lambda z: f(z, *inputs, *parameters), solution, steps=adjoint.steps, mixing=adjoint.mixing
+        )
+    else:
+        z = attach_gradient(
+            f,
+            (*inputs, *parameters),
+            solution,
+            adjoint.solver or solver,
+            tolerance=tolerance if adjoint.tolerance is None else adjoint.tolerance,
+            max_evaluations=max_evaluations if adjoint.max_evaluations is None else adjoint.max_evaluations,
+            coupled=coupled,
+            linearise=adjoint.linearise,
+            compiled=compiled,
+        )
+    return replace(solution, z=z)
