@@ -22,8 +22,9 @@ from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.files import replacing
 from stabdeq.kinds import kind_of
 from stabdeq.model import StabilisedDEQ
+from stabdeq.old_checkpoints import from_schema_1
 
-SCHEMA = 1
+SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 MODEL_PREFIX = "model."
 OPTIMISER_PREFIX = "optim."
@@ -178,11 +179,13 @@ def _parse_metadata(path: Path, text: Mapping[str, str]) -> _Metadata:
     # RecursionError: brackets nested by the thousand; ValueError: no JSON, or a number of thousands of digits.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: its {METADATA_KEY!r} metadata is damaged: train or fetch it again") from None
-    if schema != SCHEMA:
+    if schema not in (1, SCHEMA):
         raise CheckpointError(
-            f"{path}: checkpoint schema {reprlib.repr(schema)}, and this version reads {SCHEMA}: use a matching stabdeq"
+            f"{path}: checkpoint schema {reprlib.repr(schema)}, and this version reads 1 and {SCHEMA}: use a matching stabdeq"
         )
     try:
+        if schema == 1:
+            values = from_schema_1(values)
         metadata = parse_config(_Metadata, values, "its metadata")
     except ConfigError as error:
         cause = " ".join(str(error).split())

@@ -2,20 +2,22 @@
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from stabdeq.errors import ConfigError, closest
-from stabdeq.registry import BACKBONES, CELLS, DATA_SETS
+from stabdeq.registry import BACKBONES, CELLS, DATA_SETS, SOLVERS
+from stabdeq.settings import REGISTERED, by_name, require_options, settings_of, variants, with_options
 
 STRICT = ConfigDict(extra="forbid")
 
 LARGEST = 1e9  # far beyond any use, and far within float32, which models are trained in
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+UpToOne = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
@@ -23,29 +25,89 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
 CellName = Annotated[str, PlainValidator(CELLS.require)]
 GradientName = Literal["implicit", "unrolled"]
-SolverName = Literal["anderson", "broyden", "picard"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
 HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
 DataName = Annotated[str, PlainValidator(DATA_SETS.require)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SolverConfig:
-    """How equilibria are found: the paper's Anderson settings (Algorithm 1), with a tolerance it does not state.
+class SolveConfig:
+    """How equilibria are found, by whatever solver, and differentiated: the paper's, with a tolerance it does not state.
 
     ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``; ``max_evaluations`` counts calls of the cell.
     ``compiled`` runs the solver through torch.compile. ``gradient`` is "implicit", or "unrolled" through ``gradient_steps``
     more applications of the cell ("phantom" gradients, Geng et al. 2021; with one step, "Jacobian-free", Fung et al. 2022).
     """
 
-    name: SolverName = "anderson"
     tolerance: Positive = 1e-3
     max_evaluations: Count = 50
-    window: Count = 5
-    mixing: Positive = 1.0
     compiled: bool = False
     gradient: GradientName = "implicit"
     gradient_steps: Count = 5
+
+    def of_the_solver(self) -> dict[str, Any]:
+        """Return the settings that are the solver's own."""
+        common = settings_of(SolveConfig)
+        return {name: getattr(self, name) for name in settings_of(type(self)) if name not in common}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AndersonConfig(SolveConfig):
+    """Anderson acceleration over ``window`` past steps, damped by ``mixing``: the paper's settings (Algorithm 1)."""
+
+    name: Literal["anderson"] = "anderson"
+    window: Count = 5
+    mixing: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BroydenConfig(SolveConfig):
+    """Broyden's good method with ``memory`` rank-one updates; with ``line_search``, a step that fails is halved."""
+
+    name: Literal["broyden"] = "broyden"
+    memory: Count = 20
+    line_search: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PicardConfig(SolveConfig):
+    """The plain iteration z + ``mixing`` (f(z) - z)."""
+
+    name: Literal["picard"] = "picard"
+    mixing: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RegisteredSolverConfig(SolveConfig):
+    """A solver of a user's or a package's (``stabdeq.solvers.register_solver``).
+
+    ``options`` are the keyword arguments of its maker; in a recipe they stand beside the other settings. Raises ConfigError
+    where the maker has no such argument.
+    """
+
+    name: Annotated[str, PlainValidator(SOLVERS.require)]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, values: Any) -> Any:
+        return with_options(cls, values)
+
+    def __post_init__(self) -> None:
+        require_options(SOLVERS, self.name, self.options)
+
+    def of_the_solver(self) -> dict[str, Any]:
+        """Return the keyword arguments of the maker."""
+        return self.options
+
+
+SolverConfig = Annotated[
+    Annotated[AndersonConfig, Tag("anderson")]
+    | Annotated[BroydenConfig, Tag("broyden")]
+    | Annotated[PicardConfig, Tag("picard")]
+    | Annotated[RegisteredSolverConfig, Tag(REGISTERED)],
+    by_name("anderson", ("anderson", "broyden", "picard")),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,7 +137,7 @@ class ArchitectureConfig:
     state_dim: Width = 64
     stability: StabilityName | None = None
     head: HeadName | None = None
-    solver: SolverConfig = Field(default_factory=SolverConfig)
+    solver: SolverConfig = Field(default_factory=AndersonConfig)
     lyapunov: LyapunovConfig = Field(default_factory=LyapunovConfig)
 
 
@@ -92,7 +154,7 @@ class ModelConfig:
     state_dim: Width = 64
     stability: StabilityName = "none"
     head: HeadName = "linear"
-    solver: SolverConfig = Field(default_factory=SolverConfig)
+    solver: SolverConfig = Field(default_factory=AndersonConfig)
     lyapunov: LyapunovConfig = Field(default_factory=LyapunovConfig)
 
 
@@ -129,14 +191,19 @@ def parse_config(cls: type[Config], values: Mapping[str, Any], what: str) -> Con
         raise ConfigError(f"{what}: {_explain(cls, first)}") from None
 
 
-def _explain(cls: type, error: Any) -> str:
-    location = [part for part in error["loc"] if isinstance(part, str)]
-    dotted = ".".join(location)
+def _explain(cls: Any, error: Any) -> str:
+    keys, owner, choice = _way(cls, error["loc"])
+    dotted = ".".join(keys)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = cls
-        for part in location[:-1]:
-            owner = _field_types(owner)[part]
-        return f"unknown key {dotted!r}: {closest(location[-1], _field_types(owner))}"
+        whose = [name for name, other in choice.items() if keys[-1] in settings_of(other)]
+        if not whose:
+            return f"unknown key {dotted!r}: {closest(keys[-1], _field_types(owner))}"
+        name = next(name for name, one in choice.items() if one is owner)
+        return (
+            f"{dotted} = {reprlib.repr(error['input'])} means nothing to {name}, which has "
+            f"{', '.join(settings_of(owner)) or 'no settings'}: it belongs to {', '.join(whose)}; leave it out, or choose another "
+            f"{'.'.join([*keys[:-1], 'name'])}"
+        )
     if error["type"] == "missing":
         return f"{dotted} is missing"
     if error["type"] == "literal_error":
@@ -147,5 +214,20 @@ def _explain(cls: type, error: Any) -> str:
     return f"{dotted} = {reprlib.repr(error['input'])}: {error['msg'].lower()}"
 
 
+def _way(cls: Any, location: tuple[Any, ...]) -> tuple[list[str], Any, dict[str, type]]:
+    """Return the keys that lead to a fault, the settings that hold the last key, and those among which these were chosen by name."""
+    keys: list[str] = []
+    kind, owner, among, choice = cls, cls, {}, {}
+    for part in location:
+        if variants(kind):  # the part is no key, but the tag of the settings chosen
+            among = variants(kind)
+            kind = among[part]
+        elif isinstance(part, str):
+            keys.append(part)
+            owner, choice, among = kind, among, {}
+            kind = _field_types(kind).get(part)
+    return keys, owner, choice
+
+
 def _field_types(cls: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in fields(cls)}
+    return {field.name: field.type for field in fields(cls)} if is_dataclass(cls) else {}

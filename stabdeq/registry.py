@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stabdeq.backbones import Backbone
     from stabdeq.cells import EquilibriumCell
     from stabdeq.data import ReadData
+    from stabdeq.solvers import Solver
 
 
 def located(location: str) -> Any:
@@ -128,6 +129,14 @@ ATTACKS = Registry(  # stabdeq.attacks.BuildAttack
         "honest": "stabdeq.attacks.honest:build",
     },
 )
+SOLVERS = Registry(  # settings -> stabdeq.solvers.Solver
+    "solver",
+    {
+        "anderson": "stabdeq.solvers.anderson:Anderson",
+        "broyden": "stabdeq.solvers.broyden:Broyden",
+        "picard": "stabdeq.solvers.picard:Picard",
+    },
+)
 DATA_SETS = Registry(  # stabdeq.data.ReadData
     "data set",
     {
@@ -156,6 +165,15 @@ def register_cell(name: str, make: "Callable[[int], EquilibriumCell]") -> None:
     where the name is taken by another.
     """
     CELLS.register(name, make)
+
+
+def register_solver(name: str, make: "Callable[..., Solver]") -> None:
+    """Make the solver that ``make(**settings)`` returns known as ``name``, for ``model.solver.name`` of a recipe and checkpoints.
+
+    Its keyword arguments are the settings that a recipe may give beside those that all solvers have: ``tolerance``,
+    ``max_evaluations``, ``compiled``, ``gradient`` and ``gradient_steps``. Raises ConfigError where the name is taken by another.
+    """
+    SOLVERS.register(name, make)
 
 
 def register_attack(name: str, build: "BuildAttack") -> None:

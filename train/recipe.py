@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stabdeq.attacks.ball import NormName
 from stabdeq.config import (
     STRICT,
     ArchitectureConfig,
@@ -22,7 +21,7 @@ from stabdeq.config import (
 )
 from stabdeq.errors import ConfigError, closest
 from stabdeq.kinds import KINDS
-from train.objectives import OBJECTIVES, AnyObjective, ObjectiveName
+from train.objectives import AnyObjective, CrossEntropy
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,49 +46,6 @@ class MarginConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ObjectiveConfig:
-    """What training asks of the model; a setting that is not given is the objective's own (``train.objectives``).
-
-    ``eps`` is a radius in pixels of [0, 1], ``step_size`` the length of each of the ``steps`` that craft an image, both in the
-    norm ``norm``. ``beta`` is the weight of TRADES' divergence, ``kappa`` the last weight of clean images in IBP.
-    None stands for a setting that the objective does not have; to give it one is an error.
-    """
-
-    name: ObjectiveName = "cross-entropy"
-    norm: NormName | None = None
-    eps: NonNegative | None = None
-    steps: Count | None = None
-    step_size: Positive | None = None
-    beta: NonNegative | None = None
-    kappa: Annotated[float, Field(ge=0, le=1)] | None = None
-
-    def __post_init__(self) -> None:
-        own = {field.name: field.default for field in fields(OBJECTIVES[self.name])}
-        if self.norm == "l2" and "norm" in own and (self.eps is None or self.step_size is None):
-            raise ConfigError(
-                "objective.norm = l2 needs objective.eps and objective.step_size, such as 0.5 and 0.1: the usual ones are "
-                "for the l-infinity norm"
-            )
-        for setting, given in asdict(self).items():
-            if setting == "name":
-                continue
-            if given is not None and setting not in own:
-                raise ConfigError(
-                    f"objective.{setting} = {given} means nothing to {self.name}, which has "
-                    f"{', '.join(own) or 'no settings'}: leave it out, or choose another objective.name"
-                )
-            if given is None:
-                # Stored as the number it is, so that a run resumed by another release keeps it.
-                object.__setattr__(self, setting, own.get(setting))
-        self.build()
-
-    def build(self) -> AnyObjective:
-        """Return the objective; raises ConfigError where a setting is out of its range."""
-        settings = {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
-        return OBJECTIVES[self.name](**settings)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps."""
 
@@ -102,7 +58,7 @@ class Recipe:
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
     decay: DecayConfig = Field(default_factory=DecayConfig)
     margin: MarginConfig = Field(default_factory=MarginConfig)
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    objective: AnyObjective = Field(default_factory=CrossEntropy)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -77,7 +77,7 @@ class _Run:
 
     def __init__(self, recipe: Recipe, data: DataSet, out: Path, model: StabilisedDEQ) -> None:
         self.recipe, self.out = recipe, out
-        self.objective = recipe.objective.build()
+        self.objective = recipe.objective
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
@@ -106,7 +106,7 @@ class _Run:
         # What the solver or the objective refuses is refused before anything is written.
         with torch.no_grad():
             model.predict(to_unit(data.train.images[:1]))
-        if isinstance(recipe.objective.build(), IntervalTraining):
+        if isinstance(recipe.objective, IntervalTraining):
             require_interval_bounds(model)
         make_folder(out)
         run = cls(recipe, data, out, model)

@@ -1,13 +1,15 @@
 """Fixed-point solvers: one file each, over one shared loop."""
 
 from stabdeq.config import SolverConfig
+from stabdeq.registry import SOLVERS
+from stabdeq.settings import make
 from stabdeq.solvers.anderson import Anderson
 from stabdeq.solvers.broyden import Broyden
 from stabdeq.solvers.fixed_point import Forward, Implicit, Unrolled, fixed_point
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.picard import Picard
 from stabdeq.solvers.solution import Solution, Status, Trace, norm, relative_residual
-from stabdeq.solvers.solver import Solver
+from stabdeq.solvers.solver import Solver, as_solver
 
 __all__ = [
     "Anderson",
@@ -29,9 +31,5 @@ __all__ = [
 
 
 def build_solver(config: SolverConfig) -> Solver:
-    """Return the solver that ``config`` names."""
-    if config.name == "anderson":
-        return Anderson(window=config.window, mixing=config.mixing)
-    if config.name == "broyden":
-        return Broyden()
-    return Picard(mixing=config.mixing)
+    """Return the solver that ``config`` names; raises ConfigError where its maker refuses its settings, or makes no solver."""
+    return as_solver(make(SOLVERS, config.name, config.of_the_solver()), config.name)

@@ -1,20 +1,35 @@
 """What training may ask of a model on a batch: right on clean images, on crafted ones, or within proved bounds."""
 
-from typing import Literal
+from typing import Annotated
 
+from pydantic import Tag
+
+from stabdeq.settings import REGISTERED, by_name
 from train.objectives.cross_entropy import CrossEntropy
 from train.objectives.ibp import IntervalTraining
 from train.objectives.outcome import Objective, Outcome
 from train.objectives.pgd_at import PGDTraining
+from train.objectives.registered import OBJECTIVES, RegisteredObjective, register_objective
 from train.objectives.trades import Trades
 
-__all__ = ["OBJECTIVES", "AnyObjective", "Objective", "ObjectiveName", "Outcome"]
+__all__ = [
+    "OBJECTIVES",
+    "AnyObjective",
+    "CrossEntropy",
+    "IntervalTraining",
+    "Objective",
+    "Outcome",
+    "PGDTraining",
+    "RegisteredObjective",
+    "Trades",
+    "register_objective",
+]
 
-ObjectiveName = Literal["cross-entropy", "trades", "pgd-at", "ibp"]
-AnyObjective = CrossEntropy | Trades | PGDTraining | IntervalTraining
-OBJECTIVES: dict[ObjectiveName, type[AnyObjective]] = {
-    "cross-entropy": CrossEntropy,
-    "trades": Trades,
-    "pgd-at": PGDTraining,
-    "ibp": IntervalTraining,
-}
+AnyObjective = Annotated[
+    Annotated[CrossEntropy, Tag("cross-entropy")]
+    | Annotated[Trades, Tag("trades")]
+    | Annotated[PGDTraining, Tag("pgd-at")]
+    | Annotated[IntervalTraining, Tag("ibp")]
+    | Annotated[RegisteredObjective, Tag(REGISTERED)],
+    by_name("cross-entropy", ("cross-entropy", "trades", "pgd-at", "ibp")),
+]

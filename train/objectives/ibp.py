@@ -1,18 +1,20 @@
 """IBP, training for what interval bounds prove (Gowal et al. 2018, arXiv 1810.12715)."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
 from stabdeq.attacks.ball import check_eps
 from stabdeq.bounds import worst_logits
+from stabdeq.config import STRICT, NonNegative, UpToOne
 from stabdeq.model import StabilisedDEQ
 from train.objectives.outcome import Outcome
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class IntervalTraining:
     """k CE(clean) + (1 - k) CE(worst), where "worst" are the logits that bounds allow within ``eps``, l-infinity.
 
@@ -20,8 +22,9 @@ class IntervalTraining:
     are useless at first. The models that have such bounds have no BatchNorm. Raises ConfigError for settings out of range.
     """
 
-    eps: float = 0.031
-    kappa: float = 0.5
+    name: Literal["ibp"] = "ibp"
+    eps: NonNegative = 0.031
+    kappa: UpToOne = 0.5
 
     def __post_init__(self) -> None:
         check_eps(self.eps)

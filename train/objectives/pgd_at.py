@@ -1,18 +1,22 @@
 """PGD-AT, adversarial training by projected gradient descent (Madry et al. 2018, arXiv 1706.06083)."""
 
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from stabdeq.attacks import PGD
 from stabdeq.attacks.ball import NormName
+from stabdeq.config import STRICT, Count, NonNegative, Positive
 from stabdeq.model import StabilisedDEQ
 from train.objectives.modes import evaluating
 from train.objectives.outcome import Outcome
+from train.objectives.steps import require_l2_steps
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PGDTraining:
     """The cross-entropy on images that PGD found from a random point within ``eps``; clean images are not seen.
 
@@ -22,10 +26,16 @@ class PGDTraining:
     The defaults are those of Chu et al. (arXiv 2304.12707, Sec. 5.4). Raises ConfigError for settings out of range.
     """
 
+    name: Literal["pgd-at"] = "pgd-at"
     norm: NormName = "linf"
-    eps: float = 0.031
-    steps: int = 7
-    step_size: float = 0.00784
+    eps: NonNegative = 0.031
+    steps: Count = 7
+    step_size: Positive = 0.00784
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_l2_steps(cls, values: Any) -> Any:
+        return require_l2_steps(values)
 
     def __post_init__(self) -> None:
         self._attack()

@@ -1,22 +1,26 @@
 """TRADES, which trades accuracy off against robustness (Zhang et al. 2019, arXiv 1901.08573)."""
 
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
 from stabdeq.attacks.ascent import ascend
 from stabdeq.attacks.ball import NormName, build_ball
 from stabdeq.attacks.threat_model import Adversarial
+from stabdeq.config import STRICT, Count, NonNegative, Positive
 from stabdeq.model import StabilisedDEQ
 from train.objectives.modes import evaluating, predict_beside
 from train.objectives.outcome import Outcome
+from train.objectives.steps import require_l2_steps
 
 START_NOISE = 0.001  # the divergence has no slope at the image itself
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Trades:
     """CE(f(x), y) + beta KL(f(x) || f(x')), where x' within ``eps`` of x makes the divergence large.
 
@@ -26,11 +30,17 @@ class Trades:
     The defaults are those of Chu et al. (arXiv 2304.12707, Sec. 5.4). Raises ConfigError for settings out of range.
     """
 
+    name: Literal["trades"] = "trades"
     norm: NormName = "linf"
-    eps: float = 0.031
-    steps: int = 10
-    step_size: float = 0.007
-    beta: float = 6.0
+    eps: NonNegative = 0.031
+    steps: Count = 10
+    step_size: Positive = 0.007
+    beta: NonNegative = 6.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_l2_steps(cls, values: Any) -> Any:
+        return require_l2_steps(values)
 
     def __post_init__(self) -> None:
         build_ball(self.eps, self.norm)
