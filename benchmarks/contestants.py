@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchdeq.solver import get_solver
 
 from benchmarks.problems import Problem
-from stabdeq.config import SolverConfig
+from stabdeq.config import SolverConfig, parse_config
 from stabdeq.solvers import relative_residual
 
 MAX_EVALUATIONS = 300
@@ -94,7 +94,8 @@ def our_gradient(problem: Problem, solver: str, setting: Setting) -> Run:
 
 
 def _our_config(solver: str, setting: Setting) -> SolverConfig:
-    return SolverConfig(name=solver, tolerance=setting.tolerance, max_evaluations=setting.steps, **setting.options)
+    settings = {"name": solver, "tolerance": setting.tolerance, "max_evaluations": setting.steps, **setting.options}
+    return parse_config(SolverConfig, settings, "the setting")
 
 
 class Counted:

@@ -12,8 +12,7 @@ from torch.nn import functional
 from stabdeq.config import SolverConfig
 from stabdeq.data import Split, to_unit
 from stabdeq.model import StabilisedDEQ
-from stabdeq.solvers import Solution, build_solver, solve
-from stabdeq.solvers.implicit import attach_gradient
+from stabdeq.solvers import Forward, Implicit, Solution, build_solver, fixed_point
 
 Solve = Callable[[Tensor], Solution]  # features h -> equilibria, with their gradient where grad is on
 
@@ -141,27 +140,24 @@ def cell_problem(name: str, cell: nn.Module, h: Tensor) -> Problem:
 
 def _prepare(cell: nn.Module, settings: SolverConfig) -> Solve:
     solver = build_solver(settings)
-    limits = {"tolerance": settings.tolerance, "max_evaluations": settings.max_evaluations}
     names, parameters = zip(*cell.named_parameters(), strict=True)
 
     def f(z: Tensor, h: Tensor, *values: Tensor) -> Tensor:
         return functional_call(cell, dict(zip(names, values, strict=True)), (z, h))
 
     def run(h: Tensor) -> Solution:
-        with torch.no_grad():
-            solution = solve(cell, torch.zeros_like(h), solver, context=(h,), compiled=settings.compiled, **limits)
-        if not torch.is_grad_enabled():
-            return solution
         linearise = getattr(cell, "linearise", None)
-        z = attach_gradient(
+        return fixed_point(
             f,
-            (h, *parameters),
-            solution,
+            torch.zeros_like(h),
             solver,
-            linearise=linearise and (lambda z: linearise(z, h.detach())),
+            inputs=(h,),
+            parameters=parameters,
+            adjoint=Implicit(linearise=linearise and (lambda z: linearise(z, h.detach()))),
+            forward=Forward(cell, (h.detach(),)),
+            tolerance=settings.tolerance,
+            max_evaluations=settings.max_evaluations,
             compiled=settings.compiled,
-            **limits,
         )
-        return replace(solution, z=z)
 
     return run

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from stabdeq.attacks import Outcome
 from stabdeq.attacks.threat_model import Adversarial
-from stabdeq.config import ModelConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ModelConfig
 from stabdeq.data import Split
 from stabdeq.model import StabilisedDEQ
 
@@ -50,7 +50,7 @@ def equilibrium_model(*, max_evaluations: int = 50) -> StabilisedDEQ:
         state_dim=12,
         stability="anchored",
         head="orthogonal",
-        solver=SolverConfig(tolerance=1e-4, max_evaluations=max_evaluations),
+        solver=AndersonConfig(tolerance=1e-4, max_evaluations=max_evaluations),
     )
     return StabilisedDEQ(config).eval()
 

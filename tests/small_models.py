@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdeq.config import ArchitectureConfig, LyapunovConfig, ModelConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, LyapunovConfig, ModelConfig
 from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 
 SHAPE = (1, 4, 4)
 DIM = 6
-TIGHT = SolverConfig(tolerance=1e-11, max_evaluations=400)
+TIGHT = AndersonConfig(tolerance=1e-11, max_evaluations=400)
 WITH_EQUILIBRIUM = [name for name, kind in KINDS.items() if kind.cell != "constant"]
 
 

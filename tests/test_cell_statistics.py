@@ -1,5 +1,7 @@
 """BatchNorm inside the cell: its statistics at the equilibrium, and when they change."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_models import DIM, TIGHT, generator, images, model
@@ -8,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from stabdeq.cells import Cell
 from stabdeq.cells.batchnorm import BatchStatistics, EquilibriumBatchNorm
-from stabdeq.config import SolverConfig
+from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig
 from stabdeq.solvers import relative_residual
 
 RUNNING = [
@@ -52,12 +54,12 @@ def test_evaluation_mode_normalises_as_pytorch_does() -> None:
     assert torch.equal(ours(x), theirs(x))
 
 
-@pytest.mark.parametrize("name", ["anderson", "broyden", "picard"])
+@pytest.mark.parametrize("config", [AndersonConfig, BroydenConfig, PicardConfig])
 @pytest.mark.parametrize("budget", [1, 3, 40])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_running_statistics_change_once_per_training_pass(name: str, budget: int, gradients: bool) -> None:
+def test_running_statistics_change_once_per_training_pass(config: Any, budget: int, gradients: bool) -> None:
     """However often the solver evaluates the cell, and the backward pass after it."""
-    network = model(solver=SolverConfig(name=name, tolerance=1e-5, max_evaluations=budget)).train()
+    network = model(solver=config(tolerance=1e-5, max_evaluations=budget)).train()
     updates = []
     network.cell.update_running_statistics = lambda statistics: updates.append(statistics)
     before = running(network.cell)
@@ -106,7 +108,7 @@ def test_fixed_statistics_keep_the_equilibrium() -> None:
 
 
 def test_training_batches_are_solved_together() -> None:
-    network = model(solver=SolverConfig(tolerance=1e-5, max_evaluations=60)).train()
+    network = model(solver=AndersonConfig(tolerance=1e-5, max_evaluations=60)).train()
     solution = network.predict(images(16)).solution
     assert solution.converged.all()
     assert len(set(solution.evaluations.tolist())) == 1

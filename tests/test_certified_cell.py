@@ -16,7 +16,7 @@ from stabdeq.bounds.lipschitz import extractor_matrix
 from stabdeq.cells import CertifiedCell
 from stabdeq.cells.certified import MARGIN
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stabdeq.config import ArchitectureConfig, DataConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, DataConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
@@ -26,7 +26,7 @@ from train.recipe import MarginConfig, Recipe, load_recipe
 
 DIM = 6
 SHAPE = (2, 3, 3)
-TIGHT = SolverConfig(tolerance=1e-13, max_evaluations=500)
+TIGHT = AndersonConfig(tolerance=1e-13, max_evaluations=500)
 
 
 def cell(scale: float = 0.5, seed: int = 0, dim: int = DIM) -> CertifiedCell:
@@ -229,7 +229,7 @@ def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
 
 
 def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:
-    network, path = model("deq-orth", SolverConfig()).eval(), tmp_path / "checkpoint.safetensors"
+    network, path = model("deq-orth", AndersonConfig()).eval(), tmp_path / "checkpoint.safetensors"
     save_checkpoint(
         path, Checkpoint(model=network.float(), data=DataConfig(), class_names=tuple("abcd"), seed=0, epoch=1)
     )

@@ -13,7 +13,7 @@ from analysis.proofs.cells.network import of_certified_cell, of_paper_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.attacks import PGD
 from stabdeq.cells.relu import FoldedReluCell
-from stabdeq.config import DataConfig, ModelConfig, SolverConfig
+from stabdeq.config import DataConfig, ModelConfig, AndersonConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
@@ -81,7 +81,7 @@ def model() -> StabilisedDEQ:
     """A certified model of the digits after a few seconds of training."""
     data = load_data(DataConfig())
     config = ModelConfig(image_shape=(1, 8, 8), classes=10, mean=data.mean, std=data.std, cell="certified", state_dim=12,
-                         head="orthogonal", solver=SolverConfig(tolerance=1e-6, max_evaluations=300))  # fmt: skip
+                         head="orthogonal", solver=AndersonConfig(tolerance=1e-6, max_evaluations=300))  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = StabilisedDEQ(config)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from stabdeq.cells import Cell
-from stabdeq.config import SolverConfig
+from stabdeq.config import AndersonConfig, PicardConfig
 from stabdeq.solvers import Anderson, relative_residual, solve
 
 
@@ -81,7 +81,7 @@ def test_input_gradients_in_evaluation_mode_are_those_of_the_plain_cell() -> Non
 @pytest.mark.parametrize("training", [False, True])
 def test_hessian_vector_products_by_the_image(kind: str, training: bool) -> None:
     """By the differences of the gradient; in training mode through the whole batch's statistics too."""
-    settings = SolverConfig(tolerance=1e-13, max_evaluations=400)
+    settings = AndersonConfig(tolerance=1e-13, max_evaluations=400)
     network = trained_statistics(model(kind, solver=settings).double()).train(training)
     x, labels = images(4).double(), torch.arange(4) % 3
     direction = torch.randn(x.shape, generator=generator(5), dtype=torch.float64)
@@ -120,7 +120,7 @@ def test_unrolled_gradient_in_a_model(training: bool) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_residual_is_that_of_the_state_with_an_unrolled_gradient(training: bool) -> None:
     """The Solution's word: ``residual`` is the residual of the very state in ``z``, whatever the gradient."""
-    loose = SolverConfig(tolerance=1e-2, gradient="unrolled", gradient_steps=5)
+    loose = AndersonConfig(tolerance=1e-2, gradient="unrolled", gradient_steps=5)
     network = trained_statistics(model(solver=loose).double()).train(training)
     h = network.inject(images().double()).detach()
     solution = network.solve(h)
@@ -130,7 +130,7 @@ def test_residual_is_that_of_the_state_with_an_unrolled_gradient(training: bool)
 
 def test_predictions_do_not_depend_on_whether_gradients_are_recorded() -> None:
     for gradient in ("implicit", "unrolled"):
-        loose = SolverConfig(tolerance=1e-2, gradient=gradient)
+        loose = AndersonConfig(tolerance=1e-2, gradient=gradient)
         network = trained_statistics(model(solver=loose).double())
         with torch.no_grad():
             expected = network(images().double())
@@ -144,7 +144,10 @@ def test_compiled_model() -> None:
     x = images().double().requires_grad_()
     plain = network(x)
     (expected,) = torch.autograd.grad(plain.square().sum(), x)
-    network.config = replace(network.config, solver=replace(TIGHT, name="picard", compiled=True))
+    network.config = replace(
+        network.config,
+        solver=PicardConfig(tolerance=TIGHT.tolerance, max_evaluations=TIGHT.max_evaluations, compiled=True),
+    )
     logits = network(x)
     torch.testing.assert_close(logits, plain, rtol=0, atol=1e-9)
     (found,) = torch.autograd.grad(logits.square().sum(), x)

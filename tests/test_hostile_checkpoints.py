@@ -181,7 +181,7 @@ def test_truncated(valid_bytes: bytes, tmp_path: Path) -> None:
 
 
 def test_another_schema(valid_bytes: bytes, tmp_path: Path) -> None:
-    for schema in (0, 2, "1", None, [1], {"a": 1}, "two\nlines", "x" * 10**5):
+    for schema in (0, 3, "1", None, [1], {"a": 1}, "two\nlines", "x" * 10**5):
         change_metadata(valid_bytes, tmp_path / "x", "schema", schema)
         message = refusal(tmp_path / "x")
         assert "checkpoint schema" in message

@@ -18,14 +18,14 @@ from stabdeq.attacks import PGD
 from stabdeq.bounds import worst_logits
 from stabdeq.bounds.interval import backbone_layers, equilibrium_bounds
 from stabdeq.cells import IntervalCell
-from stabdeq.config import ArchitectureConfig, ModelConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, ModelConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 DIM = 5
 CLASSES = 4
-TIGHT = SolverConfig(tolerance=1e-13, max_evaluations=500)
+TIGHT = AndersonConfig(tolerance=1e-13, max_evaluations=500)
 SHAPES = {"fcn": (2, 3, 3), "cnn": (2, 11, 10)}
 
 
@@ -158,7 +158,7 @@ def test_gradients_are_those_of_finite_differences(backbone: str, training: bool
 def test_float32_with_usual_settings_is_near(gradient: str) -> None:
     network, x = model(), images()
     expected = worst_logits(network, x, labels(), 0.03)
-    rough = model(solver=SolverConfig(gradient=gradient)).float()  # pyrefly: ignore
+    rough = model(solver=AndersonConfig(gradient=gradient)).float()  # pyrefly: ignore
     found = worst_logits(rough, x.float(), labels(), 0.03)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.01)
@@ -269,7 +269,7 @@ def test_a_cell_that_was_tampered_with_is_refused() -> None:
 
 
 def test_an_unfinished_iteration_bounds_nothing() -> None:
-    network = model(solver=SolverConfig(tolerance=1e-13, max_evaluations=2))
+    network = model(solver=AndersonConfig(tolerance=1e-13, max_evaluations=2))
     with pytest.raises(SolverError, match=r"raise .*max_evaluations"):
         worst_logits(network, images(), labels(), 0.1)
 

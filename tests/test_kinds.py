@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import DIM, SHAPE, WITH_EQUILIBRIUM, generator, settings
 
-from stabdeq.config import ArchitectureConfig, LyapunovConfig, ModelConfig, SolverConfig
+from stabdeq.config import ArchitectureConfig, BroydenConfig, LyapunovConfig, ModelConfig
 from stabdeq.errors import ConfigError
 from stabdeq.heads import Head
 from stabdeq.kinds import KINDS, kind_of, model_config
@@ -99,7 +99,7 @@ def test_contradictions_are_refused(kind: str, architecture: dict[str, str], mes
 
 
 def test_architecture_reaches_the_model() -> None:
-    config = configured("deq", state_dim=17, solver=SolverConfig(name="broyden"), lyapunov=LyapunovConfig(eta=0.7))
+    config = configured("deq", state_dim=17, solver=BroydenConfig(), lyapunov=LyapunovConfig(eta=0.7))
     assert (config.state_dim, config.solver.name, config.lyapunov.eta) == (17, "broyden", 0.7)
     assert config.image_shape == SHAPE
 

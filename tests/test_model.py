@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
-from stabdeq.config import ArchitectureConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.kinds import KINDS, kind_of, model_config
 from stabdeq.lyapunov import centre_of
@@ -73,7 +73,7 @@ def test_a_bad_image_leaves_its_neighbours_alone() -> None:
 @pytest.mark.parametrize("kind", ["deq", "lyadeq", "lyadeq-noorth", "lyadeq-anchored"])
 def test_input_gradients_in_evaluation_mode(kind: str) -> None:
     """What attacks need."""
-    network = trained_statistics(model(kind, solver=SolverConfig(tolerance=1e-13, max_evaluations=400)).double())
+    network = trained_statistics(model(kind, solver=AndersonConfig(tolerance=1e-13, max_evaluations=400)).double())
     x = images(3).double().requires_grad_()
     assert gradcheck(network, (x,), atol=1e-5, fast_mode=True)
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -81,7 +81,7 @@ def test_input_gradients_in_evaluation_mode(kind: str) -> None:
 
 def test_parameter_gradients_in_training_mode() -> None:
     """Coupled by BatchNorm: the adjoint equation is that of the whole batch."""
-    network = model("lyadeq", solver=SolverConfig(tolerance=1e-13, max_evaluations=400)).double().train()
+    network = model("lyadeq", solver=AndersonConfig(tolerance=1e-13, max_evaluations=400)).double().train()
     x, labels = images(5).double(), torch.arange(5) % 3
 
     def loss() -> Tensor:
@@ -149,7 +149,7 @@ def test_equilibrium_without_gradients_carries_none() -> None:
 
 def plain_network(**solver: Any) -> StabilisedDEQ:
     torch.manual_seed(0)
-    architecture = ArchitectureConfig(solver=SolverConfig(**solver))
+    architecture = ArchitectureConfig(solver=AndersonConfig(**solver))
     config = model_config("resnet20", architecture, image_shape=(1, 8, 8), classes=3, mean=(0.4,), std=(0.3,))
     return StabilisedDEQ(config)
 

@@ -17,7 +17,7 @@ from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell
 from stabdeq.cells.interval import CONTRACTION
 from stabdeq.cells.monotone import MONOTONICITY
 from stabdeq.cells.relu import contracting_step
-from stabdeq.config import ArchitectureConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, SolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
@@ -25,7 +25,7 @@ from stabdeq.solvers import Anderson, Picard, Solver, solve
 
 DIM = 6
 SHAPE = (2, 3, 3)
-TIGHT = SolverConfig(tolerance=1e-13, max_evaluations=500)
+TIGHT = AndersonConfig(tolerance=1e-13, max_evaluations=500)
 KINDS = ("mondeq", "ibp-mondeq")
 CELLS = (MonotoneCell, IntervalCell)
 Made = TypeVar("Made", bound=MonotoneCell | IntervalCell)

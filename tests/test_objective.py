@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stabdeq.config import LyapunovConfig, ModelConfig, SolverConfig
+from stabdeq.config import AndersonConfig, LyapunovConfig, ModelConfig
 from stabdeq.kinds import KINDS
 from stabdeq.model import Prediction, StabilisedDEQ
 from stabdeq.solvers import Solution
@@ -30,7 +30,7 @@ def tiny_model(kind: str = "lyadeq-anchored", *, alpha: float = 2.0) -> Stabilis
         state_dim=DIM,
         stability=KINDS[kind].stability,
         head=KINDS[kind].head,
-        solver=SolverConfig(tolerance=1e-12, max_evaluations=200),
+        solver=AndersonConfig(tolerance=1e-12, max_evaluations=200),
         lyapunov=LyapunovConfig(alpha=alpha, hidden=5),
     )
     model = StabilisedDEQ(config).double()

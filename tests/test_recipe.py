@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from stabdeq.backbones import native_width
 from stabdeq.config import (
+    AndersonConfig,
     ArchitectureConfig,
+    BroydenConfig,
     DataConfig,
     LyapunovConfig,
     ModelConfig,
-    SolverConfig,
     parse_config,
 )
 from stabdeq.errors import ConfigError
@@ -67,7 +68,7 @@ def test_digits() -> None:
     assert recipe.data.name == "digits"
     assert not recipe.data.augment
     assert recipe.model.backbone == "fcn"
-    assert recipe.model.solver == SolverConfig()
+    assert recipe.model.solver == AndersonConfig()
 
 
 @pytest.mark.parametrize("name", ANY_KIND)
@@ -118,7 +119,7 @@ def test_settings_replace_values() -> None:
         ],
     )
     assert recipe.model.lyapunov == LyapunovConfig(alpha=0.2)
-    assert recipe.model.solver == SolverConfig(name="broyden")
+    assert recipe.model.solver == BroydenConfig()
     assert recipe.data == DataConfig(name="digits", augment=True)
     assert recipe.decay == DecayConfig(radii=(0.5, 1.0))
     assert (recipe.learning_rate, recipe.batch_size, recipe.kind) == (1e-4, 33, "lyadeq")

@@ -21,7 +21,8 @@ from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig
 from stabdeq.data import DataSet
 from stabdeq.errors import CheckpointError, ConfigError, StabdeqError
-from train.recipe import DecayConfig, ObjectiveConfig, Recipe
+from train.objectives import IntervalTraining, PGDTraining, Trades
+from train.recipe import DecayConfig, Recipe
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train
 
 # Four epochs of four steps: step 10 is the second of epoch 3.
@@ -73,10 +74,10 @@ def test_resuming_after_several_cuts_and_a_half_written_line(
         {"decay": DecayConfig(weight=0)},
         {"data": DataConfig(augment=True)},
         {"model": tiny_architecture(backbone="resnet20")},
-        {"objective": ObjectiveConfig(name="trades", steps=2)},
-        {"objective": ObjectiveConfig(name="pgd-at", steps=2)},
-        {"objective": ObjectiveConfig(name="pgd-at", steps=2, norm="l2", eps=0.5, step_size=0.2)},
-        {"objective": ObjectiveConfig(name="ibp"), "kind": "ibp-mondeq"},
+        {"objective": Trades(steps=2)},
+        {"objective": PGDTraining(steps=2)},
+        {"objective": PGDTraining(steps=2, norm="l2", eps=0.5, step_size=0.2)},
+        {"objective": IntervalTraining(), "kind": "ibp-mondeq"},
     ],
     ids=["deq", "lyadeq", "no-decay", "augment", "resnet20", "trades", "pgd-at", "pgd-at-l2", "ibp"],
 )

@@ -15,7 +15,7 @@ from solver_problems import (
 )
 from torch import Tensor
 
-from stabdeq.config import SolverConfig
+from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig
 from stabdeq.errors import SolverError
 from stabdeq.solvers import Anderson, Broyden, Picard, Solver, Status, build_solver, norm, relative_residual, solve
 
@@ -234,6 +234,6 @@ def test_every_status_has_a_remedy() -> None:
 
 
 def test_build_solver() -> None:
-    assert build_solver(SolverConfig(name="anderson", window=3, mixing=0.5)) == Anderson(window=3, mixing=0.5)
-    assert build_solver(SolverConfig(name="broyden")) == Broyden()
-    assert build_solver(SolverConfig(name="picard", mixing=0.5)) == Picard(mixing=0.5)
+    assert build_solver(AndersonConfig(window=3, mixing=0.5)) == Anderson(window=3, mixing=0.5)
+    assert build_solver(BroydenConfig()) == Broyden()
+    assert build_solver(PicardConfig(mixing=0.5)) == Picard(mixing=0.5)

@@ -23,12 +23,12 @@ from training_runs import (
 
 from stabdeq.attacks import PGD, evaluate
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.config import ArchitectureConfig, DataConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, DataConfig
 from stabdeq.data import Split
 from stabdeq.errors import ConfigError, TrainingDivergedError
 from stabdeq.kinds import KINDS
 from train import trainer
-from train.recipe import ObjectiveConfig
+from train.objectives import OBJECTIVES, IntervalTraining
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train
 
 # It learns.
@@ -91,7 +91,7 @@ CRAFTED = {"adversarial_accuracy", "crafting_blind"}
 )
 def test_objectives_learn_and_say_what_the_attack_left(name: Any, kind: str, metrics: set[str], tmp_path: Path) -> None:
     steps = {} if name == "ibp" else {"steps": 2}
-    recipe = tiny_recipe(kind=kind, objective=ObjectiveConfig(name=name, **steps))
+    recipe = tiny_recipe(kind=kind, objective=OBJECTIVES[name](**steps))
     assert train(recipe, tiny_data(), tmp_path).accuracy > 0.5
     *epochs, _ = metrics_of(tmp_path)
     plain = {"loss", "cross_entropy", "accuracy", "adjoint_unconverged", "validation_accuracy"}
@@ -115,7 +115,7 @@ def test_objectives_are_trained_for_the_accuracy_under_attack(tmp_path: Path) ->
     found = {}
     for name in ("cross-entropy", "trades", "pgd-at"):
         settings = {} if name == "cross-entropy" else {"eps": 0.1, "step_size": 0.05, "steps": 3}
-        recipe = tiny_recipe(kind="deq", epochs=8, objective=ObjectiveConfig(name=name, **settings))
+        recipe = tiny_recipe(kind="deq", epochs=8, objective=OBJECTIVES[name](**settings))
         train(recipe, tiny_data(), tmp_path / name)
         model = load_checkpoint(tmp_path / name / CHECKPOINT_NAME).model
         outcome = evaluate(PGD(eps=0.1, steps=5, step_size=0.05), model, tiny_data(train=200).train, seed=0)
@@ -124,17 +124,17 @@ def test_objectives_are_trained_for_the_accuracy_under_attack(tmp_path: Path) ->
 
 
 def test_truncated_gradients_have_no_adjoint_to_fail(tmp_path: Path) -> None:
-    solver = SolverConfig(tolerance=1e-2, gradient="unrolled")
+    solver = AndersonConfig(tolerance=1e-2, gradient="unrolled")
     model = ArchitectureConfig(state_dim=8, solver=solver)
     for name in ("cross-entropy", "trades"):
-        train(tiny_recipe(model=model, epochs=1, objective=ObjectiveConfig(name=name)), tiny_data(), tmp_path / name)
+        train(tiny_recipe(model=model, epochs=1, objective=OBJECTIVES[name]()), tiny_data(), tmp_path / name)
         assert "adjoint_unconverged" not in metrics_of(tmp_path / name)[0]
 
 
 @pytest.mark.parametrize("changes", [{"kind": "lyadeq"}, {"kind": "deq"}, {"kind": "mondeq"}, {"kind": "resnet20"}])
 def test_interval_training_of_a_model_without_bounds_makes_no_folder(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="interval bounds need the cell interval"):
-        train(tiny_recipe(objective=ObjectiveConfig(name="ibp"), **changes), tiny_data(size=8), tmp_path / "run")
+        train(tiny_recipe(objective=IntervalTraining(), **changes), tiny_data(size=8), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -149,7 +149,7 @@ def test_nan_under_an_objective_stops_the_run(name: Any, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Run, "step", poison)
     with pytest.raises(TrainingDivergedError, match="the loss became NaN or infinite in epoch 2"):
-        train(tiny_recipe(kind="deq", objective=ObjectiveConfig(name=name)), tiny_data(), tmp_path)
+        train(tiny_recipe(kind="deq", objective=OBJECTIVES[name]()), tiny_data(), tmp_path)
     assert load_checkpoint(tmp_path / CHECKPOINT_NAME).epoch == 1
 
 

@@ -21,7 +21,7 @@ from training_runs import (
 )
 
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.config import ArchitectureConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig
 from stabdeq.errors import ConfigError, FileError, TrainingDivergedError
 from train import trainer
 from train.loss import Loss, training_loss
@@ -85,7 +85,7 @@ def test_a_kind_that_contradicts_the_recipe_makes_no_folder(tmp_path: Path) -> N
 
 
 def test_a_tolerance_that_float32_cannot_meet_makes_no_folder(tmp_path: Path) -> None:
-    recipe = tiny_recipe(model=ArchitectureConfig(solver=SolverConfig(tolerance=1e-12)))
+    recipe = tiny_recipe(model=ArchitectureConfig(solver=AndersonConfig(tolerance=1e-12)))
     with pytest.raises(ConfigError, match="tolerance 1e-12 is below what"):
         train(recipe, tiny_data(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -163,7 +163,7 @@ def test_broken_tensors_under_a_finite_loss_stop_the_run(
             for value in (1e9, 1e-30)
         ),
         *(
-            {"model": ArchitectureConfig(state_dim=8, solver=SolverConfig(**{name: value}))}
+            {"model": ArchitectureConfig(state_dim=8, solver=AndersonConfig(**{name: value}))}
             for name, value in (("tolerance", 1e9), ("mixing", 1e9), ("mixing", 1e-30))
         ),
     ],

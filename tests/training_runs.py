@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stabdeq.config import ArchitectureConfig, LyapunovConfig, SolverConfig
+from stabdeq.config import AndersonConfig, ArchitectureConfig, LyapunovConfig
 from stabdeq.data import DataSet, Split
 from train import trainer
 from train.recipe import DecayConfig, Recipe
@@ -42,7 +42,7 @@ def tiny_architecture(*, backbone: str = "fcn", **lyapunov: float) -> Architectu
     return ArchitectureConfig(
         backbone=backbone,
         state_dim=8,
-        solver=SolverConfig(tolerance=1e-2),
+        solver=AndersonConfig(tolerance=1e-2),
         lyapunov=LyapunovConfig(hidden=8, **lyapunov),
     )
 

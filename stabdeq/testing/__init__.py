@@ -29,6 +29,7 @@ from stabdeq.testing.functions import Field, Value
 from stabdeq.testing.half_space import Projection, assert_projection
 from stabdeq.testing.networks import input_convex_networks, lyapunov_functions
 from stabdeq.testing.shape import assert_convex, assert_positive_definite, assert_zero_at_centre
+from stabdeq.testing.solver import assert_solver
 from stabdeq.testing.states import (
     states_along_trajectories,
     states_in_ball,
@@ -54,6 +55,7 @@ __all__ = [
     "assert_invariant",
     "assert_positive_definite",
     "assert_projection",
+    "assert_solver",
     "assert_zero_at_centre",
     "contracting_cells",
     "expanding_cells",
