@@ -15,11 +15,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load, save_file
-from tiny_checkpoints import header_size
-from torch import Tensor
+from safetensors.torch import save_file
+from tiny_checkpoints import header_size, parts_of, write_parts
 
-from stabdeq.checkpoint import METADATA_KEY, Checkpoint, load_checkpoint
+from stabdeq.checkpoint import Checkpoint, load_checkpoint
 from stabdeq.errors import CheckpointError
 
 ONE_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -50,17 +49,6 @@ def load_or_refuse(path: Path) -> Checkpoint | None:
         return None
     assert all(value.isfinite().all() for value in loaded.model.state_dict().values())
     return loaded
-
-
-def parts_of(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the parsed metadata of a checkpoint."""
-    header = json.loads(content[8 : header_size(content)])
-    return load(content), json.loads(header["__metadata__"][METADATA_KEY])
-
-
-def write_parts(path: Path, tensors: dict[str, Tensor], metadata: Any) -> None:
-    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-    save_file(tensors, path, {METADATA_KEY: text})
 
 
 def change_metadata(content: bytes, path: Path, dotted: str, value: Any) -> None:

@@ -1,11 +1,15 @@
 """A tiny checkpoint, the parts of its file, and the refusal of one."""
 
+import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save_file
+from torch import Tensor
 
-from stabdeq.checkpoint import Checkpoint
+from stabdeq.checkpoint import METADATA_KEY, Checkpoint
 from stabdeq.config import DataConfig, LyapunovConfig, ModelConfig
 from stabdeq.kinds import KINDS
 from stabdeq.model import StabilisedDEQ
@@ -49,3 +53,14 @@ def tiny_checkpoint(model: StabilisedDEQ | None = None, **changes: Any) -> Check
 def header_size(content: bytes) -> int:
     (size,) = struct.unpack("<Q", content[:8])
     return 8 + size
+
+
+def parts_of(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the parsed metadata of a checkpoint."""
+    header = json.loads(content[8 : header_size(content)])
+    return load(content), json.loads(header["__metadata__"][METADATA_KEY])
+
+
+def write_parts(path: Path, tensors: dict[str, Tensor], metadata: Any) -> None:
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    save_file(tensors, path, {METADATA_KEY: text})
