@@ -13,7 +13,7 @@ from analysis.proofs.cells.network import of_certified_cell, of_paper_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.attacks import PGD
 from stabdeq.cells.relu import FoldedReluCell
-from stabdeq.config import DataConfig, ModelConfig, AndersonConfig
+from stabdeq.config import AndersonConfig, DataConfig, ModelConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ

@@ -21,7 +21,7 @@ from stabdeq.bounds import logit_difference_bound
 from stabdeq.bounds.interval import backbone_layers, require_interval_bounds
 from stabdeq.cells import Cell, CertifiedCell, EquilibriumCell, build_cell, is_as_made
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.config import DataConfig, ModelConfig, SolverConfig
+from stabdeq.config import AndersonConfig, DataConfig, ModelConfig
 from stabdeq.data import Split, load_data
 from stabdeq.errors import CheckpointError, ConfigError, DataError
 from stabdeq.model import StabilisedDEQ
@@ -291,7 +291,7 @@ def test_a_cell_with_forward_alone_is_trained_saved_loaded_and_audited(kind: str
 @pytest.mark.parametrize("training", [True, False])
 def test_the_gradient_through_a_cell_with_forward_alone_is_right(training: bool, gradient: str) -> None:
     register_cell("tanh", Tanh)
-    settings = SolverConfig(tolerance=1e-12, gradient=gradient, gradient_steps=60)
+    settings = AndersonConfig(tolerance=1e-12, gradient=gradient, gradient_steps=60)
     model = StabilisedDEQ(model_config(cell="tanh", solver=settings)).double().train(training)
     h = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     wanted = [h, *model.cell.parameters()]

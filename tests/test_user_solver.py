@@ -15,8 +15,8 @@ from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, ModelConfig, SolverConfig, parse_config
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import CheckpointError, ConfigError
-from stabdeq.registry import SOLVERS
-from stabdeq.solvers import Solver, build_solver, register_solver
+from stabdeq.registry import SOLVERS, register_solver
+from stabdeq.solvers import Solver, build_solver
 from stabdeq.testing import assert_solver
 from train.recipe import Recipe, load_recipe, plain_recipe
 from train.trainer import CHECKPOINT_NAME, train
