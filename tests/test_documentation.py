@@ -13,6 +13,7 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError
 
 from stabdeq import __version__
 from stabdeq.__main__ import build_app
+from stabdeq.registry import ATTACKS, BACKBONES, CELLS, DATA_SETS, SOLVERS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXTS = sorted(
@@ -74,6 +75,8 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page, "python")], ids=named)
 def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for registry in (ATTACKS, BACKBONES, CELLS, DATA_SETS, SOLVERS):  # a page's names are unknown to the tests after it
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     scope: dict[str, object] = {"__name__": "page"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

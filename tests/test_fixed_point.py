@@ -1,5 +1,6 @@
 """The implicit layer in one call: its gradients against finite differences and the unrolled loop, and a toy solver in it."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -189,3 +190,15 @@ def test_parameters_are_no_rows() -> None:
     weight, h = weight_and_features()
     with pytest.raises(ConfigError, match="a row of context for each of 4 samples"):
         fixed_point(cell, torch.zeros_like(h), Anderson(), inputs=(h, weight), **LIMITS)
+
+
+def test_compiled_with_parameters() -> None:
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        pytest.skip("no C++ compiler")
+    weight, h = weight_and_features()
+    compiled = layer(h, weight, Picard(), compiled=True)
+    eager = layer(h, weight, Picard())
+    torch.testing.assert_close(compiled.z, eager.z, rtol=0, atol=1e-12)
+    found, expected = (torch.autograd.grad(one.z.square().sum(), (h, weight)) for one in (compiled, eager))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)

@@ -68,21 +68,22 @@ def fixed_point(
 ) -> Solution:
     """Find z* = f(z*, *inputs, *parameters) from ``z0`` (B, *); where grad is on, ``z`` of the Solution carries its gradient.
 
-    ``inputs`` hold a row (B, *) for each sample, ``parameters`` are the same for all samples: all that f depends on, and that a
-    gradient is wanted of, must be among them. They may require grad, ``z0`` receives none. The solve itself is recorded by no
-    graph; ``adjoint`` says how its gradient is found. A backward pass appends the adjoint's own Solution to ``adjoint`` of the
-    Solution, and can be differentiated again, also under torch.func's grad, vjp and jacrev.
+    ``inputs`` hold a row (B, *) for each sample, and f is called on any of the samples; ``parameters`` are the same for all. All
+    that f depends on, and that a gradient is wanted of, must be among them; ``z0`` receives none. Autograd does not record the
+    solve: ``adjoint`` says how the gradient of its result is found. A backward pass appends the adjoint's own Solution to
+    ``adjoint`` of the Solution. It can be differentiated again; the implicit one also under torch.func's grad, vjp and jacrev.
 
     ``tolerance``, ``max_evaluations``, ``coupled`` and ``compiled`` are those of ``solve``, for the equilibrium and its adjoint;
     an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f. A sample that was not solved has a
     gradient all the same: look at ``converged``. Raises ConfigError as ``solve`` does.
 
+    >>> from stabdeq.solvers import Anderson
     >>> h = torch.tensor([[1.0, 2.0]], requires_grad=True)
     >>> solution = fixed_point(
     ...     lambda z, h: 0.5 * z + h, torch.zeros(1, 2), Anderson(), inputs=[h], tolerance=1e-5, max_evaluations=50
     ... )
-    >>> torch.autograd.grad(solution.z.sum(), h)  # z* = 2 h
-    (tensor([[2., 2.]]),)
+    >>> torch.autograd.grad(solution.z.sum(), h)[0].round(decimals=3)  # z* = 2 h
+    tensor([[2., 2.]])
     """
     solved = forward or Forward(f, tuple(tensor.detach() for tensor in inputs))
     solution = solve(
