@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.audit import audit_model
+from analysis.audit import audit
 from analysis.checks import decay, separation
+from analysis.findings.catalogue import CHECKS
 from analysis.measure import phase_plane
 from analysis.measure.embedding import embed, embedding
 from analysis.measure.phase_plane import planes
@@ -309,7 +310,7 @@ def series() -> dict[str, dict[str, Any]]:
     """The series of an audit of a small model."""
     model = our_model("lyadeq-anchored")
     subject = subject_of(model)
-    return audit_model(model, subject.images, subject.labels, checks=["decay", "separation"])["series"]
+    return audit(model, subject.images, subject.labels, checks=["decay", "separation"]).series
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +374,7 @@ def test_a_spoilt_series_costs_its_own_figure_at_most(data: st.DataObject, small
             node[key] = data.draw(HOSTILE)
             break
     drawings, missing = figures.draw(check, json.loads(strict_json(spoilt)))
-    assert len(drawings) + len(missing) == len(figures._FIGURES[check])
+    assert len(drawings) + len(missing) == len(CHECKS[check].figures)
     for page in drawings:
         ElementTree.fromstring(page.svg)
         assert "script" not in page.svg
