@@ -16,7 +16,7 @@ from torch import Tensor
 from analysis.audit import audit
 from analysis.checks import decay, separation
 from analysis.findings.catalogue import CHECKS
-from analysis.measure import phase_plane
+from analysis.measure import phase_plane, trajectories
 from analysis.measure.embedding import embed, embedding
 from analysis.measure.phase_plane import planes
 from analysis.measure.subject import Subject, prepare
@@ -185,7 +185,7 @@ def test_where_v_is_not_finite_the_plane_is_blank_and_trajectories_stand_still()
 
 
 def test_trajectories_that_cost_too_much_are_cut_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_plane, "EVALUATIONS", 10)
+    monkeypatch.setattr(trajectories, "EVALUATIONS", 10)
     found = planes(subject_of(Foreign(halved, 3, Weighted([1, 1, 1]))), HORIZON)
     assert found["growth"]["until"] < HORIZON
     assert "were followed to t = " in drawn("decay", {"planes": found})["plane-growth"].caption
