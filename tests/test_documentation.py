@@ -11,6 +11,7 @@ import pytest
 import torch
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError
 
+from analysis.findings.catalogue import CHECKS
 from stabdeq import __version__
 from stabdeq.__main__ import build_app
 
@@ -74,6 +75,7 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page, "python")], ids=named)
 def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CHECKS, "_registered", {})  # a page's own check is not for the tests that follow
     scope: dict[str, object] = {"__name__": "page"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

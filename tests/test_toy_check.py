@@ -18,7 +18,7 @@ from small_models import images, model
 from torch import Tensor
 
 from analysis.audit import audit
-from analysis.checks.witness import NotReplayableError, Replay, at_equilibrium, state_of
+from analysis.checks.witness import Replay, at_equilibrium, state_of
 from analysis.commands.audit_progress import shown
 from analysis.compare import compare_reports
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
@@ -33,6 +33,7 @@ from analysis.report.junit import junit_xml
 from analysis.report.markdown import to_markdown
 from analysis.report.page import render_html
 from analysis.report.report import Report
+from stabdeq.errors import NotReplayableError
 
 LARGEST = 1e-3  # norm that an equilibrium may have
 FAILS = "We found an image whose resting state lies far out."
