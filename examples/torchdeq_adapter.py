@@ -1,4 +1,4 @@
-"""A model written with TorchDEQ, and the adapter through which ``analysis.audit`` judges it.
+"""A model written with TorchDEQ, and the adapter through which ``stabdeq.audit`` judges it.
 
 Run it with ``python torchdeq_adapter.py``: it trains on the handwritten digits that ship with scikit-learn, audits 64 test
 images, and prints the verdicts.
@@ -8,12 +8,10 @@ import sys
 
 import torch
 import torchdeq
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.audit import audit_model
-from analysis.report.terminal import print_verdicts
+import stabdeq
 from stabdeq.config import DataConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.solvers import Solution, Status, relative_residual
@@ -85,9 +83,9 @@ def main(epochs: int = 5) -> int:
     data = load_data(DataConfig(name="digits"))
     model = DigitsDEQ()
     train(model, to_unit(data.train.images), data.train.labels, epochs)
-    report = audit_model(Adapter(model), to_unit(data.test.images[:64]), data.test.labels[:64])
-    print_verdicts(report, Console())
-    return report["exit_code"]
+    report = stabdeq.audit(Adapter(model), to_unit(data.test.images[:64]), data.test.labels[:64])
+    print(report)
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def report() -> dict[str, Any]:
-    """A report as an audit writes it, with every verdict, a witness, a skipped check and all series."""
+    """Decoded JSON as an audit writes it, with every verdict, a witness, a skipped check and all series."""
     return sample_report()
 
 

@@ -7,8 +7,21 @@ from html.parser import HTMLParser
 
 from rich.console import Console
 
+from analysis.report.page import render_html
+from analysis.report.report import Report
 from analysis.report.terminal import print_verdicts
 
+# Without one of these a report says that it lacks it.
+EXPECTED_KEYS = (
+    "schema",
+    "checkpoint",
+    "environment",
+    "exit_code",
+    "findings",
+    "measurements",
+    "skipped",
+    "series",
+)
 VOID_ELEMENTS = {"meta", "img", "br", "hr", "input", "link"}
 
 
@@ -151,7 +164,7 @@ def sample_series():
 
 
 def sample_report():
-    """A report as an audit writes it, with every verdict, a witness, a skipped check and all series."""
+    """Return decoded JSON as an audit writes it, with every verdict, a witness, a skipped check and all series."""
     return {
         "schema": 1,
         "checkpoint": {
@@ -240,8 +253,13 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def printed(report, width, **options):
-    """Return what the terminal shows at ``width``."""
+def page_of(plain):
+    """Return the page of the report that ``plain``, decoded JSON, holds."""
+    return render_html(Report.parse(plain))
+
+
+def printed(plain, width, **options):
+    """Return what the terminal shows of it at ``width``."""
     file = io.StringIO()
-    print_verdicts(report, Console(file=file, width=width, **options))
+    print_verdicts(Report.parse(plain), Console(file=file, width=width, **options))
     return file.getvalue()

@@ -11,9 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 from torch import Tensor
 
-from analysis.audit import CHECKS, audit_model
+from analysis.audit import audit
 from analysis.compare import compare_reports, render_comparison
-from analysis.report.page import write_report
+from analysis.findings.catalogue import default_checks
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
@@ -63,15 +63,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     labels = torch.arange(6) % 3
     paths, reports = {}, []
     models = {
-        "demo": (our_model("lyadeq-anchored"), CHECKS),
+        "demo": (our_model("lyadeq-anchored"), default_checks()),
         "refuted": (our_model("lyadeq"), ("equilibrium", "separation", "spectrum")),
         "inconclusive": (Restless(), ("equilibrium", "positivity", "spectrum")),
     }
     for name, (model, checks) in models.items():
-        report = audit_model(model, images, labels, checks=checks)
+        report = audit(model, images, labels, checks=checks)
         reports.append(report)
-        paths[name] = write_report(report, folder / name)[1]
-    assert [report["exit_code"] for report in reports] == [0, 1, 3]
+        paths[name] = report.save(folder / name)[1]
+    assert [report.exit_code for report in reports] == [0, 1, 3]
     paths["comparison"] = folder / "compare.html"
     paths["comparison"].write_text(render_comparison(compare_reports(reports, list(models))), encoding="utf-8")
     return paths

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.audit import audit_model
+from analysis.audit import audit
 from stabdeq.bounds import logit_difference_bound
 from stabdeq.bounds.lipschitz import extractor_matrix
 from stabdeq.cells import CertifiedCell
@@ -222,10 +222,9 @@ def test_the_certified_recipe_reads() -> None:
 
 @pytest.mark.parametrize("kind", ["deq", "lyadeq-anchored"])
 def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
-    report = audit_model(model(kind), images(), torch.arange(5) % 4, checks=["equilibrium"])
-    found = {finding["name"]: finding for finding in report["findings"]}
-    assert found["unique"]["verdict"] == "PROVED"
-    assert found["exists"]["verdict"] == "SUPPORTED"
+    found = audit(model(kind), images(), torch.arange(5) % 4, checks=["equilibrium"]).named
+    assert found["equilibrium.unique"].verdict == "PROVED"
+    assert found["equilibrium.exists"].verdict == "SUPPORTED"
 
 
 def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:

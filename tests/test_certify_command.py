@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.certify import certify_model
+from analysis.certify import certify
 from analysis.proofs.cells.decay import proves_contraction, proves_decay
 from analysis.proofs.cells.gain import proves_gain
 from analysis.proofs.cells.network import of_certified_cell
@@ -101,11 +101,11 @@ def test_monotone_and_interval_cells_are_proved(options: dict[str, Any], more: d
         model.head.classifier.bias[0] += 1.0  # a margin that there is something to prove of
     images = torch.rand(12, *model.config.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = model(images).argmax(1)
-    report = certify_model(model, images, labels)
-    assert {found["name"]: found["verdict"] for found in report["findings"]} == dict.fromkeys(NAMES, "PROVED") | more
-    values = {measured["name"]: measured["value"] for measured in report["measurements"] if measured["check"] == "linf"}
+    report = certify(model, images, labels)
+    assert {found.name: found.verdict for found in report.findings} == dict.fromkeys(NAMES, "PROVED") | more
+    values = {measured.name: measured.value for measured in report.measurements if measured.check == "linf"}
     if more.get("linf") == "PROVED":
-        certified = report["series"]["certify"]["linf"]["certified"]
+        certified = report.series["certify"]["linf"]["certified"]
         assert list(values) == [f"certified accuracy {eps}" for eps in ("2/255", "4/255", "6/255", "8/255", "0.1")]
         assert list(values.values()) == [sum(flags) / 12 for flags in certified.values()]
         assert list(values.values()) == sorted(values.values(), reverse=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sample_report import EXPECTED_KEYS
 
 from analysis.commands.compare import print_comparison
 from analysis.compare import Comparison, compare_reports, render_comparison
-from analysis.report.reading import EXPECTED_KEYS
+from analysis.report.report import Report
 from stabdeq.__main__ import main
 
 HOSTILE = '</td></style><script>alert(1)</script><img src=x onerror="alert(2)">&amp;{{ 7*7 }}\x1b[31m\u202e[red]'
@@ -60,7 +61,8 @@ def three() -> list[dict[str, object]]:
 
 
 def compared(*reports: dict[str, object]) -> Comparison:
-    return compare_reports(reports, [f"{place}/report.json" for place in range(len(reports))])
+    sources = [f"{place}/report.json" for place in range(len(reports))]
+    return compare_reports(list(map(Report.parse, reports)), sources)
 
 
 class Page(HTMLParser):
@@ -248,7 +250,7 @@ def hostile(value: object) -> object:
 
 def test_hostile_text_stays_text() -> None:
     reports = [hostile(copy.deepcopy(report)) for report in three()]
-    comparison = compare_reports(reports, [HOSTILE] * 3)  # type: ignore[arg-type]
+    comparison = compare_reports(list(map(Report.parse, reports)), [HOSTILE] * 3)
     html = render_comparison(comparison)
     page = Page(html)
     assert not {"script", "img"} & set(page.tags)

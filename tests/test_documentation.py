@@ -11,6 +11,7 @@ import pytest
 import torch
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError
 
+from analysis.findings.catalogue import CHECKS
 from stabdeq import __version__
 from stabdeq.__main__ import build_app
 from stabdeq.registry import ATTACKS, BACKBONES, CELLS, DATA_SETS, SOLVERS
@@ -75,7 +76,8 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page, "python")], ids=named)
 def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for registry in (ATTACKS, BACKBONES, CELLS, DATA_SETS, SOLVERS):  # a page's names are unknown to the tests after it
+    # What a page registers is unknown to the tests after it.
+    for registry in (ATTACKS, BACKBONES, CELLS, CHECKS, DATA_SETS, SOLVERS):
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     scope: dict[str, object] = {"__name__": "page"}
     with torch.random.fork_rng(devices=[]):

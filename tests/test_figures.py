@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.audit import audit_model
+from analysis.audit import audit
 from analysis.checks import decay, separation
-from analysis.measure import phase_plane
+from analysis.findings.catalogue import CHECKS
+from analysis.measure import phase_plane, trajectories
 from analysis.measure.embedding import embed, embedding
 from analysis.measure.phase_plane import planes
 from analysis.measure.subject import Subject, prepare
@@ -184,7 +185,7 @@ def test_where_v_is_not_finite_the_plane_is_blank_and_trajectories_stand_still()
 
 
 def test_trajectories_that_cost_too_much_are_cut_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_plane, "EVALUATIONS", 10)
+    monkeypatch.setattr(trajectories, "EVALUATIONS", 10)
     found = planes(subject_of(Foreign(halved, 3, Weighted([1, 1, 1]))), HORIZON)
     assert found["growth"]["until"] < HORIZON
     assert "were followed to t = " in drawn("decay", {"planes": found})["plane-growth"].caption
@@ -309,7 +310,7 @@ def series() -> dict[str, dict[str, Any]]:
     """The series of an audit of a small model."""
     model = our_model("lyadeq-anchored")
     subject = subject_of(model)
-    return audit_model(model, subject.images, subject.labels, checks=["decay", "separation"])["series"]
+    return audit(model, subject.images, subject.labels, checks=["decay", "separation"]).series
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +374,7 @@ def test_a_spoilt_series_costs_its_own_figure_at_most(data: st.DataObject, small
             node[key] = data.draw(HOSTILE)
             break
     drawings, missing = figures.draw(check, json.loads(strict_json(spoilt)))
-    assert len(drawings) + len(missing) == len(figures._FIGURES[check])
+    assert len(drawings) + len(missing) == len(CHECKS[check].figures)
     for page in drawings:
         ElementTree.fromstring(page.svg)
         assert "script" not in page.svg

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.certify import certify_model
+from analysis.certify import certify
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from stabdeq.attacks import PGD
 from stabdeq.bounds import worst_logits
@@ -278,7 +278,7 @@ def test_certify_takes_only_cells_as_they_were_made() -> None:
     network = model().eval()
     network.cell.register_forward_hook(lambda cell, given, z: -z)
     with pytest.raises(ConfigError, match="a replaced method or a hook"):
-        certify_model(network, images(), labels())
+        certify(network, images(), labels())
 
 
 def test_proofs_are_in_float64_alone() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from analysis.audit import CHECKS, audit_model
-from analysis.commands import audit_progress
+from analysis.audit import audit as judge
 from analysis.commands.audit_progress import Estimate, shown
+from analysis.findings.catalogue import CHECKS, rows
 from analysis.findings.values import printable
 from analysis.report.junit import junit_xml
 from analysis.report.markdown import escaped, to_markdown
+from analysis.report.report import Report
 from stabdeq.__main__ import main
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
@@ -37,9 +39,9 @@ def finding(verdict: str, **values: object) -> dict[str, object]:
     return plain | {"verdict": verdict, "seconds": 1.5, "samples": 3, "seed": 0, "witness": None} | values
 
 
-def report_of(*findings: dict[str, object], **values: object) -> dict[str, object]:
+def report_of(*findings: dict[str, object], **values: object) -> Report:
     skipped = [{"check": "convexity", "reason": "no V"}]
-    return {
+    plain = {
         "schema": 1,
         "checkpoint": {"kind": "lyadeq", "data": {"name": "digits"}},
         "environment": {"date": "2026-01-02T03:04:05+00:00"},
@@ -47,10 +49,11 @@ def report_of(*findings: dict[str, object], **values: object) -> dict[str, objec
         "measurements": [],
         "skipped": skipped,
         "series": {},
-    } | values
+    }
+    return Report.parse(plain | values)
 
 
-def every_verdict() -> dict[str, object]:
+def every_verdict(**values: object) -> Report:
     witness = {"image": 7, "state": [0.5] * 64, "status": "nan", "start": [1.0, 2.0]}
     return report_of(
         finding("PROVED", name="a"),
@@ -58,6 +61,7 @@ def every_verdict() -> dict[str, object]:
         finding("REFUTED", name="c", witness=witness),
         finding("INCONCLUSIVE", name="d"),
         finding("MAYBE", name="e"),
+        **values,
     )
 
 
@@ -108,8 +112,9 @@ def test_deep_nesting_is_counted_not_followed(depth: int) -> None:
     deep: list[object] = []
     for _ in range(depth):
         deep = [deep]
-    wild = finding("REFUTED", witness={"state": deep, "pair": [[1.0, 2.0], {"a": deep}, 3]}, evidence=deep)
-    failure = ElementTree.fromstring(junit_xml(report_of(wild)))[0][0].find("failure")
+    report = report_of(finding("REFUTED"))
+    wild = replace(report.findings[0], witness={"state": deep, "pair": [[1.0, 2.0], {"a": deep}, 3]})
+    failure = ElementTree.fromstring(junit_xml(replace(report, findings=(wild,))))[0][0].find("failure")
     assert failure is not None
     assert (failure.text or "").endswith("Witness:\nstate: [1 entries]\npair: [2 entries, 1 entries, 3]")
 
@@ -140,11 +145,14 @@ def test_any_text_makes_valid_xml(text: str) -> None:
 @pytest.mark.parametrize("value", [None, 3, "text", [1, None], {"a": [1]}])
 @pytest.mark.parametrize("key", ["checkpoint", "environment", "findings", "skipped"])
 def test_a_report_of_wrong_types_is_written_all_the_same(key: str, value: object) -> None:
-    report = every_verdict() | {key: value}
+    report = every_verdict(**{key: value})
+    is_readable = value is None or (isinstance(value, dict) and key in ("checkpoint", "environment"))
+    said = [gap for gap in report.gaps if gap.startswith("Not read, since ") and key in gap]
+    assert len(said) == (not is_readable)
     ElementTree.fromstring(junit_xml(report))
     assert to_markdown(report).startswith("## ")
-    assert to_markdown({}).startswith("## ")
-    ElementTree.fromstring(junit_xml({}))
+    assert to_markdown(Report()).startswith("## ")
+    ElementTree.fromstring(junit_xml(Report()))
 
 
 # Markdown.
@@ -238,7 +246,9 @@ def test_an_audit_writes_both_files_beside_the_report(
     assert (code, err) == (1, "")
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"new/run/report.json", "new/run/report.html", "new/run/junit.xml", "summary.md"}
-    report = json.loads(Path("new/run/report.json").read_text())
+    report = Report.parse(json.loads(Path("new/run/report.json").read_text()))
+    assert report.findings
+    assert not report.gaps
     assert Path("new/run/junit.xml").read_bytes() == junit_xml(report)
     assert Path("summary.md").read_text() == to_markdown(report)
     assert "wrote new/run/junit.xml\nwrote summary.md\n" in out
@@ -262,7 +272,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_audit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("analysis.audit.audit_model", lambda *_, **__: pytest.fail("the audit ran"))
+    monkeypatch.setattr("analysis.audit.audit", lambda *_, **__: pytest.fail("the audit ran"))
     code, _, err = audit("--out", "new", *arguments)
     assert code == 2
     assert expected in err
@@ -323,14 +333,14 @@ def test_too_little_work_tells_nothing_of_the_rest() -> None:
 
 
 def test_every_step_of_an_audit_has_its_share() -> None:
-    assert tuple(audit_progress.CHECKS) == CHECKS
+    assert all(check.steps and all(seconds > 0 for seconds in check.steps.values()) for check in rows())
     told: list[str] = []
     torch.manual_seed(0)
     architecture = ArchitectureConfig(state_dim=4)
     model = StabilisedDEQ(model_config("deq", architecture, image_shape=(1, 4, 4), classes=2, mean=(0.5,), std=(0.3,)))
     images = torch.rand(2, 1, 4, 4, dtype=torch.float64)
-    audit_model(model, images, torch.tensor([0, 1]), checks=["robustness"], on_check=told.append)
-    assert told == ["robustness", *audit_progress.ROBUSTNESS]
+    judge(model, images, torch.tensor([0, 1]), checks=["robustness"], on_check=told.append)
+    assert told == ["robustness", *CHECKS["robustness"].steps]
 
 
 def progress_of(terminal: bool, checks: tuple[str, ...], times: list[float], monkeypatch: pytest.MonkeyPatch) -> str:

@@ -1,110 +1,158 @@
 """Plain words: a sentence of its own for every finding that the code can produce, and none that says more than its verdict."""
 
-import ast
 import importlib
 import pkgutil
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from sample_report import page_of
 
-import analysis
+from analysis.audit import audit
+from analysis.certify import certify
 from analysis.checks import robustness
 from analysis.checks.robustness.indicator import Indicator
-from analysis.findings import Verdict
-from analysis.report.page import render_html
-from analysis.report.plain_words import FAILS, HOLDS, in_plain_words
-from analysis.report.reading import verdict
+from analysis.findings import CheckResult, Finding, Verdict
+from analysis.findings.catalogue import CHECKS, ClaimWords, default_checks, register_check, rows, words_of
+from analysis.findings.rows import CERTIFIED, OF_A_FUNCTION
+from analysis.report.plain_words import in_plain_words
+from analysis.report.report import Report
 from analysis.user_function.sentences import NAMES
+from stabdeq.config import ArchitectureConfig, LyapunovConfig
+from stabdeq.errors import ConfigError
+from stabdeq.kinds import model_config
+from stabdeq.model import StabilisedDEQ
 
-ANALYSIS = Path(analysis.__file__).parent
-# What makes a finding, and where in its arguments the finding's name stands.
-MAKERS = {"Finding": None, "Claim": None, "_finding": 1, "find": 0, "_report_decay": 1}
-
-
-def names_in(path: Path) -> set[str]:
-    """Return the names that a module's source gives to findings: by keyword, by place, or in a dict of common values."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        found: list[ast.expr | None] = []
-        if isinstance(node, ast.Call):
-            maker = getattr(node.func, "id", getattr(node.func, "attr", None))
-            if maker in MAKERS:
-                place = MAKERS[maker]
-                found += [keyword.value for keyword in node.keywords if keyword.arg == "name"]
-                found += [] if place is None else node.args[place : place + 1]
-        elif isinstance(node, ast.Dict):
-            keys = [getattr(key, "value", None) for key in node.keys]
-            if "check" in keys and "name" in keys:
-                found.append(node.values[keys.index("name")])
-        names |= {item.value for item in found if isinstance(item, ast.Constant)}
-    return names
+# Each row's words by the finding's id, the words of an audit first.
+ROWS = {(check.name, row.name, row.about): row for check in rows() for row in check.claims} | {
+    (row.name, row.name, row.about): row for row in (*CERTIFIED, *OF_A_FUNCTION)
+}
+VERDICTS = [word for word in Verdict if word is not Verdict.UNKNOWN]
 
 
-def produced() -> set[str]:
-    """Return the ids of all findings that checks, indicators, certificates and judgements of a foreign V can produce."""
-    ids = {f"{path.stem}.{name}" for path in (ANALYSIS / "checks").glob("*.py") for name in names_in(path)}
+def read(item: dict[str, Any]) -> Finding:
+    """Return the finding that a report's ``item`` holds."""
+    return Report.parse({"findings": [item]}).findings[0]
+
+
+def finding(key: tuple[str, str, str], word: str) -> Finding:
+    check, name, about = key
+    return read({"check": check, "name": name, "claim": f"Of {about}.", "verdict": word})
+
+
+def untrained(kind: str, **options: Any) -> StabilisedDEQ:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        architecture = ArchitectureConfig(state_dim=6, lyapunov=LyapunovConfig(hidden=4), **options)
+        return StabilisedDEQ(
+            model_config(kind, architecture, image_shape=(1, 4, 4), classes=3, mean=(0.5,), std=(0.3,))
+        )
+
+
+def sample() -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return images, torch.arange(6) % 3
+
+
+def words(report: Report) -> list[ClaimWords | None]:
+    """Return the row of each finding."""
+    return [words_of(item.check, item.name, item.claim) for item in report.findings]
+
+
+# Every finding has its row, and every row its finding.
+
+
+def test_every_row_of_a_check_that_audits_make_is_of_a_finding_that_they_make() -> None:
+    made = [words(audit(untrained(kind), *sample())) for kind in ("lyadeq-anchored", "lyadeq", "deq")]
+    assert {row for report in made for row in report} == {
+        row for check in rows() if check.name in default_checks() for row in check.claims
+    }
+
+
+def test_every_indicator_of_robustness_has_a_row_and_every_row_is_an_indicators() -> None:
+    found = set()
     for module in pkgutil.iter_modules(robustness.__path__):
         values = vars(importlib.import_module(f"analysis.checks.robustness.{module.name}")).values()
-        ids |= {f"robustness.{value.name}" for value in values if isinstance(value, Indicator)}
-    ids |= {f"{name}.{name}" for name in names_in(ANALYSIS / "certify.py")}
-    return ids | {f"{name}.{name}" for name in NAMES}
+        found |= {value.name for value in values if isinstance(value, Indicator)}
+    assert "eps = 0" in found
+    assert found == {row.name for row in CHECKS["robustness"].claims}
 
 
-def finding(key: str, word: str) -> dict[str, str]:
-    check, _, name = key.partition(".")
-    return {"check": check, "name": name, "verdict": word}
+def test_every_claim_that_weights_prove_has_a_row() -> None:
+    said = words(certify(untrained("lyadeq-anchored", cell="interval"), *sample()))
+    assert len(said) == len(CERTIFIED)
+    assert {row.name for row in said if row} == {row.name for row in CERTIFIED}
 
 
-def test_every_finding_that_the_code_can_produce_has_its_sentence() -> None:
-    ids = produced()
-    assert {"equilibrium.exists", "decay.flow", "robustness.eps = 0", "gain.gain", "proper.proper"} <= ids
-    assert ids == set(HOLDS)
-    for key in FAILS:
-        assert key in HOLDS
+def test_every_claim_about_a_users_function_has_a_row() -> None:
+    assert [row.name for row in OF_A_FUNCTION] == list(NAMES)
 
 
-def test_each_check_module_shows_its_findings_names() -> None:
-    """Else the test above would see nothing of a check that makes its findings in another way."""
-    for path in (ANALYSIS / "checks").glob("[a-z]*.py"):
-        assert path.stem == "robustness" or names_in(path), path
+@pytest.mark.parametrize("change", [{"name": "unheard of"}, {"check": "decay", "name": "stable"}])
+def test_an_audit_takes_no_finding_that_its_check_has_no_row_for(
+    change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = replace(finding(("toy", "stable", ""), "SUPPORTED"), **change)
+    told = replace(CHECKS["spectrum"], name="toy", run=lambda subject: CheckResult(findings=[made]))
+    monkeypatch.setitem(CHECKS._registered, "toy", told)
+    with pytest.raises(TypeError, match=rf"the check 'toy' has no claim {made.check}\.{made.name}: give it one"):
+        audit(untrained("deq"), *sample(), checks=["toy"])
 
 
-@pytest.mark.parametrize("word", [*Verdict, "UNKNOWN"])
-def test_sentences_are_sentences_and_tell_verdicts_apart(word: str) -> None:
-    said = [in_plain_words(finding(key, word)) for key in HOLDS]
+# What the rows say.
+
+
+@pytest.mark.parametrize("word", Verdict)
+def test_sentences_are_sentences_and_tell_verdicts_apart(word: Verdict) -> None:
+    # An anchored model's second equilibrium is told in the words of any other's.
+    keys = [key for key in ROWS if (key[2], word) != ("stabilised field", Verdict.REFUTED)]
+    said = [in_plain_words(finding(key, word)) for key in keys]
     for sentence in said:
         assert sentence[0].isupper()
         assert sentence.endswith(".")
         assert ".." not in sentence
     assert len(set(said)) == len(said)
-    others = {in_plain_words(finding(key, other)) for key in HOLDS for other in Verdict if other != word}
+    others = {in_plain_words(finding(key, other)) for key in ROWS for other in Verdict if other != word}
     assert not others & set(said)
 
 
 def test_only_what_is_proved_is_called_proved() -> None:
-    for key in [*HOLDS, "foreign.claim"]:
+    foreign = ("foreign", "claim", "")
+    for key in [*ROWS, foreign]:
         assert "proved" in in_plain_words(finding(key, "PROVED"))
         for word in ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "WORD"):
             said = in_plain_words(finding(key, word))
             assert "prove" not in said.replace("no proof", "")
-    for key in HOLDS:
+    for key in ROWS:
         assert in_plain_words(finding(key, "SUPPORTED")).startswith("As far as we looked, ")
-    assert "no proof" in in_plain_words(finding("foreign.claim", "SUPPORTED"))
+    assert "no proof" in in_plain_words(finding(foreign, "SUPPORTED"))
+
+
+def test_a_row_about_something_else_is_passed_over() -> None:
+    plain = in_plain_words(read({"check": "equilibrium", "name": "unique", "verdict": "PROVED"}))
+    stabilised = in_plain_words(finding(("equilibrium", "unique", "stabilised field"), "PROVED"))
+    assert plain.startswith("This is proved: for each image there is one resting state only")
+    assert stabilised.startswith("This is proved: the stabilised model rests")
 
 
 @pytest.mark.parametrize("item", [{}, {"check": None, "name": ["x"], "verdict": 3}, {"check": "decay", "name": "<b>"}])
 def test_what_is_unknown_still_gets_a_sentence(item: dict) -> None:
-    assert verdict(item) == "UNKNOWN"
-    assert in_plain_words(item) == "The report does not say, in words known here, whether this is true."
+    assert read(item).verdict == "UNKNOWN"
+    assert in_plain_words(read(item)) == "The report does not say, in words known here, whether this is true."
 
 
 def test_a_check_that_was_not_made_is_not_worded_as_one() -> None:
-    item = {"check": "decay", "name": "not judged", "verdict": "INCONCLUSIVE"}
+    item = read({"check": "decay", "name": "not judged", "verdict": "INCONCLUSIVE"})
     assert in_plain_words(item) == "This was not looked into, so nothing is known of it."
 
 
 def test_the_page_says_it_twice() -> None:
     """In the table of verdicts, and on the finding's card."""
-    item = finding("equilibrium.unique", "SUPPORTED") | {"claim": "It is unique."}
-    html = render_html({"findings": [item]})
-    assert html.count(in_plain_words(item)) == 2
+    item = {"check": "equilibrium", "name": "unique", "verdict": "SUPPORTED", "claim": "It is unique."}
+    assert page_of({"findings": [item]}).count(in_plain_words(read(item))) == 2
+
+
+def test_a_check_of_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the check 'decay' exists already: choose another name"):
+        register_check(replace(CHECKS["spectrum"], name="decay"))

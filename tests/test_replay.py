@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from analysis.audit import audit_model
+from analysis.audit import audit
 from analysis.checks.robustness import check as robustness
 from analysis.checks.witness import Replay
-from analysis.commands.audit import audit
+from analysis.commands.audit import audit as audit_command
 from analysis.commands.replay import replay as replay_command
 from analysis.commands.report import report as report_command
 from analysis.findings import CheckResult, Finding, Verdict
+from analysis.measure.subject import prepare
 from analysis.replay import Replayer
-from analysis.report.reading import finding_ids
+from analysis.report.report import Report
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig
 from stabdeq.data import load_data
 from stabdeq.errors import NotReplayableError, StabdeqError
-from stabdeq.files import strict_json
 from stabdeq.kinds import model_config
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.model import StabilisedDEQ
@@ -117,17 +117,20 @@ def fetch(places: list[int]) -> tuple[Tensor, Tensor]:
 
 def audited(model: Any, name: str) -> dict[str, Any]:
     """The report on ``model`` as a file holds it, of which the finding ``name`` must be refuted."""
-    report = json.loads(strict_json(audit_model(model, *images(), checks=[name.partition(".")[0]])))
+    report = json.loads(audit(model, *images(), checks=[name.partition(".")[0]]).to_json())
     assert named(report, name)["verdict"] == "REFUTED"
     return report
 
 
 def named(report: dict[str, Any], name: str) -> dict[str, Any]:
-    return report["findings"][finding_ids(report).index(name)]
+    return report["findings"][list(Report.parse(report).named).index(name)]
 
 
-def replayed(report: dict[str, Any], name: str, model: Any) -> Replay:
-    return Replayer(report=report, model=model, fetch=fetch).replay(named(report, name))
+def replayed(report: dict[str, Any], name: str | None, model: Any) -> Replay:
+    """Replay the finding ``name``, by default the first."""
+    read = Report.parse(report)
+    finding = read.findings[0] if name is None else read.named[name]
+    return Replayer(report=read, model=model, fetch=fetch).replay(finding)
 
 
 def skewed(kind: str = "lyadeq-anchored") -> StabilisedDEQ:
@@ -266,22 +269,22 @@ def test_what_a_report_lacks_is_said(spoil: Callable[[dict[str, Any]], Any], rea
     report["findings"][0]["witness"]["image"] = 0
     for place in (0, 1):
         report["images"][str(place)] = {"pixels": (255 * images()[0][place]).round().int().tolist()}
-    assert Replayer(report=report, model=Foreign(steps, 1), fetch=fetch).replay(report["findings"][0]).refutes
+    assert replayed(report, None, Foreign(steps, 1)).refutes
     spoil(report)
     with pytest.raises(NotReplayableError, match=reason):
-        Replayer(report=report, model=Foreign(steps, 1), fetch=fetch).replay(report["findings"][0])
+        replayed(report, None, Foreign(steps, 1))
 
 
 def test_an_image_without_equilibrium_or_pair_cannot_be_replayed() -> None:
     runaway = Foreign(lambda z, h: z + 1 + h, 2, Energy(square))
-    report = {"sample": {"seed": 0, "images": [0]}, "images": {}}
     finding = {"check": "decay", "name": "stabilised", "witness": {"image": 0, "state": [1.0, 1.0]}}
-    report["images"]["0"] = {"pixels": (255 * images()[0][0]).round().int().tolist()}
+    held = {"0": {"pixels": (255 * images()[0][0]).round().int().tolist()}}
+    report = {"sample": {"seed": 0, "images": [0]}, "images": held, "findings": [finding]}
     with pytest.raises(NotReplayableError, match="no equilibrium was found"):
-        Replayer(report=report, model=runaway, fetch=fetch).replay(finding)
+        replayed(report, None, runaway)
     finding = {"check": "separation", "name": "increases", "witness": {}}
     with pytest.raises(NotReplayableError, match="no pair"):
-        Replayer(report=report, model=ours("lyadeq"), fetch=fetch).replay(finding)
+        replayed(report | {"findings": [finding]}, None, ours("lyadeq"))
 
 
 @pytest.mark.parametrize(
@@ -296,8 +299,6 @@ def test_an_image_without_equilibrium_or_pair_cannot_be_replayed() -> None:
     ],
 )
 def test_an_attacked_image_must_be_what_the_witness_says(change: dict[str, Any], stands: bool | None) -> None:
-    from analysis.measure.subject import prepare
-
     subject = prepare(Foreign(contracting, 3), *images())
     x = images()[0][4]
     attacked = x.clone().flatten()
@@ -309,12 +310,11 @@ def test_an_attacked_image_must_be_what_the_witness_says(change: dict[str, Any],
         "eps": 1.0,
         "attacked_image": attacked.tolist(),
     } | change
-    fired = Finding(
+    finding = Finding(
         check="robustness", name="steps", claim="", verdict=Verdict.REFUTED, margin=-0.5, evidence="", samples=12,
-        tolerance=0.0, dtype="float64", seed=0,
+        tolerance=0.0, dtype="float64", seed=0, witness=witness,
     )  # fmt: skip
-    finding = {"check": "robustness", "name": "steps", "margin": -0.5, "witness": witness}
-    again = CheckResult(findings=[fired])
+    again = CheckResult(findings=[finding])
     if stands is None:
         with pytest.raises(NotReplayableError):
             robustness.replay(subject, finding, again)
@@ -341,7 +341,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = Checkpoint(model=model, data=DataConfig(), class_names=data.classes, seed=0, epoch=0)
     save_checkpoint(folder / "checkpoint.safetensors", checkpoint)
     with pytest.raises(SystemExit):
-        audit(folder / "checkpoint.safetensors", samples=10, checks=("equilibrium", "separation"))
+        audit_command(folder / "checkpoint.safetensors", samples=10, checks=("equilibrium", "separation"))
     return folder
 
 
@@ -466,12 +466,12 @@ def test_the_page_is_drawn_again_from_the_file(copied: Path) -> None:
 def replay_unmade(check: str, name: str, change: dict[str, Any], **witness: Any) -> Replay:
     """Replay a finding that no audit of an anchored model would make; ``change`` is what becomes of the report's sample."""
     model = ours("lyadeq-anchored")
-    report = json.loads(strict_json(audit_model(model, *images(), checks=["separation"])))
+    report = json.loads(audit(model, *images(), checks=["separation"]).to_json())
     report["sample"] |= change
     finding = {"check": check, "name": name, "verdict": "REFUTED", "witness": witness}
     for place in range(2):
         report["images"][str(place)] = {"pixels": (255 * images()[0][place]).round().int().tolist()}
-    return Replayer(report=report, model=model, fetch=fetch).replay(finding)
+    return replayed(report | {"findings": [finding]}, None, model)
 
 
 def test_a_claim_that_the_model_does_not_make_is_not_refuted_again() -> None:

@@ -3,12 +3,14 @@
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
-from sample_report import Page, finding
+from sample_report import Page, finding, page_of
 
 from analysis.report import figures, reading
 from analysis.report.page import render_html
+from analysis.report.report import Report
 
 
 def nested(depth):
@@ -21,28 +23,44 @@ def nested(depth):
 
 @pytest.mark.parametrize("item", [{}, {"check": "decay", "name": "step"}, {"text": None, "value": [1]}])
 def test_a_measurement_without_its_keys_is_drawn(item):
-    html = render_html({"measurements": [item]})
+    html = page_of({"measurements": [item]})
     assert "Measured, not judged" in html
     assert (item.get("name") or "unnamed") in html
 
 
 @pytest.mark.parametrize("depth", [450, 600, 5000])
 @pytest.mark.parametrize("key", ["claim", "evidence", "verdict", "margin", "witness"])
-def test_deep_nesting_is_drawn_around(key, depth):
+def test_what_is_nested_deeper_than_any_report_is_not_read_and_said(key, depth):
     item = finding("decay", "x", "A claim.", "REFUTED", 1.0, "Because.", witness={"state": [0.5]})
     deep = {"state": nested(depth), "k": {"a": nested(depth)}}
-    Page(render_html({"findings": [item | {key: deep if key == "witness" else nested(depth)}]}))
+    report = Report.parse({"findings": [item | {key: deep if key == "witness" else nested(depth)}]})
+    gap = "Expected a JSON object with findings, found an object that is nested too deeply: nothing of it was read."
+    assert report == Report(gaps=(gap,))
+    html = render_html(report)
+    Page(html)
+    assert gap in html
+
+
+def refuted(witness):
+    """Return a report of one finding, made in Python, where nothing bounds the depth of a witness."""
+    return Report(
+        findings=(replace(Report.parse({"findings": [{"verdict": "REFUTED"}]}).findings[0], witness=witness),)
+    )
+
+
+@pytest.mark.parametrize("depth", [90, 450, 600, 5000])
+def test_a_deep_witness_made_in_python_is_drawn_around(depth):
+    Page(render_html(refuted({"state": nested(depth), "k": {"a": nested(depth)}})))
 
 
 def test_what_is_too_deep_to_show_says_so():
-    html = render_html({"findings": [finding("a", "b", "c", "REFUTED", None, "d", witness={"k": {"a": nested(5000)}})]})
-    assert "nested too deeply to show; report.json holds it all" in html
+    assert "nested too deeply to show; report.json holds it all" in render_html(refuted({"k": {"a": nested(5000)}}))
 
 
 def test_a_file_nested_too_deeply_is_no_report(tmp_path):
     path = tmp_path / "report.json"
     path.write_text(json.dumps({"findings": nested(99)}))
-    assert reading.read_report(path)["findings"]
+    assert reading.read_report(path).gaps[-1] == "Not read, since an object was expected: an entry of findings."
     path.write_text(json.dumps({"findings": nested(100)}))
     with pytest.raises(reading.ReportError, match="more than 100 levels"):
         reading.read_report(path)
@@ -50,7 +68,7 @@ def test_a_file_nested_too_deeply_is_no_report(tmp_path):
 
 @pytest.mark.parametrize("schema", [True, 1.0, "1", None])
 def test_a_schema_is_a_whole_number(report, schema):
-    assert "Expected a report of schema 1" in reading.gaps(report | {"schema": schema})[0]
+    assert "Expected a report of schema 1" in Report.parse(report | {"schema": schema}).gaps[0]
 
 
 def too_large(check):
@@ -95,7 +113,7 @@ def test_many_checks_are_each_a_section():
     items = [
         {"check": str(index % 500), "name": "x", "verdict": "PROVED", "claim": f"c{index}"} for index in range(1000)
     ]
-    html = render_html({"findings": items, "skipped": [{"check": "7", "reason": "why"}]})
+    html = page_of({"findings": items, "skipped": [{"check": "7", "reason": "why"}]})
     section = html.split('<section id="check-8">')[1].split("</section>")[0]
     assert re.findall(r"<h3>(.*?)</h3>", section) == ["c7", "c507"]
     assert "Skipped: why" in section
@@ -109,7 +127,7 @@ def test_long_texts_are_cut_and_the_page_says_so(report):
     report["checkpoint"] |= {"kind": long, "model": {long: long}, "data": {"name": "d", "classes": [long]}}
     report["series"]["separation"]["classes"] = [long] * 10
     report["series"]["convergence"]["solvers"][long] = report["series"]["convergence"]["solvers"]["picard"]
-    html = render_html(report)
+    html = page_of(report)
     Page(html)
     assert len(html) < 2_000_000
     assert f">{'y' * 20_000} … (cut here; report.json holds it all)<" in html
@@ -118,8 +136,8 @@ def test_long_texts_are_cut_and_the_page_says_so(report):
 def test_the_pictures_of_a_page_have_a_bound():
     noise = random.Random(0)
     pixels = [[[noise.randrange(256) for _ in range(128)] for _ in range(128)] for _ in range(3)]
-    refuted = finding("decay", "x", "c", "REFUTED", -1.0, "e", witness={"image": 0, "state": [1.0]})
-    html = render_html({"findings": [refuted] * 60, "images": {"0": {"label": 0, "pixels": pixels}}})
+    item = finding("decay", "x", "c", "REFUTED", -1.0, "e", witness={"image": 0, "state": [1.0]})
+    html = page_of({"findings": [item] * 60, "images": {"0": {"label": 0, "pixels": pixels}}})
     Page(html)
     assert 10 < html.count("<img ") < 20
     assert len(html) < 1_500_000

@@ -7,10 +7,12 @@ import os
 import re
 
 import pytest
-from sample_report import Page, finding, printed
+from sample_report import EXPECTED_KEYS, Page, finding, page_of, printed
 
-from analysis.report import figures, reading
-from analysis.report.page import render_html, write_report
+from analysis.findings.values import mapping
+from analysis.report import figures
+from analysis.report.page import write_report
+from analysis.report.report import Report
 
 HOSTILE = '</td></svg><script>alert(1)</script><img src=x onerror="alert(2)">&amp;{{ 7*7 }}\'\x1b[31m\u202e$\\frac$'
 
@@ -28,7 +30,7 @@ def hostile(value, *, free_keys=False):
 
 
 def test_page_is_well_formed_and_self_contained(report):
-    html = render_html(report)
+    html = page_of(report)
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     local = [reference for reference in page.references if reference.startswith("#")]
@@ -43,7 +45,7 @@ def test_page_is_well_formed_and_self_contained(report):
 
 
 def test_page_shows_every_verdict_figure_and_witness(report):
-    html = render_html(report)
+    html = page_of(report)
     text = " ".join(Page(html).text)
     for item in report["findings"]:
         assert item["claim"] in text
@@ -83,19 +85,19 @@ def test_figures_follow_the_colour_scheme_of_the_page(report):
 def test_files_are_strict_json_and_the_page_drawn_from_it(report, tmp_path):
     report["findings"][0]["margin"] = math.nan
     report["findings"][1]["witness"] = {"state": (math.inf, -math.inf, 1.0), "name": "\ud800 é"}
-    json_path, html_path = write_report(report, tmp_path / "new" / "run")
+    json_path, html_path = write_report(Report.parse(report), tmp_path / "new" / "run")
     text = json_path.read_text(encoding="utf-8")
     read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert read["findings"][0]["margin"] == "nan"
     assert read["findings"][1]["witness"] == {"state": ["inf", "-inf", 1.0], "name": "\ud800 é"}
     html = html_path.read_text(encoding="utf-8")
-    assert html == render_html(read)
+    assert html == page_of(read)
     assert "NaN" in html
     assert "[infinite, −infinite, 1]" in html
 
 
 def test_a_failed_write_leaves_the_old_report_whole(report, tmp_path, monkeypatch):
-    write_report(report, tmp_path)
+    write_report(Report.parse(report), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(before) == {"report.json", "report.html"}
 
@@ -104,19 +106,19 @@ def test_a_failed_write_leaves_the_old_report_whole(report, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_report(report | {"exit_code": 0}, tmp_path)
+        write_report(Report.parse(report | {"findings": []}), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_json_cannot_hold_is_refused_before_anything_is_written(report, tmp_path):
     report["findings"][0]["witness"] = {"state": object()}
     with pytest.raises(TypeError):
-        write_report(report, tmp_path)
+        write_report(Report.parse(report), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_hostile_text_stays_text(report):
-    html = render_html(hostile(report))
+    html = page_of(hostile(report))
     page = Page(html)
     assert not {"script", "img"} & set(page.tags)
     assert html.count("<figure>") >= 7
@@ -129,13 +131,13 @@ def test_hostile_text_stays_text(report):
     assert "\u202e" not in output
 
 
-@pytest.mark.parametrize("key", [*reading.EXPECTED_KEYS])
+@pytest.mark.parametrize("key", EXPECTED_KEYS)
 def test_a_missing_key_is_said(report, key):
     report["series"] = {}
     del report[key]
-    said = reading.gaps(report)
+    said = Report.parse(report).gaps
     assert any("no schema number" in gap or key in gap for gap in said)
-    html = render_html(report)
+    html = page_of(report)
     Page(html)
     assert 'class="gap"' in html
     assert "Gaps in the report" in printed(report, 80)
@@ -148,49 +150,49 @@ def test_a_missing_key_is_said(report, key):
 )
 def test_a_missing_series_is_said(report, check, series):
     report["series"] = {check: series}
-    drawings, missing = figures.draw(check, reading.mapping(series))
+    drawings, missing = figures.draw(check, mapping(series))
     assert drawings == []
-    html = render_html(report)
+    html = page_of(report)
     Page(html)
     assert missing
     assert all(sentence in html for sentence in missing)
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [], [1, "a", None], {"a": [1]}])
-@pytest.mark.parametrize("key", [*reading.EXPECTED_KEYS])
+@pytest.mark.parametrize("key", EXPECTED_KEYS)
 def test_values_of_the_wrong_type_are_drawn_around(report, key, value):
     report["series"] = {}
     report[key] = value
-    Page(render_html(report))
+    Page(page_of(report))
     printed(report, 80)
 
 
 def test_an_empty_report_is_drawn():
-    Page(render_html({}))
+    Page(page_of({}))
     assert "No claim was judged" in printed({}, 80)
 
 
 def test_an_unknown_schema_is_said_and_drawn(report):
-    html = render_html(report | {"schema": 7})
+    html = page_of(report | {"schema": 7})
     assert "Expected a report of schema 1, found schema 7" in html
     assert report["findings"][0]["claim"] in html
 
 
 def test_an_exit_code_at_odds_with_the_findings_is_said(report):
-    assert reading.gaps(report) == []
-    assert reading.gaps(report | {"exit_code": 0}) == ["The report's exit code is 0, but its findings ask for 1."]
+    assert Report.parse(report).gaps == ()
+    assert Report.parse(report | {"exit_code": 0}).gaps == ("The report's exit code is 0, but its findings ask for 1.",)
 
 
 def test_an_unknown_verdict_is_never_counted_as_good(report):
     report["findings"] = [finding("decay", "x", "A claim.", "CERTAINLY", 1.0, "Because.")]
-    assert reading.verdict_counts(report) == {
+    assert Report.parse(report).counts == {
         "PROVED": 0,
         "SUPPORTED": 0,
         "UNKNOWN": 1,
         "INCONCLUSIVE": 0,
         "REFUTED": 0,
     }
-    assert reading.outcome(report)[0] == "INCONCLUSIVE"
+    assert Report.parse(report).verdict == "INCONCLUSIVE"
     assert "UNKNOWN" in printed(report, 80)
 
 
@@ -204,7 +206,7 @@ def test_a_large_report_stays_small(report):
     }
     report["series"]["spectrum"]["eigenvalues"] = [[math.cos(i) / 2, math.sin(3 * i) / 2] for i in range(20_000)]
     report["findings"][3]["witness"]["state"] = [[[0.123456789] * 64] * 64] * 3
-    html = render_html(report)
+    html = page_of(report)
     Page(html)
     assert len(html.encode()) < 3_000_000
     assert "report.json holds them all" in html
@@ -212,14 +214,15 @@ def test_a_large_report_stays_small(report):
 
 
 def test_a_report_is_not_changed_by_drawing_it(report, tmp_path):
-    before = copy.deepcopy(report)
-    write_report(report, tmp_path)
+    before, parsed = copy.deepcopy(report), Report.parse(report)
+    write_report(parsed, tmp_path)
     printed(report, 80)
     assert report == before
+    assert parsed == Report.parse(before)
 
 
 def test_no_two_findings_have_one_name():
     names = ["a", "a", "a#2", "a", "b", "a#2"]
-    ids = reading.finding_ids({"findings": [{"check": "x", "name": name} for name in names]})
-    assert ids == ["x.a", "x.a#2", "x.a#2#2", "x.a#3", "x.b", "x.a#2#3"]
-    assert len(reading.finding_ids({"findings": [{}] * 5000})) == 5000
+    ids = Report.parse({"findings": [{"check": "x", "name": name} for name in names]}).named
+    assert list(ids) == ["x.a", "x.a#2", "x.a#2#2", "x.a#3", "x.b", "x.a#2#3"]
+    assert len(Report.parse({"findings": [{}] * 5000}).named) == 5000

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from sample_report import printed
 
+from analysis.report.report import Report
 from analysis.report.terminal import print_verdicts
 from stabdeq.__main__ import main
 
@@ -41,7 +42,7 @@ def test_piped_output_is_plain(report):
 def test_output_without_unicode_is_still_printed(report):
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="cp1252", errors="strict")
-    print_verdicts(report, Console(file=file, width=80))
+    print_verdicts(Report.parse(report), Console(file=file, width=80))
     file.flush()
     assert "x REFUTED" in raw.getvalue().decode("cp1252")
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.audit import CHECKS, audit_model
+from analysis.audit import audit
 from analysis.checks.robustness import curve, derivatives, effort, equilibria, repeats, rivals
 from analysis.checks.robustness.check import check
 from analysis.checks.robustness.statistics import Paired, binomial_tail, can_fire, interval
 from analysis.checks.robustness.target import BuildAttack, Target, pgd
 from analysis.findings import Finding, Verdict
+from analysis.findings.catalogue import default_checks
 from analysis.measure.subject import prepare
 from stabdeq.attacks import PGD, ClampNormalised
 from stabdeq.attacks.threat_model import Adversarial
@@ -414,15 +415,15 @@ def test_the_audit_runs_it_on_request_alone() -> None:
     """Its report is plain data, and its progress is told."""
     _, _, images, labels = digits()
     steps: list[str] = []
-    report = audit_model(Network(trained()), images[:8], labels[:8], checks=["robustness"], on_check=steps.append)
-    assert {finding["check"] for finding in report["findings"]} == {"robustness"}
-    assert report["exit_code"] == 3  # too few images to compare anything
+    report = audit(Network(trained()), images[:8], labels[:8], checks=["robustness"], on_check=steps.append)
+    assert {finding.check for finding in report.findings} == {"robustness"}
+    assert report.exit_code == 3  # too few images to compare anything
     assert steps[0] == "robustness"
     assert "robustness: the attack at every eps" in steps
-    json.dumps(report)
-    assert "robustness" not in CHECKS
+    json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert "robustness" not in default_checks()
     with pytest.raises(ConfigError, match="did you mean 'robustness'"):
-        audit_model(Network(trained()), images, labels, checks=["robustnes"])
+        audit(Network(trained()), images, labels, checks=["robustnes"])
 
 
 def test_the_check_repeats_itself_and_leaves_the_global_generator_alone() -> None:

@@ -21,8 +21,11 @@ def test_a_batch_in_parts_is_solved_like_a_whole_one(solver: Solver, faulty: boo
     assert statuses(found) == statuses(expected)
     # Where there is no root the path is chaotic, and roundoff decides when it ends.
     assert torch.equal(found.evaluations[tame], expected.evaluations[tame])
-    torch.testing.assert_close(found.z[tame], expected.z[tame], rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.residual[tame], expected.residual[tame], rtol=0, atol=1e-12)
+    # A batch of another size takes its matrix products in another order, and Anderson's many steps amplify the roundoff, on each
+    # processor in its own way: a hundredth of the tolerance to which both are solved.
+    alike = {"rtol": 0, "atol": limits["tolerance"] / 100}
+    torch.testing.assert_close(found.z[tame], expected.z[tame], **alike)
+    torch.testing.assert_close(found.residual[tame], expected.residual[tame], **alike)
     # And what is said of each is true of it.
     for sample in range(23):
         alone = [rows[sample : sample + 1] for rows in crowd.context]

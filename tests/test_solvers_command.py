@@ -16,8 +16,8 @@ from test_audit import ForeignModel, images
 from torch import Tensor, nn
 
 import analysis
-from analysis import solver_comparison
 from analysis.commands.solvers import print_comparison
+from analysis.measure import spectrum
 from analysis.measure.subject import Subject, prepare
 from analysis.report import drawing
 from analysis.report.figures.convergence import plot_comparison
@@ -183,11 +183,11 @@ def test_a_registered_solver_is_compared_like_the_others(toys: Any) -> None:
 
 def test_large_states_get_their_radius_by_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of(lambda z, h: torch.tanh(z @ MIX) + h, 16)
-    dense = solver_comparison.spectral_radii(subject)
-    monkeypatch.setattr(solver_comparison, "DENSE", 1)
-    iterated = solver_comparison.spectral_radii(subject)
+    dense = spectrum.spectral_radii(subject)
+    monkeypatch.setattr(spectrum, "DENSE", 1)
+    iterated = spectrum.spectral_radii(subject)
     known = ~iterated.isnan()
-    assert int(known.sum()) == solver_comparison.IMAGES_SPARSE
+    assert int(known.sum()) == spectrum.IMAGES_SPARSE
     torch.testing.assert_close(iterated[known], dense[known], rtol=1e-8, atol=0)
 
 
@@ -346,7 +346,7 @@ def test_bad_input_is_refused_in_one_line_and_changes_nothing(
 
 def test_files_are_refused_before_the_solvers_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(solver_comparison, "solve", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr("analysis.measure.solvers.solve", lambda *_, **__: pytest.fail("the work has begun"))
     for option in ("--json", "--plot"):
         assert run("solvers", "model.safetensors", option, "out.png") == 2
 
@@ -388,6 +388,6 @@ def test_the_table_fits_the_width(width: int, toys: Any) -> None:
 
 
 def test_paper_has_the_colours_of_the_pages_light_scheme() -> None:
-    css = (Path(str(analysis.__file__)).parent / "templates" / "report.css").read_text().split("@media")[0]
+    css = (Path(str(analysis.__file__)).parent / "report" / "templates" / "report.css").read_text().split("@media")[0]
     for stand_in, colour in drawing.PAPER.items():
         assert f"{drawing._VARIABLES[stand_in]}: {colour};" in css

@@ -8,7 +8,7 @@ import torch
 from data_files import WRITERS
 from torch.nn.functional import cross_entropy
 
-from analysis.certify import certify_model
+from analysis.certify import certify
 from analysis.measure.subject import prepare
 from analysis.solver_comparison import compare_solvers
 from stabdeq.attacks import PGD
@@ -94,7 +94,7 @@ def test_the_widest_network() -> None:
 def test_what_is_proved_from_a_cell_is_refused_without_one() -> None:
     data = noisy_data()
     with pytest.raises(ConfigError, match="certify proves what a cell does"):
-        certify_model(built("resnet20"), to_unit(data.test.images), data.test.labels)
+        certify(built("resnet20"), to_unit(data.test.images), data.test.labels)
 
 
 def test_solvers_are_compared_without_an_equilibrium_too() -> None:

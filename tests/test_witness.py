@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sample_report import page_of
 
 from analysis.report.figures.witness import pictures
-from analysis.report.page import render_html
+from analysis.report.report import Report
 
 PIXELS = [[[0, 255, 17], [200, 3, 90]]]
 REPORT = {
@@ -35,7 +36,8 @@ JSON = st.recursive(
 def drawn(
     witness: dict[str, Any], report: dict[str, Any] = REPORT, check: str = "decay"
 ) -> tuple[list[Any], list[str]]:
-    return pictures(report, {"check": check, "witness": witness})
+    read = Report.parse(report | {"findings": [{"check": check, "witness": witness}]})
+    return pictures(read, read.findings[0])
 
 
 def decoded(markup: str) -> np.ndarray:
@@ -151,27 +153,27 @@ def test_no_report_breaks_the_page(images: Any, witness: Any, state: Any, classe
         {"verdict": "REFUTED", "check": state, "name": images, "witness": told},
         {"verdict": "REFUTED", "check": "decay", "name": "x", "witness": witness},
     ]
-    render_html(report)
-    render_html(report | {"images": {"4": {"label": images, "pixels": witness}}})
+    page_of(report)
+    page_of(report | {"images": {"4": {"label": images, "pixels": witness}}})
 
 
 def test_a_refuted_finding_says_how_to_evaluate_it_anew() -> None:
     finding = {"verdict": "REFUTED", "check": "convergence", "name": "own solver", "witness": {"image": 4}}
     told = {"path": "checkpoint.safetensors", "data": {"name": "digits"}}
-    page = unescape(render_html(REPORT | {"findings": [finding, finding], "checkpoint": told}))
+    page = unescape(page_of(REPORT | {"findings": [finding, finding], "checkpoint": told}))
     assert "stabdeq replay report.json --finding 'convergence.own solver'<" in page
     assert "stabdeq replay report.json --finding 'convergence.own solver#2'<" in page
     told["data"] = {"name": "mnist"}
-    page = unescape(render_html(REPORT | {"findings": [finding], "checkpoint": told}))
+    page = unescape(page_of(REPORT | {"findings": [finding], "checkpoint": told}))
     assert "--finding 'convergence.own solver' --data-dir DIR<" in page
-    assert "stabdeq replay" not in render_html(REPORT | {"findings": [finding], "checkpoint": {}})
-    assert "stabdeq replay" not in render_html({"findings": [finding | {"verdict": "PROVED"}], "checkpoint": told})
+    assert "stabdeq replay" not in page_of(REPORT | {"findings": [finding], "checkpoint": {}})
+    assert "stabdeq replay" not in page_of({"findings": [finding | {"verdict": "PROVED"}], "checkpoint": told})
 
 
 def test_a_name_cannot_leave_its_argument() -> None:
     name = "x'; rm -rf ~; '\n\x1b[31m`a`$(b)"
     finding = {"verdict": "REFUTED", "check": "decay", "name": name, "witness": None}
-    page = render_html({"findings": [finding], "checkpoint": {"path": "a"}})
+    page = page_of({"findings": [finding], "checkpoint": {"path": "a"}})
     line = re.search(r"<code>(.*?)</code>", page)
     assert line
     arguments = shlex.split(unescape(line[1]))
@@ -201,7 +203,8 @@ def test_a_long_class_name_is_cut() -> None:
 
 
 def test_nothing_is_drawn_without_room() -> None:
-    assert pictures(REPORT, {"witness": {"image": 4}}, room=0) == (
+    report = Report.parse(REPORT | {"findings": [{"witness": {"image": 4}}]})
+    assert pictures(report, report.findings[0], room=0) == (
         [],
         ["Test image 4 is not drawn: the page would become too large."],
     )

@@ -109,6 +109,8 @@ def left_as_it_was(model: object) -> Iterator[None]:
     modes = [(part, part.training) for part in model.modules()]
     parameters = [(one, one.data, one.grad, one.requires_grad) for one in model.parameters()]
     buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
+    for one in model.parameters():
+        one.grad = None  # what widens the parameter would widen its gradient in place
     try:
         yield
     finally:

@@ -121,7 +121,8 @@ class Report:
         measurements = tuple(item for item in self.measurements if item.check == name)
         skipped = tuple(item for item in self.skipped if item.check == name)
         if not findings and not measurements and not skipped:
-            raise KeyError(f"{name!r}: {closest(name, {*self.named, *(item.check for item in self.findings)})}")
+            known = {*self.named, *(item.check for item in (*self.findings, *self.measurements, *self.skipped))}
+            raise KeyError(f"{name!r}: {closest(name, known) if known else 'the report is empty'}")
         series = {check: series for check, series in self.series.items() if check == name}
         return replace(self, findings=findings, measurements=measurements, skipped=skipped, series=series)
 

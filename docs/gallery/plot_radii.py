@@ -16,7 +16,6 @@ import matplotlib.pyplot as plt
 import torch
 
 import stabdeq
-from analysis.certify import certify_model
 from stabdeq.attacks import PGD, evaluate
 from stabdeq.data import Split, load_data, to_unit
 from train.recipe import load_recipe
@@ -30,7 +29,7 @@ with TemporaryDirectory() as folder:
     model = stabdeq.load(Path(folder) / "checkpoint.safetensors")
 
 # %%
-# A hundred test images. PGD in the l2 norm comes first: certifying turns the model to float64.
+# A hundred test images: PGD in the l2 norm, then the proof.
 images = Split(data.test.images[:100], data.test.labels[:100])
 distances = [0, 0.1, 0.2, 0.4, 0.6, 0.8]
 attacked = []
@@ -38,13 +37,13 @@ for eps in distances:
     outcome = evaluate(PGD(eps=eps, norm="l2", steps=10), model, images, seed=0)
     attacked.append(100 * float(outcome.worst_correct.double().mean()))
 
-report = certify_model(model, to_unit(images.images), images.labels)
-for finding in report["findings"]:
-    print(finding["verdict"], finding["claim"])
+report = stabdeq.certify(model, to_unit(images.images), images.labels)
+for finding in report.findings:
+    print(finding.verdict, finding.claim)
 
 # %%
 # Accuracy against the radius, in pixels of [0, 1].
-radii = report["series"]["certify"]["radii"]
+radii = report.series["certify"]["radii"]
 correct = torch.tensor(radii["predicted"]) == torch.tensor(radii["labels"])
 radius = torch.tensor(radii["radius"])
 certified = [100 * float((correct & (radius >= eps)).double().mean()) for eps in distances]
