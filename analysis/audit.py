@@ -13,11 +13,12 @@ from analysis.findings.catalogue import CHECKS, Check, default_checks
 from analysis.measure.sample import environment, levels, loaded_model, own_images
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.report.report import Report, images_named
+from stabdeq.checkpoint import Checkpoint
 from stabdeq.model import EquilibriumModel
 
 
 def audit(
-    model: EquilibriumModel | str | Path,
+    model: EquilibriumModel | Checkpoint | str | Path,
     images: Tensor | None = None,
     labels: Tensor | None = None,
     *,
@@ -30,7 +31,7 @@ def audit(
 ) -> Report:
     """Judge the claims of ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64.
 
-    ``model`` is anyone's that meets ``EquilibriumModel``, or the path of a checkpoint. A checkpoint is audited on ``samples`` test
+    ``model`` is anyone's that meets ``EquilibriumModel``, a checkpoint, or the path of one. A checkpoint is audited on ``samples`` test
     images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
     images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
 

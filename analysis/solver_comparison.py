@@ -4,17 +4,20 @@ The audit's check of convergence and the command ``stabdeq solvers`` share what 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from analysis.measure.sample import loaded_model, own_images
 from analysis.measure.solvers import SOLVERS, Reached, local_rates, quantiles, residual_curve, time_solver, trace_solver
 from analysis.measure.spectrum import spectral_radii
-from analysis.measure.subject import Subject
+from analysis.measure.subject import Subject, left_as_it_was, prepare
+from stabdeq.checkpoint import Checkpoint
 from stabdeq.errors import ConfigError
-from stabdeq.model import StabilisedDEQ
+from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Solution, Status, norm
 from stabdeq.solvers.checked import CheckedSolver
 from stabdeq.solvers.loop import unchanged_buffers
@@ -38,15 +41,50 @@ class Record:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records by solver, and the spectral radii (N,) of the Jacobian at the equilibria, NaN where none was computed."""
+    """Records by solver, and the spectral radii (N,) of the Jacobian at the equilibria, NaN where none was computed.
+
+    ``checkpoint`` says what was compared on, where that was a checkpoint.
+    """
 
     subject: Subject
     evaluations: int
     records: dict[str, Record]
     radii: Tensor
+    checkpoint: dict[str, Any] = field(default_factory=dict)
 
 
 def compare_solvers(
+    model: EquilibriumModel | Checkpoint | str | Path,
+    solvers: Mapping[str, Any] | None = None,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
+    *,
+    samples: int = 128,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    tolerances: Sequence[float] = TOLERANCES,
+    evaluations: int = EVALUATIONS,
+    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Comparison:
+    """Compare Anderson, Broyden, Picard and the named ``solvers`` on ``model``, from z = 0, at equal evaluations of the cell.
+
+    The model, a checkpoint or the path of one among them, and its ``images`` and ``labels`` are as an audit takes them
+    (``analysis.audit.audit``); it is left as it was. ``evaluations`` is the most that each solver may make for an image. ``on_step``
+    is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a solver does not meet
+    the protocol or the cell is no fixed map.
+    """
+    gather(solvers or {})  # a solver that lacks a method is refused before the model is read
+    model, checkpoint, loaded = loaded_model(model)
+    indices = None
+    if images is None or labels is None:
+        images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
+    with left_as_it_was(model):
+        subject = prepare(model, images, labels, indices=indices, seed=seed)
+        compared = compare_on(subject, solvers, tolerances=tolerances, evaluations=evaluations, on_step=on_step)
+    return replace(compared, checkpoint=checkpoint)
+
+
+def compare_on(
     subject: Subject,
     solvers: Mapping[str, Any] | None = None,
     *,
@@ -54,11 +92,7 @@ def compare_solvers(
     evaluations: int = EVALUATIONS,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
-    """Compare Anderson, Broyden, Picard and the named ``solvers`` from z = 0, at most ``evaluations`` of the cell each.
-
-    ``on_step`` is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a
-    solver does not meet the protocol or the cell is no fixed map.
-    """
+    """Do the same on a subject that was prepared already."""
     given = SOLVERS | dict(solvers or {})
     chosen = gather(solvers or {})
     probe_cell(subject)

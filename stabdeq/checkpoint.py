@@ -4,7 +4,7 @@ import json
 import platform
 import reprlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,6 @@ from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.files import replacing
 from stabdeq.kinds import kind_of
 from stabdeq.model import StabilisedDEQ
-from stabdeq.old_checkpoints import from_schema_1
 
 SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
@@ -35,7 +34,7 @@ class Checkpoint:
     """What a file holds: the model in evaluation mode, where its data came from, and what training needs to go on.
 
     ``recipe`` is the plain recipe as trained; ``optimiser`` maps "parameter name / state name" to tensors, and is empty in a
-    file written for use alone; ``best_validation`` is the best validation accuracy so far.
+    file written for use alone; ``best_validation`` is the best validation accuracy so far. ``path`` is the file it was read from.
     """
 
     model: StabilisedDEQ
@@ -47,6 +46,7 @@ class Checkpoint:
     best_validation: float | None = None
     optimiser: dict[str, Tensor] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
 
     @property
     def kind(self) -> str:
@@ -121,6 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best_validation=metadata.best_validation,
         optimiser=_with_prefix(tensors, OPTIMISER_PREFIX),
         versions=metadata.versions,
+        path=path,
     )
 
 
@@ -185,7 +186,7 @@ def _parse_metadata(path: Path, text: Mapping[str, str]) -> _Metadata:
         )
     try:
         if schema == 1:
-            values = from_schema_1(values)
+            values = _from_schema_1(values)
         metadata = parse_config(_Metadata, values, "its metadata")
     except ConfigError as error:
         cause = " ".join(str(error).split())
@@ -246,3 +247,36 @@ def _require_fitting(path: Path, model: StabilisedDEQ, tensors: Mapping[str, Ten
             raise CheckpointError(
                 f"{path}: {count} of {value.numel()} weights in {name!r} are NaN or infinite: train it again"
             )
+
+
+# Schema 1 stored ``window`` and ``mixing`` for every solver, and all settings that any objective has, None for another's: what the
+# solver or the objective named there never read is left out.
+Group = dict[str, Any]
+
+FOREIGN = {"broyden": ("window", "mixing"), "picard": ("window",)}  # stored by schema 1 and never read
+
+
+def _from_schema_1(values: Group) -> Group:
+    """Return the metadata ``values`` of schema 1 as those of schema 2; what is not as schema 1 wrote it stays as it is."""
+    values = _changed(values, "model", lambda model: _changed(model, "solver", _own_to_the_solver))
+    return _changed(values, "recipe", _recipe)
+
+
+def _recipe(recipe: Group) -> Group:
+    recipe = _changed(recipe, "model", lambda model: _changed(model, "solver", _own_to_the_solver))
+    return _changed(recipe, "objective", _own_to_the_objective)
+
+
+def _own_to_the_solver(solver: Group) -> Group:
+    name = solver.get("name")
+    foreign = FOREIGN.get(name, ()) if isinstance(name, str) else ()
+    return {key: value for key, value in solver.items() if key not in foreign}
+
+
+def _own_to_the_objective(objective: Group) -> Group:
+    return {key: value for key, value in objective.items() if value is not None}
+
+
+def _changed(group: Group, key: str, change: Callable[[Group], Group]) -> Group:
+    """Return ``group`` with ``change`` made to the group at ``key``, where there is one: the file may hold anything."""
+    return group | {key: change(group[key])} if isinstance(group.get(key), dict) else group

@@ -21,7 +21,7 @@ from analysis.measure import spectrum
 from analysis.measure.subject import Subject, prepare
 from analysis.report import drawing
 from analysis.report.figures.convergence import plot_comparison
-from analysis.solver_comparison import compare_solvers, probe_cell, summarise
+from analysis.solver_comparison import compare_on, probe_cell, summarise
 from stabdeq.errors import ConfigError
 
 MODULE = '''
@@ -135,7 +135,7 @@ def strictly(text: str) -> Any:
 
 
 def test_picards_rate_is_the_spectral_radius_of_a_known_map() -> None:
-    summary = summarise(compare_solvers(subject_of(linear)))
+    summary = summarise(compare_on(subject_of(linear)))
     assert summary["spectral_radius"]["median"] == pytest.approx(RADIUS, abs=1e-12)
     assert summary["spectral_radius"]["picard_rate"] == pytest.approx(RADIUS, abs=1e-4)
     picard, anderson = (summary["solvers"][name] for name in ("picard", "anderson"))
@@ -146,7 +146,7 @@ def test_picards_rate_is_the_spectral_radius_of_a_known_map() -> None:
 
 def test_evaluations_and_residuals_are_those_of_a_loop_by_hand() -> None:
     subject = subject_of(linear)
-    comparison = compare_solvers(subject, evaluations=20)
+    comparison = compare_on(subject, evaluations=20)
     z, residuals = torch.zeros_like(subject.h), []
     for _ in range(20):
         fz = linear(z, subject.h)
@@ -170,7 +170,7 @@ def test_evaluations_and_residuals_are_those_of_a_loop_by_hand() -> None:
 def test_a_registered_solver_is_compared_like_the_others(toys: Any) -> None:
     told: list[tuple[int, int]] = []
     mine = {"mine": toys.Damped()}
-    comparison = compare_solvers(subject_of(linear), mine, on_step=lambda _, done, total: told.append((done, total)))
+    comparison = compare_on(subject_of(linear), mine, on_step=lambda _, done, total: told.append((done, total)))
     summary = summarise(comparison)
     assert list(summary["solvers"]) == ["anderson", "broyden", "picard", "mine"]
     # Half a step: the eigenvalue 0.6 becomes 0.8.
@@ -195,7 +195,7 @@ MIX = 0.2 * torch.randn(16, 16, generator=torch.Generator().manual_seed(1), dtyp
 
 
 def test_where_the_map_expands_failures_are_said_and_nothing_is_made_up(folder: Path) -> None:
-    summary = summarise(compare_solvers(subject_of(lambda z, h: 3 * z * z.abs() + 1 + h)))
+    summary = summarise(compare_on(subject_of(lambda z, h: 3 * z * z.abs() + 1 + h)))
     picard = summary["solvers"]["picard"]
     assert picard["rate"] == {"images": 0, "median": None, "lower": None, "upper": None}
     (failure,) = picard["tolerances"][-1]["failures"]
@@ -208,7 +208,7 @@ def test_where_the_map_expands_failures_are_said_and_nothing_is_made_up(folder: 
 
 
 def test_a_map_that_is_solved_at_once_can_be_drawn() -> None:
-    summary = summarise(compare_solvers(subject_of(lambda z, h: 0 * h)))
+    summary = summarise(compare_on(subject_of(lambda z, h: 0 * h)))
     assert summary["solvers"]["picard"]["tolerances"][-1]["evaluations"]["median"] == 1
     assert b"</svg>" in plot_comparison(summary, "a map", ".svg")
 
@@ -230,9 +230,9 @@ class Counting(nn.Module):
 def test_a_cell_that_is_no_fixed_map_is_refused() -> None:
     subject = subject_of(Counting())
     with pytest.raises(ConfigError, match=r"evaluating the cell \(Counting\) changes the buffer steps"):
-        compare_solvers(subject)
+        compare_on(subject)
     with pytest.raises(ConfigError, match=r"the cell \(Dropout\) gives two values at the same state"):
-        compare_solvers(subject_of(Dropout()))
+        compare_on(subject_of(Dropout()))
     probe_cell(subject_of(lambda z, h: z * torch.nan))
 
 
@@ -256,14 +256,14 @@ class Dropout(nn.Module):
 )
 def test_a_solver_that_breaks_the_protocol_is_named(name: str, said: str, toys: Any) -> None:
     with pytest.raises(ConfigError, match=f"^solver mine.*{said}"):
-        compare_solvers(subject_of(linear), {"mine": getattr(toys, name)()})
+        compare_on(subject_of(linear), {"mine": getattr(toys, name)()})
 
 
 def test_names_and_classes_that_cannot_be_compared(toys: Any) -> None:
     with pytest.raises(ConfigError, match="the name is taken"):
-        compare_solvers(subject_of(linear), {"picard": toys.Damped()})
+        compare_on(subject_of(linear), {"picard": toys.Damped()})
     with pytest.raises(ConfigError, match="is the class Damped: make an instance"):
-        compare_solvers(subject_of(linear), {"mine": toys.Damped})
+        compare_on(subject_of(linear), {"mine": toys.Damped})
 
 
 # The command.
@@ -301,7 +301,7 @@ def drawn(path: Path) -> Tensor:
 
 
 def test_an_svg_is_the_same_whenever_it_is_drawn(folder: Path) -> None:
-    summary = summarise(compare_solvers(subject_of(linear)))
+    summary = summarise(compare_on(subject_of(linear)))
     first, second = (plot_comparison(summary | {"own_tolerance": 1e-3}, "t", ".svg") for _ in range(2))
     assert first == second
     for words in (b"picard, rate 0.60", b"slope of the spectral radius, 0.60", b"the model's tolerance, 0.001"):
@@ -376,7 +376,7 @@ def printed(summary: dict[str, Any], width: int, **settings: Any) -> str:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_the_width(width: int, toys: Any) -> None:
     names = {"a_solver_with_a_rather_long_name": toys.Damped(), "bad\x1b[31m": toys.Damped()}
-    summary = summarise(compare_solvers(subject_of(linear), names, evaluations=30))
+    summary = summarise(compare_on(subject_of(linear), names, evaluations=30))
     text = printed(summary, width, force_terminal=True, color_system=None)
     assert max(map(len, text.splitlines())) <= width
     assert "\x1b[31m" not in text

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from analysis.certify import certify
 from analysis.measure.subject import prepare
-from analysis.solver_comparison import compare_solvers
+from analysis.solver_comparison import compare_on
 from stabdeq.attacks import PGD
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
@@ -99,7 +99,7 @@ def test_what_is_proved_from_a_cell_is_refused_without_one() -> None:
 
 def test_solvers_are_compared_without_an_equilibrium_too() -> None:
     data = noisy_data()
-    comparison = compare_solvers(prepare(built("resnet20"), to_unit(data.test.images), data.test.labels))
+    comparison = compare_on(prepare(built("resnet20"), to_unit(data.test.images), data.test.labels))
     assert comparison.radii.tolist() == [0] * IMAGES
     for record in comparison.records.values():
         assert record.trace.evaluations.tolist() == [2] * IMAGES

@@ -10,7 +10,7 @@ from torch import Tensor
 from training_runs import tiny_data
 
 from analysis.measure.subject import prepare
-from analysis.solver_comparison import compare_solvers, summarise
+from analysis.solver_comparison import compare_on, summarise
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, ModelConfig, SolverConfig, parse_config
 from stabdeq.data import load_data, to_unit
@@ -77,7 +77,7 @@ def test_from_a_recipe_to_a_comparison(tmp_path: Path) -> None:
     with torch.no_grad():
         assert checkpoint.model.predict(images).solution.converged.all()
     mine = build_solver(checkpoint.model.config.solver)
-    compared = compare_solvers(prepare(checkpoint.model, images, labels), {"heavy-ball": mine}, evaluations=60)
+    compared = compare_on(prepare(checkpoint.model, images, labels), {"heavy-ball": mine}, evaluations=60)
     assert compared.records["heavy-ball"].solver == HeavyBall(momentum=0.3)
     assert summarise(compared)["solvers"]["heavy-ball"]["tolerances"][0]["converged"] == 1
 

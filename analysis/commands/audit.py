@@ -70,7 +70,7 @@ def audit(
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())
     with shown(ahead, console) as on_check:
-        report = judge(checkpoint, checks=wanted, samples=samples, data_dir=data_dir, seed=seed, on_check=on_check)
+        report = judge(loaded, checks=wanted, samples=samples, data_dir=data_dir, seed=seed, on_check=on_check)
     paths = [*report.save(folder), *_write_for_ci(report, junit, markdown)]
     print_verdicts(report, console)
     for path in paths:

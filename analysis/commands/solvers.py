@@ -84,22 +84,22 @@ def solvers(
     """
     _require_files(checkpoint, plot, json_file)
 
-    from analysis.measure.sample import describe, draw_images, environment
-    from analysis.measure.subject import prepare
+    from analysis.measure.sample import environment
     from analysis.solver_comparison import compare_solvers, gather, summarise
     from stabdeq.checkpoint import load_checkpoint
 
     own = find_solvers(solver)
     gather(own)  # a solver that lacks a method is refused before the model is read
     loaded = load_checkpoint(checkpoint)
-    images, labels, indices = draw_images(loaded, data_dir, limit, seed)
     with _progress() as on_step:
-        subject = prepare(loaded.model, images, labels, indices=indices, seed=seed)
-        summary = summarise(compare_solvers(subject, own, evaluations=evaluations, on_step=on_step))
-    title = f"{loaded.kind} on {loaded.data.name}, {len(images)} test images"
+        compared = compare_solvers(
+            loaded, own, samples=limit, data_dir=data_dir, seed=seed, evaluations=evaluations, on_step=on_step
+        )
+    summary, indices = summarise(compared), compared.subject.indices.tolist()
+    title = f"{loaded.kind} on {loaded.data.name}, {len(indices)} test images"
     print_comparison(summary, title)
-    origin = {"checkpoint": describe(checkpoint, loaded), "environment": environment()}
-    _write(plot, json_file, title, {"schema": SCHEMA, **origin, "seed": seed, "indices": indices.tolist(), **summary})
+    origin = {"checkpoint": compared.checkpoint, "environment": environment()}
+    _write(plot, json_file, title, {"schema": SCHEMA, **origin, "seed": seed, "indices": indices, **summary})
 
 
 def find_solvers(locations: tuple[str, ...]) -> dict[str, Any]:

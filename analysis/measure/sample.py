@@ -29,11 +29,11 @@ def levels(image: Tensor) -> list[list[list[int]]]:
 
 
 def loaded_model(model: Any) -> tuple[Any, dict[str, Any], Checkpoint | None]:
-    """Return the model itself; where it was given by its file, what a report says of that and the checkpoint too."""
-    if not isinstance(model, str | Path):
+    """Return the model itself; of a checkpoint, or the path of one, what a report says of it and the checkpoint too."""
+    loaded = load_checkpoint(Path(model)) if isinstance(model, str | Path) else model
+    if not isinstance(loaded, Checkpoint):
         return model, {}, None
-    loaded = load_checkpoint(Path(model))
-    return loaded.model, describe(Path(model), loaded), loaded
+    return loaded.model, describe(loaded), loaded
 
 
 def own_images(
@@ -70,11 +70,12 @@ def draw_images(
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 
 
-def describe(path: Path, loaded: Checkpoint) -> dict[str, Any]:
-    """Return what a report says of the checkpoint at ``path``: its hash, kind, settings, data and recipe."""
+def describe(loaded: Checkpoint) -> dict[str, Any]:
+    """Return what a report says of a checkpoint: its file with its hash, kind, settings, data and recipe."""
+    path = loaded.path
     return {
-        "path": str(path),
-        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "path": None if path is None else str(path),
+        "sha256": None if path is None else sha256(path.read_bytes()).hexdigest(),
         "kind": loaded.kind,
         "model": asdict(loaded.model.config),
         "data": asdict(loaded.data) | {"classes": list(loaded.class_names)},

@@ -1,8 +1,8 @@
 """Fixed-point solvers: one file each, over one shared loop."""
 
 from stabdeq.config import SolverConfig
+from stabdeq.config.by_name import make
 from stabdeq.registry import SOLVERS
-from stabdeq.settings import make
 from stabdeq.solvers.anderson import Anderson
 from stabdeq.solvers.broyden import Broyden
 from stabdeq.solvers.fixed_point import Forward, Implicit, Unrolled, fixed_point

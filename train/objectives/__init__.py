@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Tag
 
-from stabdeq.settings import REGISTERED, by_name
+from stabdeq.config.by_name import REGISTERED, by_name
 from train.objectives.cross_entropy import CrossEntropy
 from train.objectives.ibp import IntervalTraining
 from train.objectives.outcome import Objective, Outcome

@@ -11,9 +11,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from stabdeq.config import STRICT
+from stabdeq.config.by_name import make, require_options, with_options
 from stabdeq.model import StabilisedDEQ
 from stabdeq.registry import Registry
-from stabdeq.settings import make, require_options, with_options
 from train.objectives.outcome import Objective, Outcome
 
 OBJECTIVES = Registry(

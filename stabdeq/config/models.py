@@ -1,4 +1,4 @@
-"""Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
+"""The settings: of a model and its parts, and of the data."""
 
 import reprlib
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, PlainValidator, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from stabdeq.config.by_name import REGISTERED, by_name, require_options, settings_of, variants, with_options
 from stabdeq.errors import ConfigError, closest
 from stabdeq.registry import BACKBONES, CELLS, DATA_SETS, SOLVERS
-from stabdeq.settings import REGISTERED, by_name, require_options, settings_of, variants, with_options
 
 STRICT = ConfigDict(extra="forbid")
 

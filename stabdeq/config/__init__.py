@@ -1,0 +1,43 @@
+"""Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
+
+from stabdeq.config.models import (
+    STRICT,
+    AndersonConfig,
+    ArchitectureConfig,
+    BackboneName,
+    BroydenConfig,
+    CellName,
+    Count,
+    DataConfig,
+    HeadName,
+    LyapunovConfig,
+    ModelConfig,
+    NonNegative,
+    PicardConfig,
+    Positive,
+    SolverConfig,
+    StabilityName,
+    UpToOne,
+    parse_config,
+)
+
+__all__ = [
+    "STRICT",
+    "AndersonConfig",
+    "ArchitectureConfig",
+    "BackboneName",
+    "BroydenConfig",
+    "CellName",
+    "Count",
+    "DataConfig",
+    "HeadName",
+    "LyapunovConfig",
+    "ModelConfig",
+    "NonNegative",
+    "PicardConfig",
+    "Positive",
+    "SolverConfig",
+    "StabilityName",
+    "UpToOne",
+    "parse_config",
+]
