@@ -1,49 +1,320 @@
-"""A function of states as a graph of elementary operations, for those that read it otherwise than by running it."""
+"""A function of states as a graph of elementary operations, for those that read it otherwise than by running it.
 
-import warnings
-from collections.abc import Callable
+The operations are recorded as they run, on tensors that hand no number out. A graph stands for the function only where the same
+operations are recorded of one state and of several, with gradients and without; where nothing raised an exception on the way,
+which the function may have caught; and where nothing was drawn at random.
+"""
+
+import math
+import operator
+import sys
+import sysconfig
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import cache
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+# Two floats that differ by no more than sums taken in another order.
+AGREEMENT = 1e-12
+READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 class TraceError(Exception):
-    """A function cannot be written as one graph: it leaves PyTorch, or chooses its operations by the values it meets."""
+    """A function is not one graph of operations: it leaves PyTorch, or chooses its operations by the values it meets."""
 
 
-def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> fx.GraphModule:
-    """Return what ``function`` does to ``states`` (B, n) as a graph of core ATen operations, derivatives in it included.
+class _MutationError(TraceError):
+    """It writes into a tensor, which no graph of pure operations does."""
 
-    The graph is for batches of this size alone. Tensors that the function reads besides (weights, constants) are attributes
-    of the graph module. Raises TraceError where it cannot be traced. What NumPy or Python computed of the states stands in
-    the graph as a constant: a proof asks ``require_symbolic`` first.
+
+def read(function: Callable[[Tensor], Tensor], states: Tensor) -> fx.GraphModule:
+    """Return ``function``, (B, n) -> (B, *), on the first of ``states`` (B, n), B >= 2, as a graph of core ATen operations.
+
+    The graph is for one state (1, n). Tensors that the function reads besides (weights, constants) are attributes of the graph
+    module. Raises TraceError, with the reason, where no one graph stands for the function.
     """
+    one = trace(function, states[:1])
+    _require_finite(one)
+    for others, needs_gradient in ((states, False), (states[:1], True), (states, True)):
+        _require_equal(one, trace(function, others, needs_gradient=needs_gradient), len(others), needs_gradient)
+    return one
+
+
+def trace(function: Callable[[Tensor], Tensor], states: Tensor, *, needs_gradient: bool = False) -> fx.GraphModule:
+    """Return the operations that ``function`` makes of ``states`` (B, n), for a batch of this size, in this mode of gradients.
+
+    Raises TraceError where it cannot be recorded, or what is recorded does not give what the function gives.
+    """
+    pure = function
     try:
-        # The table's own type is wider than what make_fx declares.
-        table: Any = core_aten_decompositions()
-        graph = make_fx(function, decomposition_table=table, tracing_mode="real")(states)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TraceError(f"it cannot be traced: {reason}") from error
-    # A decomposition may round otherwise than the operation.
-    if not torch.allclose(graph(states), function(states), rtol=1e-12, atol=1e-300):
-        raise TraceError("its trace does not repeat its values")
+        # Once unwatched: a first call imports and fills caches, which raises and catches exceptions that mean nothing.
+        _recorded(pure, states, _Recorder(), needs_gradient)
+    except _MutationError:  # recorded again, each operation that writes into a tensor as one that returns a new tensor
+        pure = torch.func.functionalize(function)
+        _recorded(pure, states, _Recorder(), needs_gradient)
+    recorder = _Recorder()
+    with _no_exceptions(recorder):
+        result = _recorded(pure, states, recorder, needs_gradient)
+    if recorder.refusal:
+        raise TraceError(f"it cannot be traced: {recorder.refusal}")
+    graph = recorder.finished(result)
+    with torch.set_grad_enabled(needs_gradient):
+        expected = function(states.detach().clone().requires_grad_(needs_gradient)).detach()
+    found = graph(states)
+    if found.shape != expected.shape or not torch.allclose(
+        found, expected, rtol=AGREEMENT, atol=1e-300, equal_nan=True
+    ):
+        raise TraceError("its operations, run again, do not give its values")
     return graph
 
 
-def require_symbolic(function: Callable[[Tensor], Tensor], states: Tensor) -> None:
-    """Raise TraceError where ``function`` reads the numbers in ``states`` (B, n) otherwise than by operations on tensors.
-
-    It is called with states that have no numbers to read.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Accessing the data pointer")
+def _recorded(function: Callable[[Tensor], Tensor], states: Tensor, recorder: "_Recorder", needs_gradient: bool) -> Any:
+    with recorder, _Einsum(), torch.set_grad_enabled(needs_gradient):
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-                function(mode.from_tensor(states))
+            result = function(recorder.input(states.detach().clone(), needs_gradient))
         except Exception as error:
-            raise TraceError("it cannot be traced: it reads a state otherwise than by operations on tensors") from error
+            if recorder.mutates:
+                raise _MutationError("it cannot be traced: it writes into a tensor") from error
+            reason = recorder.refusal or _first_line(error)
+            raise TraceError(f"it cannot be traced: {reason}") from error
+    if recorder.mutates:
+        raise _MutationError("it cannot be traced: it writes into a tensor")
+    if recorder.refusal:
+        raise TraceError(f"it cannot be traced: {recorder.refusal}")
+    return result
+
+
+class _Recorded(torch.Tensor):
+    """A tensor without a storage of its own: ``value`` is what was computed, ``node`` the operation that did."""
+
+    value: Tensor
+    node: fx.Node
+
+    @staticmethod
+    def __new__(cls, value: Tensor, node: fx.Node, requires_grad: bool = False) -> "_Recorded":
+        made = torch.Tensor._make_wrapper_subclass(  # pyrefly: ignore
+            cls,
+            value.shape,
+            strides=value.stride(),
+            storage_offset=value.storage_offset(),
+            dtype=value.dtype,
+            device=value.device,
+            requires_grad=requires_grad,
+        )
+        made.value, made.node = value, node
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyrefly: ignore
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyrefly: ignore
+        raise TraceError("it reads a state otherwise than by operations on tensors")
+
+
+class _Recorder(TorchDispatchMode):
+    """Records each operation on what the input leads to, as a node of a graph; ``refusal`` says why the graph is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph, self.root = fx.Graph(), torch.nn.Module()
+        self.attributes: dict[tuple[int, int], fx.Node] = {}
+        self.held: list[Tensor] = []
+        self.refusal = ""
+        self.mutates = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping it would import torch._dynamo, two seconds or more; nothing is compiled here
+
+    def input(self, states: Tensor, requires_grad: bool) -> _Recorded:
+        node = self.graph.placeholder("states")
+        node.meta["val"] = states
+        return _Recorded(states, node, requires_grad)
+
+    def finished(self, result: Any) -> fx.GraphModule:
+        if not isinstance(result, Tensor):
+            raise TraceError(f"it returns {type(result).__name__}, no tensor")
+        self.graph.output(self._argument(result))
+        self.graph.eliminate_dead_code()
+        return fx.GraphModule(self.root, self.graph)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves, form = tree_flatten((args, kwargs))
+        is_recorded = any(isinstance(leaf, _Recorded) for leaf in leaves)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self._refuse(f"the operation {func} is random")
+        if not is_recorded:
+            return func(*args, **kwargs)
+        if READS & set(func.tags):
+            self._refuse("it reads a state otherwise than by operations on tensors")
+        if func._schema.is_mutable:
+            self.mutates = True
+        elif func in _decompositions() or _is_composite(func):
+            with self:
+                found = _decompositions().get(func, func.decompose)(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        values = [leaf.value if isinstance(leaf, _Recorded) else leaf for leaf in leaves]
+        result_args, result_kwargs = tree_unflatten(values, form)
+        result = func(*result_args, **result_kwargs)
+        node_args, node_kwargs = tree_unflatten([self._argument(leaf) for leaf in leaves], form)
+        node = self.graph.call_function(func, tuple(node_args), dict(node_kwargs))
+        return self._wrapped(result, node)
+
+    def _wrapped(self, result: Any, node: fx.Node) -> Any:
+        node.meta["val"] = result
+        if isinstance(result, Tensor):
+            return _Recorded(result, node)
+        if isinstance(result, list | tuple):
+            return type(result)(
+                self._wrapped(part, self.graph.call_function(operator.getitem, (node, index)))
+                for index, part in enumerate(result)
+            )
+        if result is not None:
+            self._refuse("it reads a state otherwise than by operations on tensors")
+        return result
+
+    def _argument(self, leaf: Any) -> Any:
+        if isinstance(leaf, _Recorded):
+            return leaf.node
+        if not isinstance(leaf, Tensor):
+            return leaf
+        key = id(leaf), leaf._version
+        if key not in self.attributes:
+            name, value = f"constant_{len(self.attributes)}", leaf.detach().clone()
+            self.root.register_buffer(name, value)
+            self.attributes[key] = self.graph.get_attr(name)
+            self.attributes[key].meta["val"] = value
+            self.held.append(leaf)  # as long as it lives, no other tensor gets its identity
+        return self.attributes[key]
+
+    def _refuse(self, reason: str) -> None:
+        """Say why the graph stands for nothing; the function may catch the exception, so that it is remembered."""
+        self.refusal = self.refusal or reason
+        raise TraceError(self.refusal)
+
+
+class _Einsum(TorchFunctionMode):
+    """Computes ``einsum`` as products and sums, whatever the lengths are: PyTorch takes another way where one of them is 1."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.einsum and isinstance(args[0], str) and "." not in args[0] and not kwargs:
+            operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
+            return _einsum(args[0].replace(" ", ""), list(operands))
+        return func(*args, **(kwargs or {}))
+
+
+def _einsum(equation: str, operands: list[Tensor]) -> Tensor:
+    """Return the sum over all indices that stand in no result of the products of ``operands``; no index stands twice in one."""
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    letters = sorted(set("".join(terms)))
+    if not arrow:
+        output = "".join(letter for letter in letters if inputs.count(letter) == 1)
+    if any(len(set(term)) < len(term) for term in terms) or len(terms) != len(operands):
+        return torch.einsum(equation, operands)
+    order = [*output, *(letter for letter in letters if letter not in output)]
+    product: Any = 1.0
+    for term, operand in zip(terms, operands, strict=True):
+        aligned = operand.permute([term.index(letter) for letter in order if letter in term])
+        for place, letter in enumerate(order):
+            aligned = aligned if letter in term else aligned.unsqueeze(place)
+        product = aligned if isinstance(product, float) else product * aligned
+    summed = list(range(len(output), len(order)))
+    return product.sum(summed) if summed else product
+
+
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    from torch._decomp import core_aten_decompositions
+
+    return dict(core_aten_decompositions())
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Return whether ``func`` is no operation of its own, but made of others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@contextmanager
+def _no_exceptions(recorder: _Recorder) -> Generator[None]:
+    """Note as a refusal an exception that is raised in the block by the function itself, which may catch it and go on."""
+
+    def local(frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "exception" and argument[0] not in (StopIteration, GeneratorExit):
+            recorder.refusal = recorder.refusal or f"it raises {argument[0].__name__}: {_first_line(argument[1])}"
+        return local
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        return None if frame.f_code.co_filename.startswith(_OTHERS) else local
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+# PyTorch and Python's own modules raise and catch for reasons of their own.
+_OTHERS = (torch.__path__[0], sysconfig.get_path("stdlib") + "/", "<frozen", __file__)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error)
+    return text.splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _require_finite(graph: fx.GraphModule) -> None:
+    """Raise TraceError where a constant in the graph is infinite or NaN: what it makes of other numbers may be no number."""
+    for node in graph.graph.nodes:
+        numbers = [leaf for leaf in tree_flatten((node.args, node.kwargs))[0] if isinstance(leaf, float)]
+        constant = [node.meta["val"]] if node.op == "get_attr" and node.meta["val"].is_floating_point() else []
+        if not all(map(math.isfinite, numbers)) or not all(bool(one.isfinite().all()) for one in constant):
+            raise TraceError("it computes with a constant that is infinite or NaN")
+
+
+def _require_equal(one: fx.GraphModule, other: fx.GraphModule, size: int, needs_gradient: bool) -> None:
+    """Raise TraceError unless ``other``, of a batch of ``size``, does to each state what ``one`` does to a single one."""
+    mode = "with gradients" if needs_gradient else "without gradients"
+    reason = f"its operations on {size} states {mode} are not those on one without: it depends on the batch, the mode or chance"
+    firsts, others = list(one.graph.nodes), list(other.graph.nodes)
+    places = {node: place for nodes in (firsts, others) for place, node in enumerate(nodes)}
+    if len(firsts) != len(others):
+        raise TraceError(reason)
+    for a, b in zip(firsts, others, strict=True):
+        values, form = tree_flatten((a.args, a.kwargs))
+        other_values, other_form = tree_flatten((b.args, b.kwargs))
+        alike = a.op == b.op and form == other_form and (a.op != "call_function" or a.target is b.target)
+        if a.op == "get_attr":
+            alike = alike and _is_constant_of(a.meta["val"], b.meta["val"], size)
+        if not alike or not all(
+            places[x] == places[y] if isinstance(x, fx.Node) and isinstance(y, fx.Node) else _is_same(x, y, size)
+            for x, y in zip(values, other_values, strict=True)
+        ):
+            raise TraceError(reason)
+
+
+def _is_same(one: Any, other: Any, size: int) -> bool:
+    """Return whether arguments are equal, or a length of one state's tensor and of that of ``size`` states."""
+    if type(one) is int and type(other) is int:
+        return other in (one, one * size)
+    return type(one) is type(other) and one == other
+
+
+def _is_constant_of(one: Tensor, other: Tensor, size: int) -> bool:
+    """Return whether a constant is the same for ``size`` states, or has a row for each that is the one state's."""
+    if one.dtype != other.dtype or one.dim() != other.dim():
+        return False
+    if one.shape != other.shape and not (one.shape[0] == 1 and other.shape == (size, *one.shape[1:])):
+        return False
+    return bool((one == other).all())

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from analysis.proofs.cells.decay import Decay, Shortfall, find_decay
 from analysis.proofs.cells.network import ReluNetwork
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
-from analysis.proofs.tracing import require_symbolic, trace
+from analysis.proofs.tracing import read, trace
 
 ATEN = torch.ops.aten
 # Operations that move entries about and compute nothing: they act on coefficients as on states.
@@ -73,7 +73,7 @@ def read_network(velocity: Callable[[Tensor], Tensor], dim: int) -> ReluNetwork:
     Raises TraceError or NotPiecewiseAffineError where it cannot be read.
     """
     states = torch.randn(dim + 3, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    require_symbolic(velocity, states)
+    read(velocity, states)  # that it is one graph; the reader sees by a batch's own what mixes its states
     reader = _Reader(trace(velocity, states), dim, len(states))
     return reader.network()
 
