@@ -16,13 +16,14 @@ from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Finding, Verdict, short
 from stabdeq.errors import EvaluationError
-from stabdeq.lyapunov.claims import Violation
+from stabdeq.lyapunov.claims import Floored, Violation
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
 # Numbers in one batch of states: 8 MiB.
 CHUNK = 2**20
 POLISHED = 4
+BY_BALLS = "ball arithmetic, in which the sign is certain,"
 # Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
 CANDIDATES = 32
 NEIGHBOURS = 16
@@ -40,6 +41,10 @@ class Claim:
     refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre,
     unless the inequality holds there by what little is left.
     ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence.
+
+    ``certain`` returns the sign of the excess at a state (n,), None where it is open, and the excess about. Where it is given it
+    alone refutes: a state is a witness only if the inequality surely fails there, and no estimate of noise decides. Without it the
+    estimates decide, and the verdict says "to rounding".
     """
 
     check: str
@@ -51,7 +56,16 @@ class Claim:
     replayed_by: str = "a second evaluation of the witness alone"
     strict: bool = False
     describe: Callable[[Tensor], dict[str, Any]] | None = None
+    certain: Callable[[Tensor], tuple[int | None, float]] | None = None
     note: str = ""
+
+    def surely_fails(self, state: Tensor) -> bool | None:
+        """Return whether the inequality surely fails at ``state`` (n,), False where it surely holds, None where that is open."""
+        assert self.certain is not None
+        sign, _ = self.certain(state)
+        if sign is None:
+            return None
+        return sign > 0 or (self.strict and sign == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,7 @@ class _Search:
         self.witness: dict[str, Any] | None = None
         self.unconfirmed: dict[str, Any] | None = None
         self.suspects: list[tuple[Tensor, Tensor]] = []
+        self.disproved = self.open = 0  # suspects at which the claim surely holds, or cannot be told
 
     @property
     def samples(self) -> int:
@@ -110,19 +125,19 @@ class _Search:
         promising = []
         for count in self._chunks(effort.samples):
             states = self.region.sample(count, self.generator)
-            relative = self._look(states)
+            relative, suspicious = self._look(states)
             self.drawn += count
-            self.drawn_violating += int(self._violates(states, relative).sum())
+            self.drawn_violating += int(suspicious.sum())
             promising.append(self._promising(states, relative, effort.starts))
         for count in self._chunks(max(effort.samples // 4, 256)):
             states = self.region.shells(count, self.generator)
-            promising.append(self._promising(states, self._look(states), effort.starts))
+            promising.append(self._promising(states, self._look(states)[0], effort.starts))
             self.evaluated += count
         states, relative = (torch.cat(parts) for parts in zip(*promising, strict=True))
         starts, _ = self._promising(states, relative, effort.starts)
         if is_first:
             known = landmarks(self.claim.violation, self.region, self.generator)
-            known_starts, _ = self._promising(known, self._look(known), effort.starts // 2)
+            known_starts, _ = self._promising(known, self._look(known)[0], effort.starts // 2)
             starts = torch.cat([starts, known_starts])
             self.evaluated += len(known)
         self._hunt(starts, effort)
@@ -163,15 +178,30 @@ class _Search:
         self._look(torch.cat([result.states, best, project(rounder)]))
         self.evaluated += result.evaluations
 
-    def _look(self, states: Tensor) -> Tensor:
-        """Return the relative violation (B,) at ``states``; remember the least margin and the states to settle on."""
-        relative = self._relative(states)
+    def _look(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the relative violation (B,) at ``states``, and where the claim seems to fail, (B,) bool.
+
+        The least margin and the states to settle on are remembered.
+        """
+        relative, bare = self._relative(states)
         self.worst = max(self.worst, _max(relative[self._distance(states) >= self.inner]))
-        violating = self._violates(states, relative).nonzero().squeeze(1)
+        suspicious = self._violates(states, relative) | self._may_violate(bare)
+        violating = suspicious.nonzero().squeeze(1)
         violating = violating[self.region.contains(states[violating])] if len(violating) else violating
-        best = violating[self._preference(states[violating], relative[violating]).argsort(descending=True)[:CANDIDATES]]
+        preference = self._preference(states[violating], relative[violating])
+        best = violating[preference.argsort(descending=True)[:CANDIDATES]]
+        if self.claim.certain is not None and len(violating) > CANDIDATES:
+            # Rounding next to the centre must not hide, by its number, a true violation further out.
+            spread = _best_by_distance(self._distance(states[violating]), bare[violating], CANDIDATES)
+            best = torch.cat([best, violating[spread]]).unique()
         self.suspects.append((states[best], relative[best]))
-        return relative
+        return relative, suspicious
+
+    def _may_violate(self, bare: Tensor) -> Tensor:
+        """Return where only a certain sign can tell: the excess stands out of the terms' own rounding, noise or not."""
+        if self.claim.certain is None:
+            return torch.zeros_like(bare, dtype=torch.bool)
+        return bare >= -self.claim.tolerance if self.claim.strict else bare > self.claim.tolerance
 
     def _preference(self, states: Tensor, relative: Tensor) -> Tensor:
         """Return by what to choose among witnesses: one next to the centre is harder to look at."""
@@ -180,7 +210,11 @@ class _Search:
     def _settle(self) -> None:
         """Make the worst violating state that replays the witness."""
         states, relative = (torch.cat(parts) for parts in zip(*self.suspects, strict=True))
-        for index in self._preference(states, relative).argsort(descending=True)[:CANDIDATES].tolist():
+        order = self._preference(states, relative).argsort(descending=True).tolist()
+        if self.claim.certain is not None:
+            self._settle_for_certain(states[order])
+            return
+        for index in order[:CANDIDATES]:
             if not self._stands(states[index]):
                 self.unconfirmed = self._replay(states[index])[0] | {"isolated": True}
                 continue
@@ -192,22 +226,45 @@ class _Search:
                     return
                 self.unconfirmed = described
 
+    def _settle_for_certain(self, states: Tensor) -> None:
+        """Make the first of ``states`` (B, n) at which the inequality surely fails the witness, nearer to the centre if it may be."""
+        at_centre = (states == self.region.centre).all(1) & self.claim.strict
+        for state in states[~at_centre]:
+            fails = self.claim.surely_fails(state)
+            self.disproved += fails is False
+            self.open += fails is None
+            if fails:
+                self.witness = self._certain_witness(state)
+                return
+
+    def _certain_witness(self, state: Tensor) -> dict[str, Any]:
+        assert self.claim.certain is not None
+        relative = float(self._relative(state[None])[0][0])
+        shrunk = self._shrink(state, relative) if relative > self.claim.tolerance else state
+        for one in (shrunk, state):
+            if self.claim.surely_fails(one) and bool(self.region.contains(one[None])[0]):
+                _, excess = self.claim.certain(one)
+                described, _ = self._replay(one)
+                bare = float(self._relative(one[None])[1][0])
+                return described | {"relative": bare, "replayed_excess": excess, "replayed_by": BY_BALLS}
+        raise AssertionError("the state that was found is one of those tried")
+
     def _stands(self, state: Tensor) -> bool:
         """Whether the neighbours violate too: at a kink or within rounding, one state alone can seem to."""
         size = (state - self.region.centre).norm() * 2.0**-30
         around = directions(NEIGHBOURS, len(state), self.generator)
         neighbours = self.region.project(state + size * around)
         least = -1e-6 if self._is_equality(state) else self.claim.tolerance
-        return bool((self._relative(neighbours) >= least).all())
+        return bool((self._relative(neighbours)[0] >= least).all())
 
     def _is_equality(self, state: Tensor) -> bool:
-        return bool(self._relative(state[None])[0] <= self.claim.tolerance)
+        return bool(self._relative(state[None])[0][0] <= self.claim.tolerance)
 
     def _shrink(self, state: Tensor, relative: float) -> Tensor:
         least = max(relative / 2, 4 * self.claim.tolerance) if relative > self.claim.tolerance else None
 
         def violates(states: Tensor) -> Tensor:
-            values = self._relative(states)
+            values, _ = self._relative(states)
             clear = self._violates(states, values) if least is None else values >= min(least, relative)
             return clear & self.region.contains(states)
 
@@ -234,16 +291,21 @@ class _Search:
             return described | {"holds": True}, False
         return described, bool(self._violates(state[None], again.relative.detach())[0])
 
-    def _relative(self, states: Tensor) -> Tensor:
-        """Return the relative violation (B,), -inf where it is not finite; remember the first such state."""
+    def _relative(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the relative violation (B,), -inf where it is not finite, and that without any allowance for noise.
+
+        The first state where it is not finite is remembered.
+        """
         if not len(states):
-            return states.new_zeros(0)
+            return states.new_zeros(0), states.new_zeros(0)
         with torch.no_grad():
-            relative = torch.cat([self.claim.violation(part).relative for part in states.split(self.chunk)])
+            found = [self.claim.violation(part) for part in states.split(self.chunk)]
+        relative = torch.cat([one.relative for one in found])
+        bare = torch.cat([one.bare_relative if isinstance(one, Floored) else one.relative for one in found])
         bad = (~relative.isfinite()).nonzero()
         if len(bad) and self.not_finite is None:
             self.not_finite = states[int(bad[0])]
-        return relative.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        return _where_finite(relative), _where_finite(bare)
 
     def _violates(self, states: Tensor, relative: Tensor) -> Tensor:
         violates = relative > self.claim.tolerance
@@ -277,11 +339,14 @@ class _Search:
         claim, witness = self.claim, self.witness
         assert witness is not None
         place = f"{_at(witness['state'])} ({witness['distance']:.3g} from the centre)"
-        violated = f"Violated {place} by {witness['excess']:.3g}"
-        if witness["relative"] <= claim.tolerance:
+        to_rounding = "" if claim.certain is not None else ", to rounding,"
+        violated = f"Violated{to_rounding} {place} by {witness['excess']:.3g}"
+        if claim.certain is not None and witness["replayed_excess"] == 0:
+            violated = f"Equality {place}: {witness['excess']:.3g}"
+        elif claim.certain is None and witness["relative"] <= claim.tolerance:
             violated = f"Equality, to rounding, {place}: {witness['excess']:.3g}"
         evidence = (
-            f"{violated}, {witness['relative']:.3g} of its terms' size; {claim.replayed_by} gives "
+            f"{violated}, {witness['relative']:.3g} of its terms' size; {witness['replayed_by']} gives "
             f"{witness['replayed_excess']:.3g}. Of {self.drawn} states drawn {self.region.drawn} from {self.region.words}, "
             f"{self.drawn_violating} violate."
         )
@@ -301,10 +366,14 @@ class _Search:
 
     def _supported(self, seed: int) -> Finding:
         claim = self.claim
-        bound = clopper_pearson_upper(0, self.drawn)
+        # What seems to violate by rounding alone counts as if it did.
+        bound = clopper_pearson_upper(self.drawn_violating, self.drawn)
+        none = "none violates"
+        if self.drawn_violating:
+            none = f"{self.drawn_violating} seem to violate, by rounding alone where ball arithmetic was asked ({self.disproved} states)"
         evidence = (
             f"No violation found in {self.samples} states; this is not a proof. "
-            f"Of {self.drawn} drawn {self.region.drawn} from {self.region.words} none violates, so the "
+            f"Of {self.drawn} drawn {self.region.drawn} from {self.region.words} {none}, so the "
             f"rate of violations is below {100 * bound:.2g} % with 95 % confidence; {self.evaluated} more on shells towards "
             f"the centre and by a gradient falsifier with restarts. Least margin, clear of the centre: {0.0 - self.worst:.3g} of "
             "the terms' size."
@@ -352,3 +421,7 @@ def _inconclusive(claim: Claim, reason: str, witness: dict[str, Any], samples: i
         seed=seed,
         witness=witness,
     )
+
+
+def _where_finite(relative: Tensor) -> Tensor:
+    return relative.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)

@@ -43,9 +43,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Unproved:
-    """A claim was not proved, which says nothing of its truth; ``reason`` is one sentence."""
+    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,)."""
 
     reason: str
+    fails_at: tuple[float, ...] | None = None
 
 
 def prove_claim(
@@ -200,7 +201,8 @@ class _Search:
         )
         if found.fault:
             state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
-            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].")
+            where = found.state if found.fails else None
+            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where)
         examined = found.boxes + (hole is not None)
         if hole is not None:
             sides = " x ".join(f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True))

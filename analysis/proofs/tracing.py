@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 # Two floats that differ by no more than sums taken in another order.
 AGREEMENT = 1e-12
+READS_STATE = "it reads a state otherwise than by operations on tensors"
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -82,7 +83,7 @@ def _recorded(function: Callable[[Tensor], Tensor], states: Tensor, recorder: "_
         except Exception as error:
             if recorder.mutates:
                 raise _MutationError("it cannot be traced: it writes into a tensor") from error
-            reason = recorder.refusal or _first_line(error)
+            reason = recorder.refusal or (READS_STATE if "tensor subclass" in str(error) else _first_line(error))
             raise TraceError(f"it cannot be traced: {reason}") from error
     if recorder.mutates:
         raise _MutationError("it cannot be traced: it writes into a tensor")
@@ -115,7 +116,7 @@ class _Recorded(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyrefly: ignore
-        raise TraceError("it reads a state otherwise than by operations on tensors")
+        raise TraceError(READS_STATE)
 
 
 class _Recorder(TorchDispatchMode):
@@ -153,8 +154,10 @@ class _Recorder(TorchDispatchMode):
             self._refuse(f"the operation {func} is random")
         if not is_recorded:
             return func(*args, **kwargs)
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):  # the same numbers
+            return _Recorded(args[0].value, args[0].node)
         if READS & set(func.tags):
-            self._refuse("it reads a state otherwise than by operations on tensors")
+            self._refuse(READS_STATE)
         if func._schema.is_mutable:
             self.mutates = True
         elif func in _decompositions() or _is_composite(func):
@@ -179,7 +182,7 @@ class _Recorder(TorchDispatchMode):
                 for index, part in enumerate(result)
             )
         if result is not None:
-            self._refuse("it reads a state otherwise than by operations on tensors")
+            self._refuse(READS_STATE)
         return result
 
     def _argument(self, leaf: Any) -> Any:
@@ -286,7 +289,10 @@ def _require_finite(graph: fx.GraphModule) -> None:
 def _require_equal(one: fx.GraphModule, other: fx.GraphModule, size: int, needs_gradient: bool) -> None:
     """Raise TraceError unless ``other``, of a batch of ``size``, does to each state what ``one`` does to a single one."""
     mode = "with gradients" if needs_gradient else "without gradients"
-    reason = f"its operations on {size} states {mode} are not those on one without: it depends on the batch, the mode or chance"
+    states = "one state" if size == 1 else f"{size} states"
+    reason = (
+        f"its operations on {states} {mode} are not those on one without: it depends on the batch, the mode or chance"
+    )
     firsts, others = list(one.graph.nodes), list(other.graph.nodes)
     places = {node: place for nodes in (firsts, others) for place, node in enumerate(nodes)}
     if len(firsts) != len(others):

@@ -19,20 +19,22 @@ DIFFERENCE_TOLERANCE = 1e-6
 # steps, by more than this part of the slope and at more than one state in 64, is a wrong gradient.
 STEPS = (DIFFERENCE_STEP / 3, 1e-6)
 WRONG_BY, WRONG_AT = 1e-3, 1 / 64
+EXACT_STATES = 64  # at which the slope is told exactly
 
 
 @dataclass(frozen=True)
 class Differentiation:
     """How V, (B, n) -> (B,), is differentiated around ``centre`` (n,).
 
-    ``radius`` is that of the region; ``states`` (B, n) are drawn from it, to hold the gradient by autograd against finite
-    differences there.
+    ``radius`` is that of the region; ``states`` (B, n) are drawn from it, to hold the gradient by autograd there against
+    ``exact_slope``, V's derivative at a state along a direction, where that can be told, else against finite differences.
     """
 
     value: ForeignFunction
     centre: Tensor
     radius: float
     states: Tensor
+    exact_slope: Callable[[Tensor, Tensor], float] | None = None
 
     @property
     def uses_autograd(self) -> bool:
@@ -103,6 +105,14 @@ class Differentiation:
         # Pulled in a little: the differences may not leave the region.
         states = self.centre + 0.99 * (self.states - self.centre)
         ray = directions(len(states), states.shape[1], torch.Generator().manual_seed(0))
+        if self.exact_slope is not None:
+            states, ray = states[:EXACT_STATES], ray[:EXACT_STATES]
+            slope = torch.tensor([self.exact_slope(*both) for both in zip(states, ray, strict=True)])
+            found = self._slope_by_autograd(states, ray)
+            # On a kink there is no slope. Rounding may leave few digits of a difference of large terms, here and there.
+            doubt = WRONG_BY * torch.maximum(slope.abs(), found.abs())
+            wrong = (found - slope).abs() > doubt
+            return states[int(wrong.nonzero()[0])] if int(wrong.sum()) > len(states) / 4 else None
         exact = self._slope_by_autograd(states, ray)
         wrong = torch.ones(len(states), dtype=torch.bool)
         for part in STEPS:

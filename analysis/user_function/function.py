@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -39,7 +39,7 @@ class ForeignFunction:
     """V, (B, n) -> (B,), or a velocity, (B, n) -> (B, n), as somebody else wrote it; states and results are float64.
 
     ``is_numpy``: it takes and returns NumPy arrays. ``is_differentiable``: autograd sees through it. ``dtype`` is what
-    it computes in, as far as its result tells.
+    it computes in, as far as its result tells. ``differentiates``: it takes gradients itself, so that they are switched on for it.
     """
 
     name: str
@@ -49,6 +49,7 @@ class ForeignFunction:
     is_numpy: bool = False
     is_differentiable: bool = False
     dtype: torch.dtype = torch.float64
+    differentiates: bool = False
 
     def __call__(self, states: Tensor) -> Tensor:
         """Return the result at ``states`` (B, n). Raises EvaluationError, with the state, where it fails."""
@@ -65,6 +66,10 @@ class ForeignFunction:
 
     def raw(self, states: Tensor) -> Any:
         """Return what the function itself returns at a copy of ``states``, an array as a tensor."""
+        if self.differentiates and not torch.is_grad_enabled():
+            with torch.enable_grad():
+                result = self.function(states.clone())
+            return result.detach() if isinstance(result, Tensor) else result
         if not self.is_numpy:
             return self.function(states.clone())
         import numpy
@@ -126,6 +131,8 @@ def load_function(
     if trial is None:
         trial = in_ball(dim + 3, torch.zeros(dim, dtype=torch.float64), 1.0, torch.Generator().manual_seed(0))
     function = _adapted(found, location, dim, output, trial)
+    if _needs_gradients(function, trial):
+        function = replace(function, differentiates=True)
     try:
         first = function(trial)
     except EvaluationError as error:
@@ -133,6 +140,22 @@ def load_function(
         raise ConfigError(f"{rule}: {wrapped}" if wrapped else f"{error}; {rule}") from error
     _require_repeatable(function, trial, first)
     return function
+
+
+def _needs_gradients(function: ForeignFunction, trial: Tensor) -> bool:
+    """Return whether ``function`` raises where gradients are switched off, and not where they are on."""
+
+    def raises() -> bool:
+        try:
+            function.raw(trial)
+        except Exception:
+            return True
+        return False
+
+    with torch.no_grad():
+        fails_without = raises()
+    with torch.enable_grad():
+        return fails_without and not raises()
 
 
 def _name_of(function: Callable[[Any], Any], output: Output) -> str:

@@ -1,5 +1,6 @@
 """Claims about every state of a region: V is positive, convex, and falls along the dynamics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,22 @@ from analysis.user_function.function import ForeignFunction
 from analysis.user_function.levels import boundary_of, open_ray
 from analysis.user_function.subject import Subject
 from stabdeq.lyapunov import claims
-from stabdeq.lyapunov.claims import Violation
+from stabdeq.lyapunov.claims import Floored, Violation
+
+# The claims that equality refutes.
+STRICT = ("positive", "decrease")
+
+
+def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | None, float]] | None:
+    """Return what tells the sign of the excess of the claim ``name`` at a state for certain; None where nothing does."""
+    certainty = subject.certainty
+    if certainty is None:
+        return None
+    alpha = (subject.alpha or 0.0) if name == "decay" else 0.0
+    return {
+        "positive": lambda state: _negated(*certainty.of_value(state)),
+        "convex": certainty.of_bulge,
+    }.get(name, lambda state: certainty.of_excess(state, alpha))
 
 
 def positive(subject: Subject) -> Finding:
@@ -26,7 +42,7 @@ def positive(subject: Subject) -> Finding:
         # V relative to itself is 1 everywhere: only a typical growth shows the climb where V is small for its distance. It
         # is kept from hiding a V that truly grows more slowly, such as x^8.
         growth = subject.typical_curvature * (states - subject.centre).square().sum(1)
-        return Violation(plain.excess, plain.scale + floor + torch.minimum(growth, 1e9 * value.abs()))
+        return Floored(plain.excess, plain.scale + floor + torch.minimum(growth, 1e9 * value.abs()), plain.scale)
 
     claim = Claim(
         check="positive",
@@ -36,6 +52,7 @@ def positive(subject: Subject) -> Finding:
         tolerance=subject.tolerance,
         strict=True,
         describe=lambda state: {"value": _number(subject.value, state)},
+        certain=certain_sign(subject, "positive"),
     )
     return judge(claim, subject.region, seed=subject.seed, effort=subject.effort)
 
@@ -47,7 +64,7 @@ def convex(subject: Subject) -> Finding:
     def violation(pairs: Tensor) -> Violation:
         a, b = pairs.chunk(2, 1)
         plain = claims.convex(subject.value((a + b) / 2), subject.value(a), subject.value(b))
-        return Violation(plain.excess, plain.scale + floor)
+        return Floored(plain.excess, plain.scale + floor, plain.scale)
 
     def describe(pair: Tensor) -> dict[str, Any]:
         a, b = pair.chunk(2)
@@ -65,6 +82,7 @@ def convex(subject: Subject) -> Finding:
         violation=violation,
         tolerance=subject.tolerance,
         describe=describe,
+        certain=certain_sign(subject, "convex"),
     )
     return judge(claim, Pairs(subject.region), seed=subject.seed, effort=subject.effort)
 
@@ -108,7 +126,7 @@ def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region,
         excess = plain.excess
         if by_second_path:
             excess = differentiation.along(states, velocity.detach()) + alpha * value
-        return Violation(excess, plain.scale + NOISE_MARGIN / tolerance * noise)
+        return Floored(excess, plain.scale + NOISE_MARGIN / tolerance * noise, plain.scale)
 
     def describe(state: Tensor) -> dict[str, Any]:
         value, gradient = differentiation.gradient(state[None])
@@ -130,8 +148,13 @@ def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region,
         strict=strict,
         describe=describe,
         note=differentiation.note,
+        certain=certain_sign(subject, name),
     )
     return judge(claim, region, seed=subject.seed, effort=subject.effort)
+
+
+def _negated(sign: int | None, number: float) -> tuple[int | None, float]:
+    return None if sign is None else -sign, -number
 
 
 def _number(function: ForeignFunction, state: Tensor) -> float:

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import torch
 
-from analysis.findings import Finding, Verdict
+from analysis.evidence.judge import BY_BALLS
+from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
+from analysis.proofs.boxes import Proof, Unproved, prove_claim
 from analysis.proofs.structure import growth, is_structured
+from analysis.user_function.in_region import STRICT, certain_sign
 from analysis.user_function.levels import boundary_of
 from analysis.user_function.subject import Subject
 
@@ -14,15 +17,45 @@ BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "i
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:
-    """Return a supported ``finding`` as proved where a proof is found, else with the reason why none was."""
+    """Return a supported ``finding`` as proved where a proof is found, refuted where one meets a counterexample, else with the reason."""
     words = _by_structure(subject, finding.check)
     if words is None and finding.check in BY_BOXES:
-        words, reason = _by_boxes(subject, finding.check)
-        if words is None:
-            return replace(finding, evidence=f"Not proved: {reason} {finding.evidence}")
+        outcome = _by_boxes(subject, finding.check)
+        if isinstance(outcome, Unproved):
+            refuted = _refuted(subject, finding, outcome)
+            return refuted or replace(finding, evidence=f"Not proved: {_sentence(outcome.reason)} {finding.evidence}")
+        words = outcome.words
     if words is None:
         return finding
-    return replace(finding, verdict=Verdict.PROVED, evidence=f"{words} Tried besides: {finding.evidence}")
+    margin = finding.margin if finding.margin is not None and finding.margin >= 0 else None
+    return replace(
+        finding, verdict=Verdict.PROVED, margin=margin, evidence=f"{words} Tried besides: {finding.evidence}"
+    )
+
+
+def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding | None:
+    """Return ``finding`` as refuted by the state at which the search for a proof saw the inequality fail; None where it does not.
+
+    On a sublevel set the proof is about more states than the claim: the state has to belong to the claim's region.
+    """
+    if outcome.fails_at is None or subject.certainty is None:
+        return None
+    state = torch.tensor(outcome.fails_at, dtype=torch.float64)
+    region = boundary_of(subject.region) if finding.check == "invariant" else subject.region
+    if not bool(region.contains(state[None])[0]):
+        return None
+    certain = certain_sign(subject, finding.check)
+    assert certain is not None
+    sign, excess = certain(state)
+    if sign is None or sign < 0 or (sign == 0 and finding.check not in STRICT):
+        return None
+    witness = {"state": state.tolist(), "distance": float((state - subject.centre).norm()), "excess": excess}
+    evidence = (
+        f"Violated at {short(state.tolist())} ({witness['distance']:.3g} from the centre) by {excess:.3g}; ball arithmetic leaves no "
+        "doubt of the sign. Samples and the falsifier did not meet it; the search for a proof did, on its boxes."
+    )
+    witness |= {"replayed_excess": excess, "replayed_by": BY_BALLS}
+    return replace(finding, verdict=Verdict.REFUTED, margin=None, evidence=evidence, witness=witness)
 
 
 def _by_structure(subject: Subject, name: str) -> str | None:
@@ -41,27 +74,26 @@ def _by_structure(subject: Subject, name: str) -> str | None:
     }.get(name)
 
 
-def _by_boxes(subject: Subject, name: str) -> tuple[str | None, str]:
-    """Return the words of a proof by interval bounds, or None and the reason why there is none."""
+def _by_boxes(subject: Subject, name: str) -> Proof | Unproved:
+    """Return the proof of the claim ``name`` by interval bounds, or why there is none."""
     if reason := _beyond_boxes(subject):
-        return None, reason
-    from analysis.proofs.boxes import Proof, prove_claim
-
+        return Unproved(reason)
     region = boundary_of(subject.region) if name == "invariant" else subject.region
-    outcome = prove_claim(name, subject.value, subject.velocity, region, subject.alpha, seconds=subject.proof_seconds)
-    return (outcome.words, "") if isinstance(outcome, Proof) else (None, _sentence(outcome.reason))
+    return prove_claim(name, subject.value, subject.velocity, region, subject.alpha, seconds=subject.proof_seconds)
 
 
 def _beyond_boxes(subject: Subject) -> str:
     """Return why interval bounds cannot be tried; empty where they can."""
-    if len(subject.centre) > MOST_DIMENSIONS:  # told here too, before what traces a function is imported
+    if len(subject.centre) > MOST_DIMENSIONS:
         return f"interval bounds are for at most {MOST_DIMENSIONS} coordinates."
     if subject.proof_seconds <= 0:
         return "no time was given for it."
     for function in subject.functions:
         if function.is_numpy:
             return f"{function.name} is not written in PyTorch operations."
-        if function.dtype != torch.float64:
+        if (
+            function.dtype != torch.float64 and subject.certainty is None
+        ):  # else its operations are seen to be in float64
             return f"{function.name} does not compute in float64."
     if not subject.differentiation.uses_autograd:
         return f"{subject.value.name} has no gradient by autograd that is its slope."

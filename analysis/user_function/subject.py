@@ -12,13 +12,18 @@ from analysis.evidence.judge import Effort
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Outside, Region
 from analysis.findings import Finding, Verdict
+from analysis.proofs.balls import UnreadableError
+from analysis.proofs.tracing import TraceError, read
+from analysis.user_function.certainty import Certainty
 from analysis.user_function.differentiation import DIFFERENCE_TOLERANCE, Differentiation
 from analysis.user_function.function import CentredValue, ForeignFunction
 from analysis.user_function.jumps import Jump, find_jump
 from analysis.user_function.sentences import sentence
+from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov import InputConvexLyapunov, claims
 
 REFERENCE_STATES = 1024
+TRACED = 64  # states at which a function is read as operations
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,23 @@ class Subject:
         """V as one of this library's own family, where the user gave such a one."""
         return self.value.function.lyapunov if isinstance(self.value.function, CentredValue) else None
 
+    @cached_property
+    def certainty(self) -> Certainty | None:
+        """What tells the signs at a state for certain; None where V or the dynamics cannot be read as operations."""
+        states = self.reference[0][:TRACED]
+        try:
+            value, velocity = (
+                None if function is None else read(function, states) for function in (self.value, self.velocity)
+            )
+            assert value is not None
+            found = Certainty(value, velocity)
+            found.of_value(states[0])
+            if velocity is not None:
+                found.of_excess(states[0], 0.0)
+        except (TraceError, UnreadableError, EvaluationError):
+            return None
+        return found
+
     @property
     def judged_region(self) -> Region:
         """The region, less a small ball around the centre where derivatives are differences."""
@@ -60,6 +82,8 @@ class Subject:
     @property
     def tolerance(self) -> float:
         """The relative violation that rounding can cause in values of V and of the dynamics."""
+        if self.certainty is not None:  # whose operations are seen to be in float64
+            return claims.tolerance(torch.float64, len(self.centre))
         return max(claims.tolerance(function.dtype, len(self.centre)) for function in self.functions)
 
     @property
@@ -70,7 +94,8 @@ class Subject:
     @cached_property
     def differentiation(self) -> Differentiation:
         """How V is differentiated."""
-        return Differentiation(self.value, self.centre, self.region.radius, self.reference[0])
+        slopes = None if self.certainty is None else self.certainty.slope_of_value
+        return Differentiation(self.value, self.centre, self.region.radius, self.reference[0], slopes)
 
     def flow(self, states: Tensor) -> Tensor:
         """Return the dynamics (B, n)."""
@@ -97,7 +122,9 @@ class Subject:
 
     @cached_property
     def jump(self) -> Jump | None:
-        """A jump of V, or else of the dynamics, on the region."""
+        """A jump of V, or else of the dynamics, on the region; none of a function that is made of continuous operations."""
+        if self.certainty is not None and self.certainty.is_continuous:
+            return None
         jumps = (find_jump(function, self.region, self.seed) for function in self.functions)
         return next((jump for jump in jumps if jump is not None), None)
 

@@ -26,6 +26,18 @@ class Violation:
         return self.excess / torch.where(self.scale == 0, 1, self.scale)
 
 
+@dataclass(frozen=True)
+class Floored(Violation):
+    """A violation whose ``scale`` holds an allowance for noise besides: ``bare`` (B,) is the magnitude of the terms alone."""
+
+    bare: Tensor
+
+    @property
+    def bare_relative(self) -> Tensor:
+        """(B,) excess / bare, 0 where both vanish."""
+        return self.excess / torch.where(self.bare == 0, 1, self.bare)
+
+
 def tolerance(dtype: torch.dtype, dim: int) -> float:
     """Return the relative violation that rounding alone can cause: 16 (dim + 4) units of roundoff.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,11 +25,15 @@ class Examined:
 
 @dataclass(frozen=True)
 class Cover:
-    """How a search ended: how many boxes were examined, and, unless all were closed, why and around which ``state``."""
+    """How a search ended: how many boxes were examined, and, unless all were closed, why and around which ``state``.
+
+    ``fails``: the inequality surely fails at that state.
+    """
 
     boxes: int
     fault: str = ""
     state: tuple[float, ...] = ()
+    fails: bool = False
 
 
 def cover(
@@ -49,7 +53,7 @@ def cover(
         count += len(batch_low)
         if bool(found.violated.any()):
             at = found.violated
-            return _stopped(batch_low[at], batch_high[at], count, "the inequality fails")
+            return replace(_stopped(batch_low[at], batch_high[at], count, "the inequality fails"), fails=True)
         open_low, open_high = batch_low[~found.closed], batch_high[~found.closed]
         halves = _halved(open_low, open_high, found.weights[~found.closed])
         if halves is None:

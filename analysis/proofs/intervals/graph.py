@@ -13,11 +13,8 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds, Jet, Truth, rearranged
-from analysis.proofs.intervals.operations import COUNTS, OPERATIONS, UnboundedError, as_jet, constant
+from analysis.proofs.intervals.operations import COUNTS, OPERATIONS, STORAGE, UnboundedError, as_jet, constant
 from analysis.proofs.tracing import TraceError, read
-
-# What says where and how a tensor is stored changes no number.
-STORAGE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
 
 
 class FunctionEnclosure:

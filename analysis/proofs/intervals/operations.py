@@ -13,6 +13,8 @@ from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
 
 aten = torch.ops.aten
+# What says where and how a tensor is stored changes no number.
+STORAGE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
 
 
 class UnboundedError(Exception):
