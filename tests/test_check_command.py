@@ -96,8 +96,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("name", "said"),
     [
         ("wrong_shape", r"must return shape \(5,\) .* got \(5, 1\)"),
-        ("wrong_axis", r"it takes one state: give torch\.vmap\(wrong_axis\)"),
-        ("summed", r"it takes one state: give torch\.vmap\(summed\)"),
+        ("wrong_axis", r"and return values \(B,\): it takes one state: give torch\.vmap\(wrong_axis\)"),
+        ("summed", r"and return values \(B,\): it takes one state: give torch\.vmap\(summed\)"),
         ("imaginary", "must return real numbers"),
         ("random", r"is random: at \["),
         ("coupled", "couples the states"),

@@ -13,6 +13,7 @@ from analysis.findings.values import mapping
 from analysis.report import figures
 from analysis.report.page import write_report
 from analysis.report.report import Report
+from stabdeq.errors import FileError
 
 HOSTILE = '</td></svg><script>alert(1)</script><img src=x onerror="alert(2)">&amp;{{ 7*7 }}\'\x1b[31m\u202e$\\frac$'
 
@@ -105,7 +106,7 @@ def test_a_failed_write_leaves_the_old_report_whole(report, tmp_path, monkeypatc
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FileError, match=r"report\.json could not be written \(disk full\): make room"):
         write_report(Report.parse(report | {"findings": []}), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

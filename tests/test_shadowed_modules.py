@@ -62,7 +62,7 @@ def test_a_module_imported_before_under_our_name(refusal: Callable[..., str], mo
 
 def test_a_package_of_ours_that_is_missing(refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "analysis", raising=False)
-    monkeypatch.setattr("stabdeq.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr("stabdeq.doors.find_spec", lambda name: None)
     assert "'import analysis' finds nothing" in refusal("audit", "x")
 
 

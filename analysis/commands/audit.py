@@ -9,9 +9,6 @@ from cyclopts import Parameter
 from stabdeq.arguments import Count, Seed, renamed, require_writable
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from analysis.report.report import Report
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import ReluNetwork
+from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import EPS, Enclosure, identity
 
 CHUNK = 32
@@ -61,7 +62,7 @@ def _balls(network: ReluNetwork, z: Tensor, h: Tensor) -> AffineBalls:
     error = velocity.norm() / _least_stretch(field) * (1 + 4 * EPS)
     radius = torch.where(error < flat, (flat - error) * (1 - 4 * EPS), 0.0)
 
-    abscissa = torch.linalg.eigvals(field.centre).real.amax(1)
+    abscissa = eigenvalues(field.centre).real.amax(1)
     rate = -SHARE * abscissa
     norm, least, largest = _ellipsoids(field.centre, rate)
     P = Enclosure.exact(norm)

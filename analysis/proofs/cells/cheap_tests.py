@@ -3,6 +3,7 @@
 import torch
 
 from analysis.proofs.cells.network import Equation, ReluNetwork
+from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import EPS, spectral_norm_bound
 
 
@@ -28,7 +29,7 @@ def norm_gain(network: ReluNetwork) -> float:
 
 def spectral_radius(equation: Equation) -> float:
     """Return the spectral radius of |M|, in floating point."""
-    return float(torch.linalg.eigvals(equation.weight.magnitude()).abs().max())
+    return float(eigenvalues(equation.weight.magnitude()).abs().max())
 
 
 def perron_frobenius(equation: Equation) -> float:

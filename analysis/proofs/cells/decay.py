@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import ReluNetwork, random_slopes
+from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
 
@@ -151,8 +152,8 @@ def smallest_theta(network: ReluNetwork, norm: Tensor, multiplier: Tensor, kind:
 
 def _limit(network: ReluNetwork, kind: Kind) -> float:
     """Return a theta that no P and L can better: each pattern of slopes 0 and 1 is a linear system that they must cover."""
-    eigenvalues = torch.linalg.eigvals(network.jacobians(random_slopes(len(network.bias.centre))))
-    return 2 * float(eigenvalues.real.max()) if kind == "flow" else float(eigenvalues.abs().max()) ** 2
+    values = eigenvalues(network.jacobians(random_slopes(len(network.bias.centre))))
+    return 2 * float(values.real.max()) if kind == "flow" else float(values.abs().max()) ** 2
 
 
 def _propose(network: ReluNetwork, theta: float, kind: Kind) -> tuple[Tensor, Tensor] | None:

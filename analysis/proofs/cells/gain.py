@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import Equation, random_slopes
+from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import Enclosure, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
 
@@ -51,7 +52,7 @@ def proves_gain(
 def slope_abscissa(equation: Equation) -> float:
     """Return the largest real part of the eigenvalues of M S, S being patterns of ReLU slopes: no L > 0 has S > 0 unless < 1."""
     slopes = random_slopes(len(equation.bias.centre))
-    return float(torch.linalg.eigvals(equation.weight.centre * slopes[:, None, :]).real.max())
+    return float(eigenvalues(equation.weight.centre * slopes[:, None, :]).real.max())
 
 
 def smallest_gain(equation: Equation, output: Tensor, injection: Tensor, multiplier: Tensor) -> Tensor:
