@@ -1,5 +1,7 @@
 """The check of a user's own Lyapunov function: what is claimed of V, and of dynamics, judged on a region of states."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +21,6 @@ ON_REQUEST = ("proper", "convex")
 DEFAULT_RADIUS = 1.0
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
-PROOF_SECONDS = 3.0
 
 
 def check(
@@ -35,6 +36,8 @@ def check(
     claims: Sequence[str] | None = None,
     samples: int | None = None,
     starts: int = 64,
+    boxes: int | None = None,
+    inner_radius: float | None = None,
     seed: int = 0,
     budget: float | None = None,
     on_claim: Callable[[str], object] = lambda name: None,
@@ -46,12 +49,25 @@ def check(
     {V <= ``sublevel``}, sought as far as ``radius``. With ``sublevel`` "max" the largest such set is looked for, one for each of
     decrease, decay and invariant. ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the
     arguments allow but proper and convex. ``alpha`` is the rate of "decay". ``samples`` states are drawn for each claim (32768;
-    fewer where gradients are finite differences), ``starts`` climbs of the falsifier made; ``budget`` seconds are spent, about,
-    half on fresh states, half on proofs. ``on_claim`` is told the name of each claim as it begins.
+    fewer where gradients are finite differences), ``starts`` climbs of the falsifier made, and ``boxes`` examined in search of a proof
+    (65536). ``inner_radius`` leaves a ball around the centre out of the claims positive, decrease and decay. ``budget`` is a stop: about so
+    many seconds are spent, half of them on fresh states; what it cuts short says so. ``on_claim`` is told the name of each claim as
+    it begins.
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
-    _require_ranges(alpha, f, radius, box, sublevel, samples, starts, budget)
+    _require_ranges(
+        alpha,
+        f,
+        box,
+        sublevel,
+        radius=radius,
+        samples=samples,
+        starts=starts,
+        boxes=boxes,
+        inner_radius=inner_radius,
+        budget=budget,
+    )
     names = _claim_names(claims, f, alpha, sublevel)
     # After what is told at once of a mistyped argument: these take seconds.
     import torch
@@ -61,7 +77,7 @@ def check(
     from analysis.report.report import Report
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
-    from analysis.user_function.subject import Subject
+    from analysis.user_function.subject import BOXES, Subject
 
     origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
     region = _ball_or_box(origin, radius, box)
@@ -79,8 +95,14 @@ def check(
         alpha,
         seed=seed,
         effort=Effort(samples=states, starts=starts, steps=100, seconds=share),
-        proof_seconds=share or PROOF_SECONDS,
+        boxes=BOXES if boxes is None else boxes,
+        deadline=time.monotonic() + budget if budget else math.inf,
+        inner=inner_radius or 0.0,
     )
+    if subject.inner >= subject.region.radius:
+        raise ConfigError(
+            f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
+        )
     if sublevel == "max":
         findings = judge_largest_levels(subject, names, (radius,) if radius else RADII, on_claim=on_claim)
         where = "its largest sublevel sets"
@@ -94,12 +116,11 @@ def check(
 def _require_ranges(
     alpha: float | None,
     f: Function | None,
-    radius: float | None,
     box: tuple[float, float] | None,
     sublevel: float | str | None,
-    samples: int | None,
-    starts: int,
-    budget: float | None,
+    *,
+    radius: float | None,
+    **positive: float | None,
 ) -> None:
     if alpha is not None and not 0 <= alpha < float("inf"):
         raise ConfigError(f"alpha must be at least 0 and finite, got {alpha}")
@@ -108,8 +129,7 @@ def _require_ranges(
     if isinstance(sublevel, str) and sublevel != "max":
         raise ConfigError(f"sublevel must be a number or 'max', got {sublevel!r}")
     level = None if sublevel == "max" else sublevel
-    given = {"radius": radius, "sublevel": level, "samples": samples, "starts": starts, "budget": budget}
-    for name, number in given.items():
+    for name, number in {"radius": radius, "sublevel": level, **positive}.items():
         if number is not None and not 0 < float(number) < float("inf"):
             raise ConfigError(f"{name} must be positive and finite, got {number}")
     if box is not None and (radius is not None or sublevel is not None):

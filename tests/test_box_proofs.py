@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis.evidence.regions import Ball, Box, Outside, Region, Sublevel
+from analysis.proofs import box_search
 from analysis.proofs import boxes as box_proofs
-from analysis.proofs.boxes import Proof, Unproved, prove_claim
+from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.boxes import prove_claim
 from analysis.proofs.intervals.branch_and_bound import Examined, cover
 from analysis.proofs.intervals.interval import Interval
 from analysis.user_function.function import load_function
@@ -24,14 +26,14 @@ def origin(dim: int) -> Tensor:
     return torch.zeros(dim, dtype=torch.float64)
 
 
-def attempt(case: zoo.Case, max_boxes: int = 5000, seconds: float = 60) -> Proof | Unproved:
+def attempt(case: zoo.Case, max_boxes: int = 5000) -> Proof | Unproved:
     value = load_function(f"zoo:{case.value}", case.dim, "value")
     velocity = load_function(f"zoo:{case.dynamics}", case.dim, "velocity") if case.dynamics else None
     centre = [float(number) for number in str(case.centre or 0).split(",")]
     region: Region = Ball(origin(case.dim) + torch.tensor(centre, dtype=torch.float64), case.radius or 1.0)
     if case.sublevel is not None:
         region = Sublevel(region.centre, case.radius or 4.0, value, case.sublevel)
-    return prove_claim(case.claim, value, velocity, region, case.alpha, max_boxes=max_boxes, seconds=seconds)
+    return prove_claim(case.claim, value, velocity, region, case.alpha, max_boxes=max_boxes)
 
 
 INVALID = [case for case in zoo.CASES if not case.is_valid]
@@ -122,7 +124,7 @@ PROVED: dict[str, tuple[str, Function, Function | None, Region, float | None]] =
 
 @pytest.mark.parametrize("name", PROVED)
 def test_true_claims_are_proved(name: str) -> None:
-    assert isinstance(found := prove_claim(*PROVED[name], seconds=60), Proof), found
+    assert isinstance(found := prove_claim(*PROVED[name]), Proof), found
 
 
 class Flattering(torch.autograd.Function):
@@ -247,7 +249,7 @@ def test_definiteness_of_bounds_holds_for_matrices_between(entries: list[float],
 def test_the_boxes_around_a_hole_fill_the_rest() -> None:
     low, high = torch.tensor([-1.0, -2.0, 0.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
     hole = torch.tensor([-0.5, -2.0, 0.0]).double(), torch.tensor([0.25, 1.0, 1.0]).double()
-    boxes_low, boxes_high = box_proofs._around(hole, (low, high))
+    boxes_low, boxes_high = box_search.around(hole, (low, high))
     volume = (boxes_high - boxes_low).prod(1).sum() + (hole[1] - hole[0]).prod()
     assert float(volume) == float((high - low).prod())
     states = low + (high - low) * torch.rand(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

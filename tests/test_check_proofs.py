@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from check_runs import run
 
-from analysis.proofs import boxes as box_proofs
+from analysis.proofs import box_search
 
 pytestmark = pytest.mark.usefixtures("zoo_on_path")
 
@@ -38,11 +38,11 @@ class TestProofs:
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names: list[str] = []
 
-        def prove_claim(name: str, *_: Any, **__: Any) -> box_proofs.Proof | box_proofs.Unproved:
+        def prove_claim(name: str, *_: Any, **__: Any) -> box_search.Proof | box_search.Unproved:
             names.append(name)
-            return box_proofs.Proof("Shown.", 1) if name == "positive" else box_proofs.Unproved("time is up")
+            return box_search.Proof("Shown.", 1) if name == "positive" else box_search.Unproved("time is up")
 
-        monkeypatch.setattr(box_proofs, "prove_claim", prove_claim)
+        monkeypatch.setattr("analysis.user_function.proofs.prove_claim", prove_claim)
         return names
 
     def test_a_proof_comes_first_and_its_lack_is_said(self, asked: list[str], tmp_path: Path) -> None:

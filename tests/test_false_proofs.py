@@ -9,7 +9,8 @@ from torch import Tensor
 from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Sublevel
 from analysis.findings import Verdict
-from analysis.proofs.boxes import Proof, prove_claim
+from analysis.proofs.box_search import Proof
+from analysis.proofs.boxes import prove_claim
 from analysis.proofs.cells.decay import Shortfall, find_decay
 from analysis.proofs.cells.network import of_paper_cell
 from analysis.proofs.matrices.eigenvalues import eigenvalues
@@ -125,7 +126,7 @@ def subject(
     dim = len(region.centre)
     v = ForeignFunction("V", value, dim, "value", is_differentiable=True)
     f = ForeignFunction("f", velocity, dim, "velocity", is_differentiable=True) if velocity else None
-    return Subject(v, f, region, alpha, seed=0, effort=QUICK, proof_seconds=20.0)
+    return Subject(v, f, region, alpha, seed=0, effort=QUICK, boxes=100_000)
 
 
 def test_a_claim_names_the_rate_that_was_proved() -> None:

@@ -24,9 +24,12 @@ def check(
     claims: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     samples: OptionalWholeNumber = None,
     starts: Count = 64,
+    boxes: OptionalWholeNumber = None,
+    inner_radius: float | None = None,
     json: Path | None = None,
     seed: Seed = 0,
     budget: float | None = None,
+    require: Literal["proved"] | None = None,
 ) -> None:
     """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
 
@@ -68,12 +71,18 @@ def check(
         Fewer where gradients are finite differences: of arrays, and of what autograd does not see through.
     starts
         How many climbs of the falsifier, each from a different distance to the centre.
+    boxes
+        How many boxes to examine in search of each proof; by default 65536, some seconds.
+    inner_radius
+        Leave the ball of this radius around the centre out of the claims positive, decrease and decay.
     json
         Write the findings, with all their evidence, to this file.
     seed
         Seed of all random states.
     budget
-        Spend about this many seconds: half on fresh states, half on proofs.
+        Stop after about this many seconds, half of them on fresh states. What is cut short says so.
+    require
+        Exit with 3 where a claim is less than this: "proved".
     """
     require_writable("--json", json, Path(function))
     place = _numbers("--centre", centre)
@@ -100,6 +109,8 @@ def check(
             claims=names,
             samples=samples,
             starts=starts,
+            boxes=boxes,
+            inner_radius=inner_radius,
             seed=seed,
             budget=budget,
             on_claim=lambda name: status.update(f"judging: {name}"),
@@ -111,7 +122,7 @@ def check(
     print_verdicts(report)
     if json is not None:
         replace_file(json, encoded(report.to_json()))
-    raise SystemExit(report.exit_code)
+    raise SystemExit(report.require(require).exit_code if require else report.exit_code)
 
 
 def _numbers(option: str, text: str) -> list[float]:

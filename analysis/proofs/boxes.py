@@ -7,46 +7,21 @@ z). So V > 0 where all H are positive definite, and V-dot + alpha V = d' (A M + 
 negative definite.
 """
 
-import itertools
-import time
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Box, Region, Sublevel
+from analysis.evidence.regions import Ball, Box, Outside, Region, Sublevel
 from analysis.findings import exactly
 from analysis.proofs import MOST_DIMENSIONS
-from analysis.proofs.intervals.branch_and_bound import Examined, cover, middle
-from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
+from analysis.proofs.box_search import ASSUMPTION, Proof, Search, Unproved
+from analysis.proofs.intervals.branch_and_bound import Examined
+from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.intervals.interval import Interval
-from analysis.proofs.intervals.jets import Bounds
 from analysis.proofs.matrices.definiteness import proves_positive_definite
-
-# Boxes around the centre are tried from the whole region's size down to a billionth of it.
-HALVINGS = 30
-ASSUMPTION = (
-    "The proof is of the functions in exact arithmetic, with all rounding accounted for; PyTorch's elementary functions are "
-    "taken to err by at most 4 units in the last place."
-)
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A claim was proved: ``words`` say how, ``boxes`` how many boxes were examined."""
-
-    words: str
-    boxes: int
-
-
-@dataclass(frozen=True)
-class Unproved:
-    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,)."""
-
-    reason: str
-    fails_at: tuple[float, ...] | None = None
 
 
 def prove_claim(
@@ -57,171 +32,38 @@ def prove_claim(
     alpha: float | None,
     *,
     max_boxes: int = 200_000,
-    seconds: float = 10,
+    deadline: float = math.inf,
 ) -> Proof | Unproved:
     """Try to prove the claim ``name`` of V, ``value`` (B, n) -> (B,), and the dynamics, ``velocity`` (B, n) -> (B, n).
 
     The names are those of ``PROOFS``. ``alpha`` is the rate of "decay". On a sublevel set the claim is proved of all of
-    {V <= level} within the radius, of which the region is the part seen along rays from the centre. ``seconds`` bound the
-    search on boxes, which starts once the functions are traced.
+    {V <= level} within the radius, of which the region is the part seen along rays from the centre. ``max_boxes``
+    bound the search on boxes, and ``deadline``, a time of ``time.monotonic``, stops it. Of a region outside a small ball around the
+    centre, states in that ball are left out.
     """
     if name not in PROOFS:
         return Unproved(f"there is no proof on boxes of a claim {name!r}.")
     if name == "decay" and alpha is None:
         raise ValueError("expected a rate alpha of the decay, got None")
+    inner = 0.0
+    if isinstance(region, Outside):
+        region, inner = region.region, region.inner
     if not isinstance(region, Ball | Box | Sublevel):
         return Unproved(f"there is no proof on boxes for {region.words}.")
     if len(region.centre) > MOST_DIMENSIONS:
         return Unproved(f"interval bounds are for at most {MOST_DIMENSIONS} coordinates.")
-    search = _Search(value, velocity, region, alpha if name == "decay" else None, max_boxes, seconds)
+    search = Search(value, velocity, region, alpha if name == "decay" else None, max_boxes, deadline, inner)
     try:
         return PROOFS[name](search)
     except UnboundedError as error:
         return Unproved(f"{error}.")
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What is to be proved about, and the means to bound it on boxes."""
-
-    value_function: Callable[[Tensor], Tensor]
-    velocity_function: Callable[[Tensor], Tensor] | None
-    region: Ball | Box | Sublevel
-    alpha: float | None
-    max_boxes: int
-    seconds: float
-
-    @cached_property
-    def value(self) -> FunctionEnclosure:
-        return FunctionEnclosure(self.value_function, self._trial)
-
-    @cached_property
-    def velocity(self) -> FunctionEnclosure:
-        if self.velocity_function is None:
-            raise ValueError("expected the dynamics, got None: a claim about V-dot needs them")
-        return FunctionEnclosure(self.velocity_function, self._trial)
-
-    @cached_property
-    def _trial(self) -> Tensor:
-        return self.region.sample(2, torch.Generator().manual_seed(0))
-
-    @property
-    def centre(self) -> Tensor:
-        return self.region.centre
-
-    @cached_property
-    def corners(self) -> tuple[Tensor, Tensor]:
-        """(n,), (n,): a box that holds the region."""
-        if isinstance(self.region, Box):
-            return self.region.low, self.region.high
-        reach = Interval.point(torch.full_like(self.centre, self.region.radius))
-        centre = Interval.point(self.centre)
-        return (centre - reach).low, (centre + reach).high
-
-    def squared_distance(self, box: Interval) -> Interval:
-        """Return bounds (B,) of the squared distance from the centre."""
-        return (box - Interval.point(self.centre[None])).square().sum([-1])
-
-    @cached_property
-    def squared_radius(self) -> Interval:
-        return Interval.point(torch.tensor(self.region.radius, dtype=torch.float64)).square()
-
-    def is_outside(self, box: Interval, value: Interval | None = None) -> Tensor:
-        """Return (B,): whether no state of a box is in the region, as far as its shape and the bounds of V (B,) tell."""
-        if isinstance(self.region, Box):
-            return torch.zeros(len(box.low), dtype=torch.bool)
-        beyond = self.squared_distance(box).low > self.squared_radius.high
-        above = isinstance(self.region, Sublevel) and value is not None and value.low > self.region.level
-        return beyond | above
-
-    def is_inside(self, points: Interval, value: Interval) -> Tensor:
-        """Return (B,): whether a point, where V is ``value`` (B,), surely belongs to the states that the proof is about."""
-        if isinstance(self.region, Box):
-            return torch.ones(len(points.low), dtype=torch.bool)
-        within = self.squared_distance(points).high <= self.squared_radius.low
-        return within & (value.high <= self.region.level) if isinstance(self.region, Sublevel) else within
-
-    def value_on(self, box: Interval, points: Interval, over_box: Bounds) -> tuple[Interval, Interval]:
-        """Return bounds (B,) of V on boxes, by the mean value too, and at ``points`` within them."""
-        at_points = self.value(points, 0).value
-        return over_box.value.intersected(_mean_value(at_points, over_box.gradient, box - points)), at_points
-
-    def excess(self, value: Bounds, velocity: Bounds) -> Interval:
-        """Return bounds (B,) of w = V-dot + alpha V."""
-        derivative = (value.gradient * velocity.value.moved(lambda bound: bound.mT)).sum([-2])
-        return derivative if self.alpha is None else derivative + value.value.scaled(self.alpha)
-
-    def excess_gradient(self, value: Bounds, velocity: Bounds) -> Interval:
-        """Return bounds (n, B) of grad w = H f + J' grad V + alpha grad V, unknown where V's Hessian has a singular part."""
-        along = (value.hessian * velocity.value.moved(lambda bound: bound.mT[:, None])).sum([-3])
-        across = (velocity.gradient * value.gradient.moved(lambda bound: bound.mT[None])).sum([-1])
-        total = along + across
-        total = total if self.alpha is None else total + value.gradient.scaled(self.alpha)
-        return total.where_known(~(value.bends_up | value.bends_down))
-
-    def excess_on(
-        self, box: Interval, points: Interval, value: Bounds, velocity: Bounds
-    ) -> tuple[Interval, Interval, Interval]:
-        """Return bounds of w (B,) on boxes, by the mean value too, (B,) at ``points`` within them, and (n, B) of grad w."""
-        gradient = self.excess_gradient(value, velocity)
-        at_points = self.excess(self.value(points, 1), self.velocity(points, 0))
-        over_box = self.excess(value, velocity)
-        return over_box.intersected(_mean_value(at_points, gradient, box - points)), at_points, gradient
-
-    def closed_at_centre(self, proves: Callable[[Interval], Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return the corners (n,) of the largest box tried around the centre that ``proves`` says is closed, if any is."""
-        shares = 2.0 ** -torch.arange(HALVINGS + 1, dtype=torch.float64)[:, None]
-        low, high = (
-            torch.minimum(
-                torch.maximum(self.centre + shares * (corner - self.centre), self.corners[0]), self.corners[1]
-            )
-            for corner in self.corners
-        )
-        closed = proves(Interval(low, high)).nonzero()
-        return (low[closed[0, 0]], high[closed[0, 0]]) if len(closed) else None
-
-    def covered(
-        self,
-        examine: Callable[[Interval, Interval], Examined],
-        words: str,
-        hole: tuple[Tensor, Tensor] | None = None,
-        inside: str = "",
-    ) -> Proof | Unproved:
-        """Return the proof that ``examine``, of boxes and points within them, closes the region but for a box ``hole``.
-
-        ``words`` say what was shown of the boxes, ``inside`` what of the hole.
-        """
-        low, high = self.corners
-        boxes = (low[None], high[None]) if hole is None else _around(hole, (low, high))
-        found = cover(
-            *boxes,
-            lambda low, high: examine(Interval(low, high), Interval.point(middle(low, high))),
-            max_boxes=self.max_boxes,
-            deadline=time.monotonic() + self.seconds,
-        )
-        if found.fault:
-            state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
-            where = found.state if found.fails else None
-            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where)
-        examined = found.boxes + (hole is not None)
-        if hole is not None:
-            sides = " x ".join(f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True))
-            words = f"{inside} on the box {sides}" + (f", and {words} elsewhere" if found.boxes else "")
-        count = "one box that covers" if examined == 1 else f"{examined} boxes that cover"
-        return Proof(f"{words}: by interval arithmetic on {count} {self.covers}. {ASSUMPTION}", examined)
-
-    @property
-    def covers(self) -> str:
-        if isinstance(self.region, Sublevel):
-            return f"all of V <= {exactly(self.region.level)} within {exactly(self.region.radius)} of the centre"
-        return self.region.words
-
-
-def _zero(search: _Search) -> Proof | Unproved:
+def _zero(search: Search) -> Proof | Unproved:
     return _vanishing("V", search.value.at(search.centre).value)
 
 
-def _equilibrium(search: _Search) -> Proof | Unproved:
+def _equilibrium(search: Search) -> Proof | Unproved:
     return _vanishing("f", search.velocity.at(search.centre).value)
 
 
@@ -232,7 +74,7 @@ def _vanishing(symbol: str, value: Interval) -> Proof | Unproved:
     return Unproved(f"{symbol}(c) is only known to lie between {low:.3g} and {high:.3g}.")
 
 
-def _positive(search: _Search) -> Proof | Unproved:
+def _positive(search: Search) -> Proof | Unproved:
     def examine(box: Interval, points: Interval) -> Examined:
         over_box = search.value(box, 1)
         value, at_points = search.value_on(box, points, over_box)
@@ -240,6 +82,8 @@ def _positive(search: _Search) -> Proof | Unproved:
         violated = (at_points.high <= 0) & off_centre & search.is_inside(points, at_points)
         return Examined(search.is_outside(box, value) | (value.low > 0), violated, _weights(over_box.gradient))
 
+    if search.inner:
+        return search.covered(examine, "V > 0")
     at_centre = search.value.at(search.centre)
     if bool((at_centre.value.low > 0).all()):
         return search.covered(examine, "V > 0")
@@ -258,7 +102,7 @@ def _positive(search: _Search) -> Proof | Unproved:
     return search.covered(examine, "V > 0", hole, "V(c) = 0, grad V(c) = 0 and V's Hessian is positive definite")
 
 
-def _convex(search: _Search) -> Proof | Unproved:
+def _convex(search: Search) -> Proof | Unproved:
     def examine(box: Interval, points: Interval) -> Examined:
         over_box = search.value(box, 2)
         closed = _is_definite(_matrices(over_box.hessian), strictly=False) & ~over_box.bends_down
@@ -266,11 +110,11 @@ def _convex(search: _Search) -> Proof | Unproved:
 
     if isinstance(search.region, Sublevel):
         ball = Ball(search.centre, search.region.radius)
-        search = _Search(search.value_function, None, ball, None, search.max_boxes, search.seconds)
+        search = Search(search.value_function, None, ball, None, search.max_boxes, search.deadline)
     return search.covered(examine, "V's Hessian is positive semidefinite")
 
 
-def _derivative(search: _Search, strictly: bool) -> Proof | Unproved:
+def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
     """Prove V-dot < 0, or V-dot + alpha V <= 0 where not ``strictly``, except at the centre."""
 
     def proves(box: Interval) -> Tensor:
@@ -294,13 +138,15 @@ def _derivative(search: _Search, strictly: bool) -> Proof | Unproved:
         violated = fails & (points.low != search.centre).any(1) & search.is_inside(points, value_at_points)
         return Examined(search.is_outside(box, bounds) | holds, violated, _weights(gradient))
 
+    excess = "V-dot" if search.alpha is None else f"V-dot + {exactly(search.alpha)} V"
+    if search.inner:
+        return search.covered(examine, f"{excess} {'< 0' if strictly else '<= 0'}")
     at_centre = search.value.at(search.centre)
     needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": search.velocity.at(search.centre).value}
     needed |= {} if search.alpha is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
         if not _is_zero(bounds):
             return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need.")
-    excess = "V-dot" if search.alpha is None else f"V-dot + {exactly(search.alpha)} V"
     hole = search.closed_at_centre(proves)
     if hole is None:
         return Unproved(f"{excess} is not shown to be a negative definite form on any box around the centre.")
@@ -309,7 +155,7 @@ def _derivative(search: _Search, strictly: bool) -> Proof | Unproved:
     return search.covered(examine, f"{excess} {'<' if strictly else '<='} 0", hole, inside)
 
 
-def _invariant(search: _Search) -> Proof | Unproved:
+def _invariant(search: Search) -> Proof | Unproved:
     region = search.region
     if not isinstance(region, Sublevel):
         return Unproved(f"there is no proof on boxes that {region.words} is invariant.")
@@ -328,9 +174,19 @@ def _invariant(search: _Search) -> Proof | Unproved:
     return search.covered(examine, words)
 
 
-def _mean_value(at_points: Interval, gradient: Interval, offset: Interval) -> Interval:
-    """Return bounds (B,) by the mean-value theorem: ``gradient`` (n, B) over the boxes, ``offset`` (B, n) from the points."""
-    return at_points + (gradient * offset.moved(lambda bound: bound.mT)).sum([-2])
+def _closed(search: Search) -> Proof | Unproved:
+    """Prove that the part of {V <= level} within the radius is closed there: V exceeds the level at that distance."""
+    region = search.region
+    if not isinstance(region, Sublevel):
+        return Unproved(f"there is no proof on boxes that {region.words} is closed.")
+
+    def examine(box: Interval, points: Interval) -> Examined:
+        value = search.value(box, 1)
+        bounds, _ = search.value_on(box, points, value)
+        enclosed = search.squared_distance(box).high < search.squared_radius.low
+        return Examined(search.is_outside(box, bounds) | enclosed, torch.zeros_like(enclosed), _weights(value.gradient))
+
+    return search.covered(examine, f"V > {exactly(region.level)} at distance {exactly(region.radius)} of the centre")
 
 
 def _weights(gradient: Interval) -> Tensor:
@@ -365,20 +221,7 @@ def _is_zero(value: Interval) -> bool:
     return bool((value.low == 0).all()) and bool((value.high == 0).all())
 
 
-def _around(hole: tuple[Tensor, Tensor], corners: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the boxes (B, n), (B, n) that are left of a box with these ``corners`` without the ``hole`` in it."""
-    sides = []
-    for low, inner_low, inner_high, high in zip(corners[0], *hole, corners[1], strict=True):
-        parts = [(inner_low, inner_high), (low, inner_low), (inner_high, high)]
-        sides.append(parts[:1] + [part for part in parts[1:] if bool(part[0] < part[1])])
-    # The first is the hole itself.
-    boxes = list(itertools.product(*sides))[1:]
-    ends = [torch.tensor([[side[end] for side in box] for box in boxes]) for end in (0, 1)]
-    low, high = (end.reshape(len(boxes), len(sides)).to(torch.float64) for end in ends)
-    return low, high
-
-
-PROOFS: dict[str, Callable[[_Search], Proof | Unproved]] = {
+PROOFS: dict[str, Callable[[Search], Proof | Unproved]] = {
     "zero": _zero,
     "positive": _positive,
     "convex": _convex,
@@ -386,4 +229,5 @@ PROOFS: dict[str, Callable[[_Search], Proof | Unproved]] = {
     "decrease": partial(_derivative, strictly=True),
     "decay": partial(_derivative, strictly=False),
     "invariant": _invariant,
+    "closed": _closed,
 }

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from analysis.findings import Finding, Measurement, Skipped, Verdict
 from analysis.findings.values import mapping, printable, sequence
 from analysis.findings.verdict import WORST_FIRST
-from stabdeq.errors import closest
+from stabdeq.errors import ConfigError, closest
 from stabdeq.files import strict_json
 
 SCHEMA = 1
@@ -114,6 +114,18 @@ class Report:
     def class_names(self) -> list[str]:
         """The names of the data's classes; empty where the report names none."""
         return [printable(name) for name in sequence(mapping(self.checkpoint.get("data")).get("classes"))]
+
+    def require(self, word: str) -> "Report":
+        """Return the report with what is supported counted as inconclusive, so that only what is proved holds; ``word`` is "proved".
+
+        Raises ConfigError for another word.
+        """
+        if word != "proved":
+            raise ConfigError(f"a report can be required to be 'proved', not {word!r}")
+        less = {Verdict.SUPPORTED: Verdict.INCONCLUSIVE}
+        return replace(
+            self, findings=tuple(replace(one, verdict=less.get(one.verdict, one.verdict)) for one in self.findings)
+        )
 
     def __getitem__(self, name: str) -> "Report":
         """Return the part of the report on a check, or on the finding "check.name"; raise KeyError where it holds none."""

@@ -54,7 +54,7 @@ def positive(subject: Subject) -> Finding:
         describe=lambda state: {"value": _number(subject.value, state)},
         certain=certain_sign(subject, "positive"),
     )
-    return judge(claim, subject.region, seed=subject.seed, effort=subject.effort)
+    return judge(claim, subject.claimed_region, seed=subject.seed, effort=subject.effort)
 
 
 def convex(subject: Subject) -> Finding:

@@ -15,7 +15,7 @@ from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
 from analysis.user_function.jumps import Jump
 from analysis.user_function.levels import LevelSearch, ball_of, largest_level, search_levels
-from analysis.user_function.proofs import proved
+from analysis.user_function.proofs import implied, proved
 from analysis.user_function.sentences import ALONG_THE_FLOW
 from analysis.user_function.subject import Subject
 from stabdeq.errors import EvaluationError
@@ -43,7 +43,7 @@ def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lam
     for name in names:
         on_claim(name)
         findings.append(_judged(subject, name))
-    return memory.unless_changed(findings)
+    return memory.unless_changed(implied(subject, findings))
 
 
 def judge_largest_levels(

@@ -5,12 +5,15 @@ from dataclasses import replace
 import torch
 
 from analysis.evidence.judge import BY_BALLS
+from analysis.evidence.regions import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
-from analysis.proofs.boxes import Proof, Unproved, prove_claim
+from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.boxes import prove_claim
 from analysis.proofs.structure import growth, is_structured
 from analysis.user_function.in_region import STRICT, certain_sign
 from analysis.user_function.levels import boundary_of
+from analysis.user_function.sentences import OFF_CENTRE
 from analysis.user_function.subject import Subject
 
 BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant")
@@ -33,6 +36,25 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     )
 
 
+def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
+    """Return the findings, "invariant" proved where "decrease" is proved on a sublevel set that is shown to be closed."""
+    falls = any(finding.check == "decrease" and finding.verdict is Verdict.PROVED for finding in findings)
+    is_open = any(finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED for finding in findings)
+    if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.inner:
+        return findings
+    limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
+    closed = prove_claim("closed", subject.value, None, subject.region, None, **limits)
+    if isinstance(closed, Unproved):
+        return findings
+    evidence = f"V-dot < 0 on the whole set, as is proved beside, and the set is closed: {closed.words}"
+    return [
+        replace(finding, verdict=Verdict.PROVED, margin=None, evidence=evidence)
+        if finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED
+        else finding
+        for finding in findings
+    ]
+
+
 def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding | None:
     """Return ``finding`` as refuted by the state at which the search for a proof saw the inequality fail; None where it does not.
 
@@ -41,7 +63,7 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
     if outcome.fails_at is None or subject.certainty is None:
         return None
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
-    region = boundary_of(subject.region) if finding.check == "invariant" else subject.region
+    region = boundary_of(subject.region) if finding.check == "invariant" else subject.claimed_region
     if not bool(region.contains(state[None])[0]):
         return None
     certain = certain_sign(subject, finding.check)
@@ -78,16 +100,18 @@ def _by_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by interval bounds, or why there is none."""
     if reason := _beyond_boxes(subject):
         return Unproved(reason)
-    region = boundary_of(subject.region) if name == "invariant" else subject.region
-    return prove_claim(name, subject.value, subject.velocity, region, subject.alpha, seconds=subject.proof_seconds)
+    region = subject.claimed_region if name in OFF_CENTRE else subject.region
+    region = boundary_of(subject.region) if name == "invariant" else region
+    limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
+    return prove_claim(name, subject.value, subject.velocity, region, subject.alpha, **limits)
 
 
 def _beyond_boxes(subject: Subject) -> str:
     """Return why interval bounds cannot be tried; empty where they can."""
     if len(subject.centre) > MOST_DIMENSIONS:
         return f"interval bounds are for at most {MOST_DIMENSIONS} coordinates."
-    if subject.proof_seconds <= 0:
-        return "no time was given for it."
+    if subject.boxes <= 0:
+        return "no boxes were given for it."
     for function in subject.functions:
         if function.is_numpy:
             return f"{function.name} is not written in PyTorch operations."

@@ -4,6 +4,7 @@ from analysis.findings import exactly
 
 ALONG_THE_FLOW = ("decrease", "decay", "invariant")
 NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
+OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold in a small ball around the centre
 NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
 
 

@@ -1,5 +1,6 @@
 """What ``stabdeq check`` judges: V and dynamics that a user wrote, on a region, with the scales that rounding is held to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +19,12 @@ from analysis.user_function.certainty import Certainty
 from analysis.user_function.differentiation import DIFFERENCE_TOLERANCE, Differentiation
 from analysis.user_function.function import CentredValue, ForeignFunction
 from analysis.user_function.jumps import Jump, find_jump
-from analysis.user_function.sentences import sentence
+from analysis.user_function.sentences import OFF_CENTRE, sentence
 from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov import InputConvexLyapunov, claims
 
 REFERENCE_STATES = 1024
+BOXES = 2**16  # for each claim: some seconds, of functions of some ten operations
 TRACED = 64  # states at which a function is read as operations
 
 
@@ -30,7 +32,8 @@ TRACED = 64  # states at which a function is read as operations
 class Subject:
     """V and, where given, the dynamics, on a region around a centre.
 
-    ``alpha`` is the rate of the claim "decay"; ``seed`` draws all states; ``proof_seconds`` bounds the search for each proof.
+    ``alpha`` is the rate of the claim "decay"; ``inner`` the radius of a ball around the centre in which nothing is claimed;
+    ``seed`` draws all states. ``boxes`` bound the search for each proof, and ``deadline``, a time of ``time.monotonic``, stops it.
     """
 
     value: ForeignFunction
@@ -39,7 +42,9 @@ class Subject:
     alpha: float | None = None
     seed: int = 0
     effort: Effort = field(default_factory=Effort)
-    proof_seconds: float = 2.0
+    boxes: int = BOXES
+    deadline: float = math.inf
+    inner: float = 0.0
 
     @property
     def centre(self) -> Tensor:
@@ -75,9 +80,14 @@ class Subject:
 
     @property
     def judged_region(self) -> Region:
-        """The region, less a small ball around the centre where derivatives are differences."""
-        hole = self.differentiation.hole
+        """The region, less a small ball around the centre where nothing is claimed, or derivatives are differences."""
+        hole = max(self.differentiation.hole, self.inner)
         return Outside(self.region, hole) if hole else self.region
+
+    @property
+    def claimed_region(self) -> Region:
+        """The region, less the ball around the centre where nothing is claimed."""
+        return Outside(self.region, self.inner) if self.inner else self.region
 
     @property
     def tolerance(self) -> float:
@@ -147,7 +157,7 @@ class Subject:
 
     def sentence(self, name: str) -> str:
         """Return what the claim ``name`` says of the region."""
-        return sentence(name, self.region.words, self.alpha)
+        return sentence(name, self.claimed_region.words if name in OFF_CENTRE else self.region.words, self.alpha)
 
     def finding(
         self,

@@ -11,12 +11,21 @@ line of a cell shows the report's page; ``print`` shows its table.
 # -------------------------------
 # V and the dynamics take states (B, 2), one a row. This V proves that a pendulum with friction comes to rest.
 
+import tempfile
+
 import torch
 
 import stabdeq
 
-V = lambda z: z[:, 0] ** 2 + z[:, 0] * z[:, 1] + z[:, 1] ** 2
-f = lambda z: torch.stack([z[:, 1], -torch.sin(z[:, 0]) - z[:, 1]], 1)
+
+def V(z):
+    return z[:, 0] ** 2 + z[:, 0] * z[:, 1] + z[:, 1] ** 2
+
+
+def f(z):
+    return torch.stack([z[:, 1], -torch.sin(z[:, 0]) - z[:, 1]], 1)
+
+
 report = stabdeq.check(V, f, dim=2)
 
 print(report)
@@ -32,8 +41,6 @@ print(report["decrease"].verdict, report.holds)
 # -------
 # Two epochs on the digits that ship with scikit-learn: too few for a good classifier, enough to judge what is claimed of it. V is
 # centred at the equilibrium here, so most claims follow from the way the model is built.
-
-import tempfile
 
 trained = stabdeq.train("digits", epochs=2, out=tempfile.mkdtemp(), quiet=True)
 report = stabdeq.audit(trained.checkpoint, samples=16)

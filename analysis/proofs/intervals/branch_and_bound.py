@@ -1,5 +1,6 @@
 """Branch and bound: a claim about every state of a region, proved on boxes that are halved until each proves itself."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,16 +38,24 @@ class Cover:
 
 
 def cover(
-    low: Tensor, high: Tensor, examine: Callable[[Tensor, Tensor], Examined], *, max_boxes: int, deadline: float
+    low: Tensor,
+    high: Tensor,
+    examine: Callable[[Tensor, Tensor], Examined],
+    *,
+    max_boxes: int,
+    deadline: float = math.inf,
 ) -> Cover:
     """Examine the boxes between ``low`` and ``high`` (B, n), and halve those left open until none is left.
 
-    ``deadline`` is a time of ``time.monotonic``. Halves share their border, so that nothing is lost between them.
+    Effort is counted in boxes, so that a busy machine changes nothing; ``deadline``, a time of ``time.monotonic``, is a stop
+    besides. Halves share their border, so that nothing is lost between them.
     """
     count = 0
     while len(low):
-        if count >= max_boxes or time.monotonic() > deadline:
-            return _stopped(low, high, count, f"the budget was spent with {len(low)} boxes open")
+        if count >= max_boxes:
+            return _stopped(low, high, count, f"{len(low)} are still open (give more: --boxes {8 * max_boxes})")
+        if time.monotonic() > deadline:
+            return _stopped(low, high, count, f"the time was up, with {len(low)} still open (give more: --budget)")
         batch_low, batch_high = low[-BOXES_AT_ONCE:], high[-BOXES_AT_ONCE:]
         low, high = low[:-BOXES_AT_ONCE], high[:-BOXES_AT_ONCE]
         found = examine(batch_low, batch_high)

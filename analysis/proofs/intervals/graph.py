@@ -16,6 +16,9 @@ from analysis.proofs.intervals.jets import Bounds, Jet, Truth, rearranged
 from analysis.proofs.intervals.operations import COUNTS, OPERATIONS, STORAGE, UnboundedError, as_jet, constant
 from analysis.proofs.tracing import TraceError, read
 
+COMPARED = 8  # states of a batch at which a function is compared with its graph
+AGREEMENT = 1e-9
+
 
 class FunctionEnclosure:
     """Bounds of ``function``, (B, n) -> (B,) or (B, n), and of its derivatives over boxes of states.
@@ -24,12 +27,22 @@ class FunctionEnclosure:
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
+        self._function = function
         try:
             self._graph = read(function, trial)
         except TraceError as error:
             raise UnboundedError(str(error)) from error
+        self._size = float(function(trial).detach().abs().nan_to_num(0, 0, 0).max())
         self._sources = _first_of_equals(self._graph.graph, {})
         self(Interval.point(trial), 2)
+
+    def agrees_at(self, states: Tensor) -> bool:
+        """Return whether the function gives at the first of ``states`` (B, n) what its operations do, to another order of sums."""
+        some = states[:COMPARED]
+        with torch.no_grad():
+            found = self._function(some)
+            expected = torch.cat([self._graph(state[None]) for state in some])
+        return torch.allclose(found, expected, rtol=AGREEMENT, atol=AGREEMENT * self._size, equal_nan=True)
 
     def __call__(self, boxes: Interval, order: int) -> Bounds:
         """Return the bounds over ``boxes`` (B, n) with every derivative up to ``order``; its shape is () or (n,)."""
