@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "float32 constant": (lambda z: z @ torch.ones(2).double() + torch.ones(1), "float32"),
     "unknown operation": (lambda z: torch.special.bessel_j0(z).sum(1), "bessel_j0"),
     "odd exponent": (lambda z: (z[:, 0] + 3) ** 0.1, "pow"),
-    "random": (lambda z: z.sum(1) + torch.rand(1, dtype=torch.float64), "repeat"),
+    "random": (lambda z: z.sum(1) + torch.rand(1, dtype=torch.float64), "random"),
 }
 
 

@@ -156,7 +156,7 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):  # the same numbers
             return _Recorded(args[0].value, args[0].node)
-        if READS & set(func.tags):
+        if READS & set(func.tags) and not _indexes_by_numbers(func, args):
             self._refuse(READS_STATE)
         if func._schema.is_mutable:
             self.mutates = True
@@ -240,6 +240,13 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     from torch._decomp import core_aten_decompositions
 
     return dict(core_aten_decompositions())
+
+
+def _indexes_by_numbers(func: Any, args: Any) -> bool:
+    """Return whether ``func`` picks elements by numbers that are constants, not by truths or by what the states are."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    return all(one is None or not (isinstance(one, _Recorded) or one.dtype == torch.bool) for one in args[1])
 
 
 @cache

@@ -64,8 +64,8 @@ class Subject:
     @cached_property
     def certainty(self) -> Certainty | None:
         """What tells the signs at a state for certain; None where V or the dynamics cannot be read as operations."""
-        states = self.reference[0][:TRACED]
         try:
+            states = self.region.sample(TRACED, torch.Generator().manual_seed(self.seed))
             value, velocity = (
                 None if function is None else read(function, states) for function in (self.value, self.velocity)
             )
