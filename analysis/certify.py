@@ -1,5 +1,6 @@
 """What the weights of a model prove: findings with certificates, each checked with its rounding accounted for."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from analysis.checks.decay import judge_unprojected_decay
 from analysis.findings import Finding, Measurement, Verdict
@@ -21,14 +22,15 @@ from analysis.proofs.cells.gain import Gain, find_gain, slope_abscissa
 from analysis.proofs.cells.iss_gain import iss_gain
 from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
-from analysis.proofs.cells.network import Equation, ReluNetwork, of_certified_cell, of_paper_cell
+from analysis.proofs.cells.network import Equation, ReluNetwork, forms_of
 from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadratic
 from analysis.proofs.matrices.enclosure import spectral_norm_bound
 from analysis.proofs.tracing import TraceError
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
-from stabdeq.cells import Cell, IntervalCell, ReluCell, is_as_made
+from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
+from stabdeq.linear_algebra import symmetric_eigenvalues
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
 
@@ -134,7 +136,7 @@ def _certify_model(
     gathered.stage("solving for the equilibria")
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     with torch.no_grad():
-        network, equation, start = _forms(model.cell)
+        network, equation, start = forms_of(model.cell)
         gain = _judge_cell(gathered, network, equation, start)
         _judge_balls(gathered, subject, network)
         _judge_radii(gathered, subject, model, network, equation, gain)
@@ -163,33 +165,6 @@ def _certify_velocity(velocity: ForeignFunction, dim: int, seed: int) -> Report:
     return gathered.report(subject=velocity.name)
 
 
-def _forms(cell: nn.Module) -> tuple[ReluNetwork, Equation, Tensor | None]:
-    """Return the cell's two forms, and a multiplier that proves uniqueness where the cell's make gives one."""
-    if not is_as_made(cell):
-        raise ConfigError(
-            f"certify proves what the weights of this library's own cells say, and this {type(cell).__name__} may compute something "
-            "else: it is a subclass, or has a replaced method or a hook"
-        )
-    if isinstance(cell, Cell):
-        return *of_paper_cell(cell.fold()), None
-    if not isinstance(cell, ReluCell):
-        raise ConfigError(
-            "certify proves what a cell does, and this network has none: its features are what its head reads"
-        )
-    folded = cell.fold()
-    start = _dominating_multiplier(folded.transition.mT) if isinstance(cell, IntervalCell) else folded.scale
-    return *of_certified_cell(folded), start
-
-
-def _dominating_multiplier(weight: Tensor) -> Tensor:
-    """Return L (n,) with L (I - W) + (I - W') L > 0 for ``weight`` W (n, n), whose rows of |W| sum to less than 1.
-
-    By L = (I - |W|')^{-1} 1 the columns of L (I - |W|) sum to 1, its rows to more than 0: the sum is diagonally dominant.
-    """
-    matrix = torch.eye(len(weight), dtype=torch.float64) - weight.abs()
-    return torch.linalg.solve(matrix.mT, torch.ones(len(weight), dtype=torch.float64))
-
-
 def _judge_cell(gathered: _Gathered, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
     gathered.stage("contraction: semidefinite programs for a norm")
     contraction = find_contraction(network)
@@ -213,7 +188,7 @@ def _report_decay(gathered: _Gathered, name: str, claim: str, found: Decay | Sho
     is_map = name == "contraction"
     rate, needed = ("r", "below 1") if is_map else ("a", "above 0")
     if isinstance(found, Decay):
-        values = torch.linalg.eigvalsh(found.norm)
+        values = symmetric_eigenvalues(found.norm)
         proved = _at_most(found.rate) if is_map else _at_least(found.rate)
         evidence = (
             f"Rate {rate} = {proved} in the norm of a matrix P of condition {float(values[-1] / values[0]):.3g}; "
@@ -227,7 +202,9 @@ def _report_decay(gathered: _Gathered, name: str, claim: str, found: Decay | Sho
         }
         return
     bound = f"with some pattern of ReLU slopes no rate is better than {rate} = {found.limit:.3g}"
-    if found.is_hopeless:
+    if math.isnan(found.limit):
+        evidence = "Not proved: weights are not finite, or too large for eigenvalues to be computed."
+    elif found.is_hopeless:
         evidence = f"Not proved, and no multipliers can: {bound}, and it must be {needed}."
     elif abs(found.best) == torch.inf:
         evidence = f"Not proved: the solver found no multipliers, though {bound}."
@@ -262,7 +239,9 @@ def _judge_gain(gathered: _Gathered, network: ReluNetwork, equation: Equation, s
         return found
     abscissa = slope_abscissa(equation)
     evidence = f"Not proved: the solver's multipliers fail, though no slopes that were tried forbid others ({abscissa:.3g} < 1)."
-    if abscissa >= 1:
+    if math.isnan(abscissa):
+        evidence = "Not proved: weights are not finite, or too large for eigenvalues to be computed."
+    elif abscissa >= 1:
         evidence = (
             f"Not proved, and no multipliers can: with some pattern of ReLU slopes S an eigenvalue of M S has the real part "
             f"{abscissa:.3g}, and it must be below 1."
@@ -408,6 +387,10 @@ def _judge_iss_gain(gathered: _Gathered, subject: Subject, lyapunov: InputConvex
     claim = f"By V's decay along the unprojected field, equilibria move by no more than {_at_most(value)} times the features."
     if not len(subject.found):
         gathered.find("iss_gain", claim, Verdict.INCONCLUSIVE, "Not judged: no equilibrium was found.")
+        return
+    if not subject.structured:
+        evidence = "Not judged: V is altered, or its weights are not finite: they do not tell how V grows."
+        gathered.find("iss_gain", claim, Verdict.INCONCLUSIVE, evidence)
         return
     decay = judge_unprojected_decay(subject)
     verdict, evidence = decay.verdict, decay.evidence

@@ -27,6 +27,7 @@ SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 MODEL_PREFIX = "model."
 OPTIMISER_PREFIX = "optim."
+VARIANCES = (".running_variance", ".running_var")  # of this library's BatchNorm and of PyTorch's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint from ``path``; the model comes in evaluation mode, on the CPU.
 
     Raises CheckpointError, saying what the file is and why it was refused, where it is missing, truncated, foreign, a
-    pickle, of another schema, or holds weights that do not fit or are not finite.
+    pickle, of another schema, or holds weights that do not fit or are not finite, negative
+    variances, or a normalisation other than its settings say.
     """
     path = Path(path)
     tensors, text = _read(path)
@@ -246,6 +248,17 @@ def _require_fitting(path: Path, model: StabilisedDEQ, tensors: Mapping[str, Ten
             count = int((~torch.isfinite(value)).sum())
             raise CheckpointError(
                 f"{path}: {count} of {value.numel()} weights in {name!r} are NaN or infinite: train it again"
+            )
+        if name.endswith(VARIANCES) and bool((value < 0).any()):
+            raise CheckpointError(
+                f"{path}: variances in {name!r} are negative: damaged or foreign: train or fetch it again"
+            )
+    for name in ("mean", "std"):
+        value, stated = tensors[MODEL_PREFIX + name].flatten(), torch.tensor(getattr(model.config, name))
+        if not torch.equal(value, stated):
+            raise CheckpointError(
+                f"{path}: the model's {name} is {value.tolist()}, and its settings say {stated.tolist()}: damaged or foreign: "
+                "train or fetch it again"
             )
 
 

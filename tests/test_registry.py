@@ -283,7 +283,7 @@ def test_a_cell_with_forward_alone_is_trained_saved_loaded_and_audited(kind: str
     assert bool(solution.converged.all())
     assert torch.equal(logits_of(loaded.model), logits_of(load_checkpoint(file).model))
     assert audit(file, samples=3, checks=["equilibrium"]).findings
-    with pytest.raises(ConfigError, match="this Tanh may compute something else"):
+    with pytest.raises(ConfigError, match="the cell is a Tanh, expected one of this library's cells"):
         certify(file)
 
 

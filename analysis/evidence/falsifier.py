@@ -8,6 +8,7 @@ from torch import Tensor
 
 from analysis.evidence.sampling import directions
 from analysis.evidence.smoothing import smoothed
+from stabdeq.linear_algebra import symmetric_eigenvectors
 from stabdeq.lyapunov.claims import Violation
 
 # That a random step fails says less of the step's length than that a gradient step does.
@@ -135,11 +136,11 @@ def polish(
     dampings = torch.tensor(DAMPINGS, dtype=states.dtype, device=states.device)[:, None, None]
     for _ in range(steps):
         score, gradient = gradients(relative, states)
-        curvature, axes = torch.linalg.eigh(hessians(relative, states, 1e-4 * reach))
+        curvature, axes = symmetric_eigenvectors(hessians(relative, states, 1e-4 * reach))
         size = curvature.abs()
         slope = (axes.mT @ gradient[:, :, None]).squeeze(2)
         damped = slope / _or_one(size + dampings * size.amax(1, keepdim=True))  # (D, B, n)
-        offset = (axes @ damped[..., None]).squeeze(3)
+        offset = (axes @ damped[..., None]).squeeze(3).nan_to_num(nan=0)  # where second derivatives are not finite
         offset = offset * (reach[:, None] / offset.norm(dim=2, keepdim=True).clamp(min=1e-300)).clamp(max=1)
         trial = project_to_region((states + offset).flatten(0, 1)).detach()
         with torch.no_grad():

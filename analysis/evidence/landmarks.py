@@ -9,6 +9,7 @@ from analysis.evidence.constants import constants_of
 from analysis.evidence.falsifier import gradients, hessians
 from analysis.evidence.regions import Pairs, Region
 from analysis.evidence.sampling import INNERMOST, directions
+from stabdeq.linear_algebra import symmetric_eigenvectors
 from stabdeq.lyapunov.claims import Violation
 
 # How far out along each direction, as parts of the radius.
@@ -90,7 +91,9 @@ def _along_axes(violation: Callable[[Tensor], Violation], region: Region) -> Ten
 
     step = FRACTIONS[0] * region.radius
     hessian = hessians(excess, centre[None], centre.new_full((1,), step))[0]
-    axes = torch.linalg.eigh(hessian).eigenvectors.T[-AXES:]
+    axes = symmetric_eigenvectors(hessian).vectors.T[-AXES:]
+    if not bool(axes.isfinite().all()):
+        return centre.new_zeros(0, dim)
     # At the centre itself V and its derivatives need not exist.
     gradient = gradients(excess, centre + step * axes[-1:])[1]
     return _along(torch.cat([gradient, axes]), region)

@@ -2,17 +2,16 @@
 
 import torch
 
-from stabdeq.cells import is_altered
-from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork, LyapunovFunction
+from stabdeq.alteration import alteration, prototype
+from stabdeq.config import LyapunovConfig
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 
 
 def is_structured(lyapunov: LyapunovFunction | None) -> bool:
     """Return whether ``lyapunov`` is of the family whose properties hold for all finite weights, altered in nothing."""
     return (
         isinstance(lyapunov, InputConvexLyapunov)
-        and type(lyapunov) is InputConvexLyapunov
-        and type(lyapunov.network) is InputConvexNetwork
-        and not any(is_altered(part, "growth_bound", "lipschitz_bound") for part in lyapunov.modules())
+        and alteration(lyapunov, "V", prototype(InputConvexLyapunov, 1, LyapunovConfig(hidden=1), "origin")) is None
         and min(lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing) > 0
         and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
     )

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stabdeq.alteration import alteration, own_alteration, require_unaltered
 from stabdeq.attacks.ball import check_eps
-from stabdeq.cells import IntervalCell, is_altered, is_as_made
+from stabdeq.bounds.ends import require_unaltered_model
+from stabdeq.cells import IntervalCell, cell_alteration
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Forward, Implicit, build_solver, fixed_point
@@ -42,35 +44,38 @@ def worst_logits(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: floa
 def require_interval_bounds(model: StabilisedDEQ) -> None:
     """Raise ConfigError, with the reason, where a part of ``model`` has no interval bounds."""
     config = model.config
-    if not (
-        isinstance(model.cell, IntervalCell)
-        and is_as_made(model.cell)
-        and config.stability == "none"
-        and config.head == "linear"
-    ):
+    if not (isinstance(model.cell, IntervalCell) and config.stability == "none" and config.head == "linear"):
         raise ConfigError(
             "interval bounds need the cell interval, no stability module and the head linear (kind ibp-mondeq), not cell "
             f"{config.cell}, stability {config.stability} and head {config.head}"
         )
-    for layer in backbone_layers(model):
+    require_unaltered_model(model)
+    require_unaltered(cell_alteration(model.cell))
+    for place, layer in enumerate(backbone_layers(model)):
         is_plain = (
             type(layer) is nn.Conv2d
             and layer.padding_mode == "zeros"
             and not isinstance(layer.padding, str)
             and layer.groups == 1
         )
-        if is_altered(layer) or not (is_plain or type(layer) in (nn.Flatten, nn.Linear, nn.ReLU)):
+        if not (is_plain or type(layer) in (nn.Flatten, nn.Linear, nn.ReLU)):
             raise ConfigError(
                 f"backbone {config.backbone} has no interval bounds, since it holds {layer}: use backbone fcn or cnn"
             )
+        require_unaltered(alteration(layer, f"the backbone's layer {place}"))
 
 
 def backbone_layers(model: StabilisedDEQ) -> list[nn.Module]:
-    """Return the layers that the normalised image passes, one after the other; the backbone alone where it is no such chain."""
+    """Return the layers that the normalised image passes, one after the other; the backbone alone where it is no such chain.
+
+    Raises ConfigError where the chain itself is altered; its layers are not looked at.
+    """
     backbone = model.backbone
     # A subclass of nn.Sequential, such as a user's, may do more than pass its layers.
-    is_chain = isinstance(backbone, nn.Sequential) and type(backbone).forward is nn.Sequential.forward
-    return list(backbone) if is_chain and not is_altered(backbone) else [backbone]
+    if not (isinstance(backbone, nn.Sequential) and type(backbone).forward is nn.Sequential.forward):
+        return [backbone]
+    require_unaltered(own_alteration(backbone, "the backbone"))
+    return list(backbone)
 
 
 def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor
 
+from stabdeq.alteration import require_unaltered
 from stabdeq.backbones import FullyConnected
-from stabdeq.cells import CertifiedCell, is_altered, is_as_made
+from stabdeq.bounds.ends import require_unaltered_extractor, require_unaltered_model
+from stabdeq.cells import CertifiedCell, cell_alteration
 from stabdeq.errors import ConfigError
+from stabdeq.linear_algebra import spectral_norm
 from stabdeq.model import StabilisedDEQ
 
 
@@ -17,9 +20,7 @@ def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
     """
     if not (
         isinstance(model.cell, CertifiedCell)
-        and is_as_made(model.cell)
         and type(model.backbone) is FullyConnected
-        and not is_altered(model.backbone)
         and model.config.stability in ("none", "anchored")
     ):
         raise ConfigError(
@@ -27,15 +28,21 @@ def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
             f"(deq, deq-orth, lyadeq-anchored), not cell {model.config.cell}, backbone {model.config.backbone} and "
             f"stability {model.config.stability}"
         )
+    require_unaltered_model(model)
+    require_unaltered(cell_alteration(model.cell))
     rows = model.head.classifier.weight
     difference = (rows[labels][:, None] - rows).square().sum(2)
     # The root's slope at 0, for j = y, would be infinite.
     length = torch.where(difference == 0, 0, torch.where(difference == 0, 1, difference).sqrt())
-    return length * torch.linalg.matrix_norm(extractor_matrix(model), 2)
+    return length * spectral_norm(extractor_matrix(model))
 
 
 def extractor_matrix(model: StabilisedDEQ) -> Tensor:
-    """Return E (n, C H W): the fully connected extractor's features are E x + constant, for pixels x in [0, 1]."""
+    """Return E (n, C H W): the fully connected extractor's features are E x + constant, for pixels x in [0, 1].
+
+    Raises ConfigError where the extractor is altered, or another.
+    """
+    require_unaltered_extractor(model)
     assert isinstance(model.backbone, FullyConnected)
     std = model.std.expand(1, *model.config.image_shape).flatten()
     return model.backbone.linear.weight / std

@@ -1,6 +1,6 @@
 """Cells by name: the maps f(z, h) whose equilibria a model reads, one family a file."""
 
-from stabdeq.cells.alteration import is_altered
+from stabdeq.alteration import alteration, is_altered, prototype
 from stabdeq.cells.batchnorm import Cell
 from stabdeq.cells.certified import CertifiedCell
 from stabdeq.cells.constant import ConstantCell
@@ -21,6 +21,7 @@ __all__ = [
     "MonotoneCell",
     "ReluCell",
     "build_cell",
+    "cell_alteration",
     "is_altered",
     "is_as_made",
 ]
@@ -37,11 +38,16 @@ def build_cell(name: str, state_dim: int) -> EquilibriumCell:
     return cell
 
 
-def is_as_made(cell: object) -> bool:
-    """Return whether ``cell`` is one of this library's, unaltered: proofs from the weights hold of no other.
+def cell_alteration(cell: object) -> str | None:
+    """Return in words what may make ``cell`` another map than the weights of one of this library's cells say; or None.
 
-    A subclass, a cell that was registered, a method that was replaced on the object, or a hook may compute something else.
+    A subclass, or a cell that was registered, is such, and whatever ``stabdeq.alteration`` finds.
     """
     if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
-        return False
-    return not is_altered(cell, "fold", "affine", "bounds")
+        return f"the cell is a {type(cell).__name__}, expected one of this library's cells, no subclass of it"
+    return alteration(cell, "the cell", prototype(type(cell), 1))
+
+
+def is_as_made(cell: object) -> bool:
+    """Return whether ``cell`` is one of this library's, unaltered: proofs from the weights hold of no other."""
+    return cell_alteration(cell) is None

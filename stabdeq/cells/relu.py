@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from stabdeq.cells.equilibrium import EquilibriumCell
 from stabdeq.errors import SolverError
+from stabdeq.linear_algebra import cholesky, spectral_norm
 
 
 class ReluCell(EquilibriumCell):
@@ -52,10 +53,10 @@ def contracting_step(monotone: Tensor) -> Tensor:
     ||I - s M||^2 <= 1 - s m where H >= m I. It is at least m / ||M||^2, and 1 / ||M|| where M is symmetric. The equilibrium
     does not depend on it, so no gradient flows through it. Raises SolverError where H is not found to be positive definite.
     """
-    factor, failed = torch.linalg.cholesky_ex((monotone + monotone.T) / 2)
-    if not bool((failed == 0) & monotone.isfinite().all()):
+    factor, failed = cholesky((monotone + monotone.T) / 2)
+    if bool(failed):
         raise SolverError("the cell's matrix overflows or is singular: its weights are too large for their dtype")
-    return torch.linalg.matrix_norm(torch.linalg.solve_triangular(factor, monotone.T, upper=False), 2) ** -2
+    return spectral_norm(torch.linalg.solve_triangular(factor, monotone.T, upper=False)) ** -2
 
 
 @dataclass(frozen=True)

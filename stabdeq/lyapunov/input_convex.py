@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stabdeq.linear_algebra import spectral_norm
+
 
 def smooth_relu(t: Tensor, width: float) -> Tensor:
     """Return 0 for t <= 0, t^2 / (2 width) for 0 < t < width, t - width / 2 beyond (paper, Eq. 12).
@@ -71,6 +73,6 @@ class InputConvexNetwork(nn.Module):
     def lipschitz_bound(self) -> float:
         """Return an upper bound of g's Lipschitz constant: the layer norms summed over paths, with room for rounding."""
         with torch.no_grad():
-            path = self.mix.double().norm() * torch.linalg.matrix_norm(self.inner.weight.double(), 2)
+            path = self.mix.double().norm() * spectral_norm(self.inner.weight.double())
             bound = path + self.skip.weight.double().norm()
         return float(bound) * (1 + 1e-9)

@@ -11,6 +11,7 @@ from torch import Tensor
 from stabdeq.cells import Cell
 from stabdeq.cells.batchnorm import EPSILON
 from stabdeq.errors import ConfigError
+from stabdeq.linear_algebra import spectral_norm
 from stabdeq.testing.tensors import made_from, require_positive, require_sizes, tensors
 
 
@@ -48,7 +49,7 @@ def contracting_cells(dim: int, *, factor: float = 0.9) -> SearchStrategy[KnownC
             norm.running_variance.copy_(variance)
         inner_scale, _ = cell.inner_norm.scale_and_shift()
         outer_scale, outer_shift = cell.outer_norm.scale_and_shift()
-        paths = (torch.linalg.matrix_norm(matrix, 2) for matrix in (cell.outer.weight * inner_scale, cell.inner.weight))
+        paths = map(spectral_norm, (cell.outer.weight * inner_scale, cell.inner.weight))
         bound = float(math.prod(paths) * outer_scale.abs().max())
         cell.outer.weight.mul_(min(1.0, (1 - 1e-9) * factor / bound) if bound else 1.0)
         # The outer ReLU is given its output at the equilibrium, and the injected features follow from that.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import ReluNetwork
-from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import EPS, Enclosure, identity
+from stabdeq.linear_algebra import eigenvalues, singular_values, solved_lyapunov, symmetric_eigenvalues
 
 CHUNK = 32
 SHARE = 0.9  # of the spectral abscissa, the rate to prove: nearer to it, the ellipsoid grows thin
@@ -86,7 +86,7 @@ def _least_stretch(field: Enclosure) -> Tensor:
 
     Where f is affine, an equilibrium lies within ||f(z) - z|| over this of z, if that is within the ball, and no other.
     """
-    guess = 0.99 * torch.linalg.svdvals(field.centre)[:, -1]
+    guess = 0.99 * singular_values(field.centre)[:, -1]
     square = Enclosure.exact(guess[:, None, None]) * Enclosure.exact(guess[:, None, None])
     proved = (field.mT @ field - identity(field.centre.shape[-1]) * square).is_positive_definite()
     return torch.where(proved, guess, 0.0)
@@ -94,18 +94,12 @@ def _least_stretch(field: Enclosure) -> Tensor:
 
 def _ellipsoids(fields: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return P (B, n, n) with J'P + PJ + 2 rate P < 0 for the ``fields`` J, where there is one, and bounds of its eigenvalues."""
-    from scipy.linalg import LinAlgError, solve_continuous_lyapunov
-
     norms = []
     identity = torch.eye(fields.shape[-1], dtype=torch.float64)
     for field, rate in zip(fields, rates.tolist(), strict=True):
-        try:
-            shifted = (field + rate * identity).mT.numpy()
-            norm = torch.from_numpy(solve_continuous_lyapunov(shifted, -identity.numpy()))
-        except LinAlgError:
-            norm = identity
+        norm = solved_lyapunov((field + rate * identity).mT, -identity)
         norms.append((norm + norm.mT) / 2 if bool(norm.isfinite().all()) else identity)
     stacked = torch.stack(norms)
     stacked = stacked / stacked.abs().amax((1, 2), keepdim=True)
-    values = torch.linalg.eigvalsh(stacked)
+    values = symmetric_eigenvalues(stacked)
     return stacked, values[:, 0] * (1 - 1e-6), values[:, -1] * (1 + 1e-6)

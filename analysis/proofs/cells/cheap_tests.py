@@ -3,8 +3,8 @@
 import torch
 
 from analysis.proofs.cells.network import Equation, ReluNetwork
-from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import EPS, spectral_norm_bound
+from stabdeq.linear_algebra import eigenvalues, solved
 
 
 def norm_product(network: ReluNetwork) -> float:
@@ -22,13 +22,13 @@ def norm_gain(network: ReluNetwork) -> float:
     The features must enter the last layer alone.
     """
     product = norm_product(network)
-    if product >= 1:
+    if not product < 1:  # or NaN
         return torch.inf
     return spectral_norm_bound(network.output) * spectral_norm_bound(network.injection) / (1 - product) * (1 + 8 * EPS)
 
 
 def spectral_radius(equation: Equation) -> float:
-    """Return the spectral radius of |M|, in floating point."""
+    """Return the spectral radius of |M|, in floating point; NaN where |M| is not finite."""
     return float(eigenvalues(equation.weight.magnitude()).abs().max())
 
 
@@ -39,8 +39,8 @@ def perron_frobenius(equation: Equation) -> float:
     """
     size = equation.weight.magnitude()
     m = len(size)
-    vector, failed = torch.linalg.solve_ex(torch.eye(m, dtype=torch.float64) - size, torch.ones(m, dtype=torch.float64))
-    if int(failed) or not bool((vector.isfinite() & (vector > 0)).all()):
+    vector = solved(torch.eye(m, dtype=torch.float64) - size, torch.ones(m, 1, dtype=torch.float64))[:, 0]
+    if not bool((vector.isfinite() & (vector > 0)).all()):
         return torch.inf
     kappa = float((size @ vector / vector).max()) * (1 + (m + 8) * EPS) + 1e-300
     return kappa if kappa < 1 else torch.inf

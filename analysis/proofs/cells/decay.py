@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import ReluNetwork, random_slopes
-from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
+from stabdeq.linear_algebra import cholesky, eigenvalues, solved_lyapunov, symmetric_eigenvalues
 
 Kind = Literal["flow", "map"]
 LINEAR_SHARE = 0.99  # of the spectral abscissa: nearer to it, P grows thin
@@ -116,16 +116,17 @@ def _find(network: ReluNetwork, kind: Kind, starts: list[tuple[Tensor, Tensor]])
     for _ in range(ROUNDS):
         target = (limit + best) / 2 if best < needed else needed
         # No multipliers can pass the limit; near it they are found slowly, and help little.
-        if limit >= needed or best - limit < 0.02 * (needed - limit):
+        if not limit < needed or best - limit < 0.02 * (needed - limit):
             break
         proposal = _propose(network, target, kind)
         theta = torch.inf if proposal is None else smallest_theta(network, *proposal, kind)
-        if theta >= best:
+        if not theta < best:
             break
         best, found = theta, proposal
     for room in ROOM if found is not None and best < needed else ():
         theta = best + room * (needed - best)
-        if _proves(network, *found, theta, kind):  # pyrefly: ignore
+        is_better = theta < needed and (kind == "flow" or _rate(theta, kind) < 1)  # as rounded, too
+        if is_better and _proves(network, *found, theta, kind):  # pyrefly: ignore
             return Decay(_rate(theta, kind), *found)  # pyrefly: ignore
     return Shortfall(_rate(best, kind), _rate(limit, kind), limit >= needed)
 
@@ -140,18 +141,21 @@ def smallest_theta(network: ReluNetwork, norm: Tensor, multiplier: Tensor, kind:
     n = len(norm)
     matrix = inequality(network, norm, multiplier, 0.0, kind).centre
     first, mixed, corner = matrix[:n, :n], matrix[:n, n:], (matrix[n:, n:] + matrix[n:, n:].mT) / 2
-    corner_factor, corner_failed = torch.linalg.cholesky_ex(corner)
-    factor, failed = torch.linalg.cholesky_ex(norm)
-    if int(failed) or int(corner_failed):
+    corner_factor, corner_failed = cholesky(corner)
+    factor, failed = cholesky(norm)
+    if bool(failed | corner_failed):
         return torch.inf
     part = torch.linalg.solve_triangular(corner_factor, mixed.mT, upper=False)
     half = torch.linalg.solve_triangular(factor, part.mT @ part - first, upper=False)
     needed = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    return float(torch.linalg.eigvalsh((needed + needed.mT) / 2)[-1])
+    return float(symmetric_eigenvalues((needed + needed.mT) / 2)[-1])
 
 
 def _limit(network: ReluNetwork, kind: Kind) -> float:
-    """Return a theta that no P and L can better: each pattern of slopes 0 and 1 is a linear system that they must cover."""
+    """Return a theta that no P and L can better: each pattern of slopes 0 and 1 is a linear system that they must cover.
+
+    NaN where the eigenvalues of one were not computed, such as of weights that are not finite.
+    """
     values = eigenvalues(network.jacobians(random_slopes(len(network.bias.centre))))
     return 2 * float(values.real.max()) if kind == "flow" else float(values.abs().max()) ** 2
 
@@ -185,8 +189,7 @@ def _propose(network: ReluNetwork, theta: float, kind: Kind) -> tuple[Tensor, Te
 
 def _propose_linear(A: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return P for z' = A z, whose spectral abscissa is negative, from a Lyapunov equation at a rate close to it."""
-    from scipy.linalg import solve_continuous_lyapunov
-
-    rate = -LINEAR_SHARE * np.linalg.eigvals(A).real.max()
-    norm = np.asarray(solve_continuous_lyapunov((A + rate * np.eye(len(A))).T, -np.eye(len(A))))
-    return torch.from_numpy(norm + norm.T) / 2, torch.zeros(0, dtype=torch.float64)
+    matrix, one = torch.from_numpy(A), torch.eye(len(A), dtype=torch.float64)
+    rate = -LINEAR_SHARE * eigenvalues(matrix).real.max()
+    norm = solved_lyapunov((matrix + rate * one).mT, -one)
+    return (norm + norm.mT) / 2, torch.zeros(0, dtype=torch.float64)

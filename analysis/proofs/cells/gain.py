@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import Equation, random_slopes
-from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.proofs.matrices.enclosure import Enclosure, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
+from stabdeq.linear_algebra import cholesky, eigenvalues, spectral_norm, symmetric_eigenvalues
 
 ROOM = 1e-6  # relative room that a proof is given beyond the value computed in floating point
 LEAST = 1e-12
@@ -60,13 +60,10 @@ def smallest_gain(equation: Equation, output: Tensor, injection: Tensor, multipl
     weight = equation.weight.centre
     scaled = multiplier[..., None] * weight
     room = torch.diag_embed(2 * multiplier) - scaled - scaled.mT - output.mT @ output
-    factor, failed = torch.linalg.cholesky_ex(room)
-    identity = torch.eye(len(weight), dtype=torch.float64)
-    # Where the factorisation failed, NaN would poison the gradients of the others.
-    factor = torch.where((failed == 0)[..., None, None], factor, identity)
+    factor, failed = cholesky(room)
     ratio = torch.linalg.solve_triangular(factor, multiplier[..., None] * injection, upper=False)
-    squared = torch.linalg.eigvalsh(ratio @ ratio.mT)[..., -1]
-    return torch.where((failed == 0) & (multiplier > 0).all(-1), squared.clamp(min=0).sqrt(), torch.inf)
+    squared = symmetric_eigenvalues(ratio @ ratio.mT)[..., -1]
+    return torch.where(~failed & (multiplier > 0).all(-1), squared.clamp(min=0).sqrt(), torch.inf)
 
 
 def find_gain(equation: Equation, output: Enclosure, injection: Enclosure, start: Tensor | None = None) -> Gain | None:
@@ -107,10 +104,9 @@ def _scale(equation: Equation, output: Tensor, injection: Tensor, multipliers: T
     """Return each multiplier (K, m) times the number that makes its gain smallest."""
     scaled = multipliers[..., None] * equation.weight.centre
     room = torch.diag_embed(2 * multipliers) - scaled - scaled.mT
-    factor, failed = torch.linalg.cholesky_ex(room)
-    factor = torch.where((failed == 0)[..., None, None], factor, torch.eye(room.shape[-1], dtype=torch.float64))
+    factor, _ = cholesky(room)
     part = torch.linalg.solve_triangular(factor, output.mT.expand(*multipliers.shape, -1), upper=False)
-    least = torch.linalg.matrix_norm(part, 2).square()  # the scale at which S - C'C turns singular
+    least = spectral_norm(part).square()  # the scale at which S - C'C turns singular
     # The gain is convex in the scale: a coarse grid finds its valley, a fine one the floor.
     centre = torch.zeros_like(least)
     for exponents in (torch.linspace(-3, 3, 49), torch.linspace(-0.12, 0.12, 25)):

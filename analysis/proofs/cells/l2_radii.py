@@ -14,7 +14,7 @@ from analysis.proofs.cells.gain import Gain, find_gain, find_row_gains
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from analysis.proofs.matrices.enclosure import EPS, Enclosure, identity
 from stabdeq.backbones import FullyConnected
-from stabdeq.cells import is_altered
+from stabdeq.bounds.ends import require_unaltered_extractor, require_unaltered_model
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
@@ -44,10 +44,11 @@ class AffineEnds:
 
 
 def affine_ends(model: StabilisedDEQ) -> AffineEnds:
-    """Return the extractor and the readout of a float64 ``model``; ConfigError, with the reason, where one is not affine."""
+    """Return the extractor and the readout of a float64 ``model``; ConfigError, with the reason, where one is not affine or altered."""
     config = model.config
     backbone = model.backbone
-    if type(backbone) is not FullyConnected or is_altered(backbone) or is_altered(backbone.linear):
+    require_unaltered_model(model)
+    if type(backbone) is not FullyConnected:
         raise ConfigError(
             f"the extractor {config.backbone} is not affine: its Lipschitz constant is not bounded here; use fcn"
         )
@@ -56,6 +57,7 @@ def affine_ends(model: StabilisedDEQ) -> AffineEnds:
             f"with stability {config.stability!r} the head reads a projection of the equilibrium, which is not affine in it: "
             "use none or anchored"
         )
+    require_unaltered_extractor(model)
     _, height, width = config.image_shape
     spread = model.std.flatten().repeat_interleave(height * width)
     middle = model.mean.flatten().repeat_interleave(height * width)

@@ -3,11 +3,15 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal, identity
+from stabdeq.alteration import require_unaltered
+from stabdeq.cells import Cell, IntervalCell, ReluCell, cell_alteration
 from stabdeq.cells.batchnorm import FoldedCell
 from stabdeq.cells.relu import FoldedReluCell
+from stabdeq.errors import ConfigError
+from stabdeq.linear_algebra import solved
 
 PATTERNS = 256
 
@@ -36,7 +40,7 @@ class ReluNetwork:
     def jacobians(self, slopes: Tensor) -> Tensor:
         """Return A + D S (I - N S)^-1 B, (B, n, n), for diagonal slopes S given as (B, m): the Jacobians to rounding."""
         reached = torch.eye(self.bias.centre.shape[0], dtype=torch.float64) - self.hidden.centre * slopes[:, None, :]
-        return self.skip.centre + (self.output.centre * slopes[:, None, :]) @ torch.linalg.solve(
+        return self.skip.centre + (self.output.centre * slopes[:, None, :]) @ solved(
             reached, self.state.centre.expand(len(slopes), -1, -1)
         )
 
@@ -85,6 +89,32 @@ def of_certified_cell(cell: FoldedReluCell) -> tuple[ReluNetwork, Equation]:
     network = ReluNetwork(zero, one, nothing, zero, transition, diagonal(cell.scale), scale * bias, depth=1)
     weight = one - scale.reciprocal()[:, None] * (one - transition)
     return network, Equation(weight, one, bias, one, nothing)
+
+
+def forms_of(cell: nn.Module) -> tuple[ReluNetwork, Equation, Tensor | None]:
+    """Return both forms of a ``cell`` of this library, and a multiplier that proves uniqueness where the cell's make gives one.
+
+    Raises ConfigError, with what was found, where the cell is altered, another, or has no equilibrium to solve for.
+    """
+    require_unaltered(cell_alteration(cell))
+    if isinstance(cell, Cell):
+        return *of_paper_cell(cell.fold()), None
+    if not isinstance(cell, ReluCell):
+        raise ConfigError(
+            "certify proves what a cell does, and this network has none: its features are what its head reads"
+        )
+    folded = cell.fold()
+    start = _dominating_multiplier(folded.transition.mT) if isinstance(cell, IntervalCell) else folded.scale
+    return *of_certified_cell(folded), start
+
+
+def _dominating_multiplier(weight: Tensor) -> Tensor:
+    """Return L (n,) with L (I - W) + (I - W') L > 0 for ``weight`` W (n, n), whose rows of |W| sum to less than 1.
+
+    By L = (I - |W|')^{-1} 1 the columns of L (I - |W|) sum to 1, its rows to more than 0: the sum is diagonally dominant.
+    """
+    matrix = torch.eye(len(weight), dtype=torch.float64) - weight.abs()
+    return solved(matrix.mT, torch.ones(len(weight), 1, dtype=torch.float64))[:, 0]
 
 
 def _equation(network: ReluNetwork) -> Equation:

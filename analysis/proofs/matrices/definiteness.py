@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from stabdeq.linear_algebra import cholesky
+
 
 def proves_positive_definite(matrices: Tensor, error: Tensor | float = 0.0) -> Tensor:
     """Return (...,) bool: whether all symmetric matrices within ``error`` of ``matrices`` (..., n, n) are positive definite.
@@ -23,5 +25,4 @@ def proves_positive_definite(matrices: Tensor, error: Tensor | float = 0.0) -> T
     # A symmetric perturbation moves eigenvalues by no more than its largest row sum.
     shift = shift + (1 + 2 * n * roundoff) * radius.sum(-1).amax(-1)
     lowered = matrices - torch.diag_embed(shift[..., None].expand_as(diagonal))
-    failed = torch.linalg.cholesky_ex(lowered).info
-    return (failed == 0) & shift.isfinite() & (diagonal > 0).all(-1)
+    return ~cholesky(lowered).failed & shift.isfinite() & (diagonal > 0).all(-1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.matrices.definiteness import proves_positive_definite
+from stabdeq.linear_algebra import spectral_norm
 
 EPS = torch.finfo(torch.float64).eps  # twice the unit roundoff, which covers the second-order terms of every bound here
 TINY = 1e-300  # covers underflow
@@ -111,7 +112,7 @@ def block(rows: list[list[Enclosure]]) -> Enclosure:
 
 def spectral_norm_bound(matrix: Enclosure) -> float:
     """Return an upper bound of the largest singular value of every (n, m) matrix in ``matrix``, proved."""
-    estimate = float(torch.linalg.matrix_norm(matrix.centre, 2))
+    estimate = float(spectral_norm(matrix.centre))
     for bound in (estimate * (1 + 1e-9), estimate * (1 + 1e-6) + 1e-12):
         if bool((identity(matrix.centre.shape[-1]) * bound * bound - matrix.mT @ matrix).is_positive_definite()):
             return bound

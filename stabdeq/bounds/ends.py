@@ -1,0 +1,25 @@
+"""What lies before and after the cell in a model: whether weights tell what it computes."""
+
+from stabdeq.alteration import alteration, own_alteration, prototype, require_unaltered
+from stabdeq.backbones import FullyConnected
+from stabdeq.heads import Head
+from stabdeq.model import StabilisedDEQ
+
+
+def require_unaltered_model(model: StabilisedDEQ) -> None:
+    """Raise ConfigError where ``model`` itself, its normalisation or its head is not as its settings make it; the cell,
+    the extractor and V are asked for where they are read.
+    """
+    if type(model) is not StabilisedDEQ:
+        require_unaltered(f"the model is a {type(model).__name__}, expected a StabilisedDEQ, no subclass")
+    channels, _, _ = model.config.image_shape
+    for name, tensor in (("mean", model.mean), ("std", model.std)):
+        if tensor.shape != (1, channels, 1, 1):
+            require_unaltered(f"the model's {name} is of shape {tuple(tensor.shape)}, expected {(1, channels, 1, 1)}")
+    require_unaltered(own_alteration(model, "the model"))
+    require_unaltered(alteration(model.head, "the head", prototype(Head, model.config.head, 1, 1)))
+
+
+def require_unaltered_extractor(model: StabilisedDEQ) -> None:
+    """Raise ConfigError where the fully connected extractor of ``model`` is not as it was made."""
+    require_unaltered(alteration(model.backbone, "the backbone", prototype(FullyConnected, (1, 1, 1), 1)))
