@@ -13,7 +13,6 @@ from analysis.proofs.box_search import Proof
 from analysis.proofs.boxes import prove_claim
 from analysis.proofs.cells.decay import Shortfall, find_decay
 from analysis.proofs.cells.network import of_paper_cell
-from analysis.proofs.matrices.eigenvalues import eigenvalues
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.judgement import judge_claims, judge_largest_levels
 from analysis.user_function.subject import Subject
@@ -176,10 +175,3 @@ def test_a_cell_with_weights_that_are_no_numbers_is_not_proved() -> None:
     cell.outer_norm.running_variance.fill_(-1)
     network, _ = of_paper_cell(cell.fold())
     assert isinstance(find_decay(network.flow()), Shortfall)
-
-
-def test_eigenvalues_are_infinite_where_a_matrix_is_no_matrix_of_numbers() -> None:
-    matrices = torch.diag_embed(torch.tensor([[1.0, -2.0], [3.0, torch.nan], [torch.inf, 0.0]], dtype=torch.float64))
-    found = eigenvalues(matrices)
-    assert sorted(found[0].real.tolist()) == [-2.0, 1.0]
-    assert (found[1:].real == torch.inf).all()
