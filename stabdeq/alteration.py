@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.nn.utils.parametrizations import _Orthogonal
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from stabdeq.errors import ConfigError
 
-OF_LIBRARIES = ("stabdeq", "torch", "torchvision")
+OF_LIBRARIES = ("stabdeq", "torch", "torchvision", "builtins")
 
 
 @cache
@@ -76,7 +76,7 @@ def _alterations(module: nn.Module, name: str) -> Iterator[str]:
     for key, value in tensors.items():
         if value is not None and type(value) not in (Tensor, nn.Parameter):
             yield f"{_joined(name, key)} is a {type(value).__name__}, not a plain tensor"
-    for key, chain in getattr(module, "parametrizations", {}).items():
+    for key, chain in module.parametrizations.items() if is_parametrized(module) else ():  # pyrefly: ignore
         if [type(each) for each in chain] != [_Orthogonal]:  # of the heads
             yield f"{_joined(name, key)} is parametrized by {', '.join(type(each).__name__ for each in chain)}"
     for cls in type(module).__mro__:
@@ -86,11 +86,13 @@ def _alterations(module: nn.Module, name: str) -> Iterator[str]:
 
 
 def _is_of_a_library(member: object) -> bool:
-    """Return whether a class's member is no function, or one of a library that made the class."""
+    """Return whether a class's member is no function or descriptor, or one that a library, or Python, defines."""
     function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-    if not callable(function):
+    if not (callable(function) or hasattr(function, "__get__")):
         return True
-    return (getattr(function, "__module__", None) or "torch").partition(".")[0] in (*OF_LIBRARIES, "builtins")
+    # A wrapper takes the name of the module whose function it wraps, and not its globals.
+    home = getattr(function, "__globals__", {}).get("__name__") or getattr(function, "__module__", None)
+    return home is None or home.partition(".")[0] in OF_LIBRARIES
 
 
 def _parts(module: nn.Module) -> dict[str, type]:

@@ -1,5 +1,6 @@
 """Models that compute something else than their weights say: no proof from the weights may hold of them."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -288,10 +289,28 @@ def test_a_hook_that_sees_modules_made_is_harmless(global_hooks: list[Any]) -> N
     assert "radius" in proved(certified())
 
 
-@pytest.mark.parametrize("owner", [StabilisedDEQ, Head, nn.Linear])
-def test_a_class_whose_method_was_replaced_proves_no_radius(owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class Descriptor:
+    def __get__(self, owner: Any, cls: Any) -> Callable[..., Tensor]:
+        return lambda value: torch.zeros(len(value), 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("owner", "how"),
+    [
+        (StabilisedDEQ, "function"),
+        (Head, "wrapper"),
+        (Head, "descriptor"),
+        (nn.Linear, "function"),
+        (nn.Linear, "wrapper"),
+    ],
+)
+def test_a_class_whose_method_was_replaced_proves_no_radius(
+    owner: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, forward = certified(), owner.forward
-    monkeypatch.setattr(owner, "forward", lambda self, value: -forward(self, value))
+    function = lambda self, value: -forward(self, value)  # noqa: E731
+    replacement = {"function": function, "wrapper": functools.wraps(forward)(function), "descriptor": Descriptor()}
+    monkeypatch.setattr(owner, "forward", replacement[how])
     assert proved(network) == OF_THE_CELL
 
 
