@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from analysis.evidence import sampling
+from analysis.evidence.claim import Claim
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.judge import Claim, Effort, judge
+from analysis.evidence.judge import Effort, judge
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region, Sublevel
 from analysis.evidence.shrink import rounded, shrink

@@ -15,7 +15,8 @@ from analysis.checks.witness import (
     unknown_claim,
     violation_of,
 )
-from analysis.evidence.judge import Claim, Effort, judge
+from analysis.evidence.claim import Claim
+from analysis.evidence.judge import Effort, judge
 from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, state_of, unknown_claim
-from analysis.evidence.judge import CLEAR_OF_CENTRE, Claim, judge
+from analysis.evidence.claim import Claim
+from analysis.evidence.judge import CLEAR_OF_CENTRE, judge
 from analysis.evidence.regions import Ball
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.subject import Subject

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from analysis.evidence.claim import Claim
 from analysis.evidence.falsifier import approach, falsify, polish
 from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
 from analysis.evidence.regions import Outside, Region
@@ -16,7 +16,7 @@ from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
 from analysis.findings import Finding, Verdict, short
 from stabdeq.errors import EvaluationError
-from stabdeq.lyapunov.claims import Floored, Violation
+from stabdeq.lyapunov.claims import Floored
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
@@ -29,43 +29,6 @@ CANDIDATES = 32
 NEIGHBOURS = 16
 # Coordinates of a state that a sentence can hold.
 MOST_SHOWN = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A claim about states, and how to judge it.
-
-    ``violation`` maps states (B, n), float64, to by how much they violate the claim; ``replay`` is the same by an
-    independent path, called with one state (1, n); None where the claim has no second path, and then ``violation`` is
-    evaluated anew on the witness alone. ``replayed_by`` names that path in words. A relative violation beyond ``tolerance``
-    refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre,
-    unless the inequality holds there by what little is left.
-    ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence.
-
-    ``certain`` returns the sign of the excess at a state (n,), None where it is open, and the excess about. Where it is given it
-    alone refutes: a state is a witness only if the inequality surely fails there, and no estimate of noise decides. Without it the
-    estimates decide, and the verdict says "to rounding".
-    """
-
-    check: str
-    name: str
-    sentence: str
-    violation: Callable[[Tensor], Violation]
-    tolerance: float
-    replay: Callable[[Tensor], Violation] | None = None
-    replayed_by: str = "a second evaluation of the witness alone"
-    strict: bool = False
-    describe: Callable[[Tensor], dict[str, Any]] | None = None
-    certain: Callable[[Tensor], tuple[int | None, float]] | None = None
-    note: str = ""
-
-    def surely_fails(self, state: Tensor) -> bool | None:
-        """Return whether the inequality surely fails at ``state`` (n,), False where it surely holds, None where that is open."""
-        assert self.certain is not None
-        sign, _ = self.certain(state)
-        if sign is None:
-            return None
-        return sign > 0 or (self.strict and sign == 0)
 
 
 @dataclass(frozen=True, kw_only=True)

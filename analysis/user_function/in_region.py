@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.evidence.judge import Claim, judge
+from analysis.evidence.claim import Claim
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Pairs, Region
 from analysis.findings import Finding, Verdict
 from analysis.user_function.at_centre import NOISE_MARGIN

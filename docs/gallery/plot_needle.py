@@ -10,7 +10,8 @@ numbers and evaluated anew.
 import matplotlib.pyplot as plt
 import torch
 
-from analysis.evidence.judge import Claim, Effort, judge
+from analysis.evidence.claim import Claim
+from analysis.evidence.judge import Effort, judge
 from analysis.evidence.regions import Ball
 from stabdeq.lyapunov import claims
 

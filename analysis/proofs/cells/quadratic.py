@@ -11,6 +11,7 @@ from analysis.proofs.cells.decay import Decay, Shortfall, find_decay
 from analysis.proofs.cells.network import ReluNetwork
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
 from analysis.proofs.tracing import read, trace
+from stabdeq.linear_algebra import symmetric_eigenvalues
 
 ATEN = torch.ops.aten
 # Operations that move entries about and compute nothing: they act on coefficients as on states.
@@ -51,7 +52,7 @@ def find_quadratic(velocity: Callable[[Tensor], Tensor], dim: int) -> Quadratic 
         return found
     # ||0 - z*||_P <= ||v(0)||_P / a.
     at_origin = _at_origin(network)
-    values = torch.linalg.eigvalsh(found.norm)
+    values = symmetric_eigenvalues(found.norm)
     least = float(values[0]) / 2
     stretched = Enclosure.exact(found.norm - least * torch.eye(dim, dtype=torch.float64))
     if not bool(stretched.is_positive_definite()):
