@@ -19,7 +19,7 @@ FLATTEN = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Problem:
     """z = f(z, *context, *parameters) for the samples in the batch, states of ``shape`` (*)."""
 
@@ -29,13 +29,25 @@ class Problem:
     parameters: tuple[Tensor, ...]  # the same for all samples
     tolerance: Tensor  # () so that compiled code serves every tolerance
     coupled: bool
+    spares_state: bool = False  # whether f was seen not to write into the state it is given
 
     def evaluate(self, z: Tensor) -> Tensor:
-        """Return f(z) flattened, (B, n) -> (B, n). What f writes into the state, it writes into a copy."""
+        """Return f(z) flattened, (B, n) -> (B, n). An f that writes into the state writes into a copy."""
         state = z.view(len(z), *self.shape)
-        before = self.versions()
-        fz = self.f(state.clone(), *self.context, *self.parameters)
-        self.require_unwritten(before)
+        if torch.compiler.is_compiling():  # where a copy costs nothing
+            fz = self.f(state.clone(), *self.context, *self.parameters)
+        else:
+            given = state if self.spares_state else state.clone()
+            before, version = self.versions(), _version(given)
+            fz = self.f(given, *self.context, *self.parameters)
+            self.require_unwritten(before)
+            untouched = _version(given) == version
+            if self.spares_state and not untouched:
+                raise ConfigError(
+                    "the map writes into the state at some evaluations, not at the first: it must return a new tensor"
+                )
+            # By value too: not all that writes is counted.
+            self.spares_state = self.spares_state or (untouched and torch.equal(given, state))
         require_next_state(fz, state)
         return fz.flatten(1)
 
@@ -44,10 +56,8 @@ class Problem:
         return relative_residual(z, self.evaluate(z))
 
     def versions(self) -> tuple[int, ...]:
-        """Return how often each tensor that f reads beside the state has been written into; () where nobody counts."""
-        if torch.compiler.is_compiling():
-            return ()
-        return tuple(0 if one.is_inference() else one._version for one in (*self.context, *self.parameters))
+        """Return how often each tensor that f reads beside the state has been written into."""
+        return tuple(_version(one) for one in (*self.context, *self.parameters))
 
     def require_unwritten(self, before: tuple[int, ...]) -> None:
         """Raise ConfigError where one of them has been written into since there were ``before`` versions."""
@@ -131,18 +141,18 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
         first_size = torch.where(count == 1, size.clamp(min=1), first_size)
     elif count == 1:
         allowed, first_size = _allowed(size, length), size.clamp(min=1)
-    longest = torch.where(length > state.longest, length, state.longest)  # not where it is NaN
+    longest = torch.fmax(state.longest, length)  # NaN is passed over
     residual = length / size.clamp(min=1)
     state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
     judged = state.judged(problem.coupled)
     better = state.active & (judged < bar(state.best_residual, problem.coupled))
     within = judged <= problem.tolerance
-    departing = _departing(state, length, problem.tolerance)
-    within = within & ~(departing.any() if problem.coupled else departing)
     if isinstance(count, int) and bool((better & ~within).all()):
         # Nearly always so until the first arrive: nothing has to be chosen.
         found_at = torch.full_like(state.found_at, count)
         return state._replace(best=z, best_residual=state.residual, found_at=found_at), field
+    departing = _departing(state, length, problem.tolerance)
+    within = within & ~(departing.any() if problem.coupled else departing)
     return (
         state._replace(
             best=torch.where(better[:, None], z, state.best),
@@ -157,6 +167,10 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
 def bar(best_residual: Tensor, coupled: bool) -> Tensor:
     """Return the residual (B,) that a state must go below to be better than the best one so far."""
     return best_residual.amax().expand_as(best_residual) if coupled else best_residual
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # under inference_mode nobody counts
 
 
 def _departing(state: State, length: Tensor, tolerance: Tensor) -> Tensor:
