@@ -47,7 +47,8 @@ def test_rows_evaluated_fall_as_samples_leave(solver: Solver, monkeypatch: pytes
     solution = crowd.shrinking(solver, **limits)
     assert solution.converged.all()
     assert torch.equal(solution.evaluations, whole.evaluations)
-    sizes = [len(names) for names in crowd.calls]
+    *sizes, together = [len(names) for names in crowd.calls]
+    assert together == 200  # all once more, to see that none of them depends on the others
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == solution.evaluations.max()
     for count, size in enumerate(sizes, 1):
@@ -62,7 +63,9 @@ def test_tiles_fit_the_cache_and_miss_no_sample(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loop, "FEW", 1)
     crowd = Crowd(torch.full((23,), 0.5, dtype=torch.float64))
     solution = crowd.shrinking(Picard(), tolerance=1e-9, max_evaluations=100)
-    assert max(len(names) for names in crowd.calls) == 5
+    *sizes, together = [len(names) for names in crowd.calls]
+    assert max(sizes) == 5
+    assert together == 23
     assert solution.converged.all()
     assert torch.equal(crowd.times() > 0, torch.ones(23, dtype=torch.bool))
 

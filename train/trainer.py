@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.files import append_line, make_folder, replace_file
 from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
+from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.objectives.ibp import IntervalTraining
 from train.progress import Progress
@@ -146,7 +148,9 @@ class _Run:
         for step, (images, labels) in enumerate(batches(self.data.train, self.recipe.batch_size, generator=generator)):
             fraction = (self.epoch + step / steps) / self.recipe.epochs
             self.set_learning_rate(fraction)
-            measured = self.step(images.to(self.device), labels.to(self.device), generator, fraction)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InexactGradientWarning)  # ``adjoint_unconverged`` counts them
+                measured = self.step(images.to(self.device), labels.to(self.device), generator, fraction)
             for name, value in measured.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels)
             count += len(labels)
@@ -170,11 +174,16 @@ class _Run:
         total = loss.total + outcome.term
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.optimiser.step()
         solution = prediction.solution
-        adjoints = [~adjoint.converged for each in (prediction, *outcome.beside) for adjoint in each.solution.adjoint]
-        # A truncated gradient solves no adjoint equation.
-        adjoint = {"adjoint_unconverged": _mean(torch.cat(adjoints))} if adjoints else {}
+        adjoints = [adjoint for each in (prediction, *outcome.beside) for adjoint in each.solution.adjoint]
+        # Where an adjoint diverged the gradient is NaN: the step is left out, and counted. One short of its tolerance is taken.
+        skipped = any(bool(is_lost(adjoint).any()) for adjoint in adjoints)
+        if not skipped:
+            self.optimiser.step()
+        adjoint = {}
+        if adjoints:  # a truncated gradient solves no adjoint equation
+            adjoint["adjoint_unconverged"] = _mean(torch.cat([~one.converged for one in adjoints]))
+            adjoint["steps_skipped"] = total.new_tensor(float(skipped))
         return {
             "loss": total.detach(),
             "cross_entropy": loss.cross_entropy,

@@ -22,8 +22,15 @@ class Violation:
 
     @property
     def relative(self) -> Tensor:
-        """(B,) excess / scale, 0 where both vanish: a value beyond ``tolerance`` violates the claim; NaN stays NaN."""
-        return self.excess / torch.where(self.scale == 0, 1, self.scale)
+        """(B,) excess / scale, 0 where both vanish: a value beyond ``tolerance`` violates the claim; NaN stays NaN.
+
+        Where the claim fails, scale grows by tiny / eps, tiny the smallest normal number: what is computed below that has no
+        relative accuracy, and ``tolerance`` then lets 8 (dim + 4) tiny pass. Underflow errs by eps tiny at each operation,
+        or by tiny where subnormal numbers are taken for 0.
+        """
+        info = torch.finfo(self.excess.dtype)
+        underflow = torch.zeros_like(self.excess).masked_fill(self.excess > 0, info.tiny / info.eps)
+        return self.excess / torch.where(self.scale == 0, 1, self.scale + underflow)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
         evaluations = evaluations + 1
         state, field = observe(problem, state, evaluations)
         z, memory = solver.step(state.z, field, whole(state.memory))
+        z = torch.where(state.active[:, None], z, state.best)  # as ``loop`` does
         halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (state.active.sum() <= limits[2])
         full = solver.is_full(memory)
         if full is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stabdeq.errors import ConfigError
 from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
+from stabdeq.solvers.iteration import require_tensors
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.solution import Solution
 from stabdeq.solvers.solver import Solver
@@ -74,8 +75,12 @@ def fixed_point(
     ``adjoint`` of the Solution. It can be differentiated again; the implicit one also under torch.func's grad, vjp and jacrev.
 
     ``tolerance``, ``max_evaluations``, ``coupled`` and ``compiled`` are those of ``solve``, for the equilibrium and its adjoint;
-    an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f. A sample that was not solved has a
-    gradient all the same: look at ``converged``. Raises ConfigError as ``solve`` does.
+    an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f.
+
+    A sample that was not solved has a gradient all the same, of f at its best state: look at ``converged``. It is NaN where f
+    returned NaN, and where the adjoint became NaN or diverged: no number stands for an unknown one, and a training loop leaves out
+    the step, as torch.amp's GradScaler does. An adjoint that stopped short of its tolerance gives an
+    inexact gradient, and an InexactGradientWarning says so; ``adjoint`` has its residual. Raises ConfigError as ``solve`` does.
 
     >>> from stabdeq.solvers import Anderson
     >>> h = torch.tensor([[1.0, 2.0]], requires_grad=True)
@@ -85,6 +90,8 @@ def fixed_point(
     >>> torch.autograd.grad(solution.z.sum(), h)[0].round(decimals=3)  # z* = 2 h
     tensor([[2., 2.]])
     """
+    require_tensors(z0, inputs)
+    require_tensors(z0, parameters)
     solved = forward or Forward(f, tuple(tensor.detach() for tensor in inputs))
     solution = solve(
         solved.f,

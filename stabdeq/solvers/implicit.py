@@ -1,19 +1,25 @@
 """The gradient of an equilibrium: implicit, by the adjoint equation instead of the solver's steps, or truncated."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stabdeq.solvers.iteration import require_next_state
 from stabdeq.solvers.loop import solve
-from stabdeq.solvers.solution import Map, Solution, norm
+from stabdeq.solvers.solution import Map, Solution, Status, norm
 from stabdeq.solvers.solver import Solver
 
 CellMap = Callable[..., Tensor]  # (z, *inputs) -> next z
 SolveAdjoint = Callable[..., Tensor]  # (vector-Jacobian product, right-hand side, rows) -> adjoint
 # z -> a vector-Jacobian product (u, *rows) -> J' u, and the rows (B, *) that it reads
 Linearise = Callable[[Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ...]]]
+
+
+class InexactGradientWarning(RuntimeWarning):
+    """An adjoint equation was not solved to its tolerance, so that the gradient of some samples is inexact."""
 
 
 def attach_gradient(
@@ -36,11 +42,15 @@ def attach_gradient(
     also under torch.func's grad, vjp and jacrev: the adjoint is an equilibrium itself, and its gradient is found in the
     same way.
 
+    The gradient of a sample is NaN where it is not known: where its adjoint became NaN or diverged, and where f returned NaN.
+    Where an adjoint stopped short of its tolerance, an InexactGradientWarning says so.
+
     ``linearise`` gives a faster J' u than autograd's, whose samples are then separable unless ``coupled``; ``compiled``
     runs it through torch.compile, as ``solve`` does.
     """
 
     def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] | None = None) -> Tensor:
+        right = _unknown_where_nan(right, solution)
         size = norm(right)
         if coupled and len(size):
             size = size.amax().expand_as(size)
@@ -63,9 +73,25 @@ def attach_gradient(
             compiled=compiled and rows is not None,
         )
         solution.adjoint.append(adjoint)
-        return adjoint.z * scale
+        lost = is_lost(adjoint)
+        if not bool((adjoint.converged | lost).all()):
+            warnings.warn(
+                "an implicit gradient is inexact: the adjoint equation of some samples was not solved to its tolerance; look at "
+                "`adjoint` of the Solution, and raise max_evaluations, loosen the tolerance, or try another solver",
+                InexactGradientWarning,
+                stacklevel=2,
+            )
+        return _nan_where(lost, adjoint.z * scale)
 
     return _Equilibrium.apply(f, solve_adjoint, linearise, solution.z.detach(), *inputs)
+
+
+def is_lost(adjoint: Solution) -> Tensor:
+    """Return the samples (B,) bool of which the solution of the adjoint equation tells no gradient: it is NaN there.
+
+    The best state of such an adjoint may be its start, 0, which approximates nothing.
+    """
+    return (adjoint.status == Status.nan) | (adjoint.status == Status.diverged)
 
 
 def attach_unrolled_gradient(f: Map, solution: Solution, *, steps: int, mixing: float = 1.0) -> Tensor:
@@ -76,8 +102,26 @@ def attach_unrolled_gradient(f: Map, solution: Solution, *, steps: int, mixing: 
     """
     z = solution.z.detach()
     for _ in range(steps):
-        z = torch.lerp(z, f(z), mixing)
-    return _WithGradientOf.apply(z, solution.z.detach())
+        image = f(z.clone())  # f may write into it
+        require_next_state(image, z)
+        z = torch.lerp(z, image, mixing)
+    return _WithGradientOf.apply(z, solution.z.detach(), solution)
+
+
+def _unknown_where_nan(gradient: Tensor, solution: Solution) -> Tensor:
+    """Return dL/dz* (B, *), NaN for the samples of which no equilibrium is known but NaN.
+
+    Under torch.func.vmap it holds several (B, *), one after the other. A gradient of 0 is no exception: it may come of the state
+    0 that stands in the place of the equilibrium.
+    """
+    if not len(gradient):
+        return gradient
+    return _nan_where((solution.status == Status.nan).repeat(len(gradient) // len(solution.status)), gradient)
+
+
+def _nan_where(samples: Tensor, values: Tensor) -> Tensor:
+    """Return ``values`` (B, *), NaN for the ``samples`` (B,)."""
+    return values.masked_fill(samples.view(-1, *[1] * (values.dim() - 1)), torch.nan)
 
 
 class _Equilibrium(torch.autograd.Function):
@@ -113,16 +157,16 @@ class _WithGradientOf(torch.autograd.Function):
     """The second tensor, with the gradient of the first."""
 
     @staticmethod
-    def forward(gradient_of: Tensor, value: Tensor) -> Tensor:
+    def forward(gradient_of: Tensor, value: Tensor, solution: Solution) -> Tensor:
         return value.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        ctx.solution = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        return grad_outputs[0], None
+        return _unknown_where_nan(grad_outputs[0], ctx.solution), None, None
 
 
 class _Adjoint(torch.autograd.Function):
@@ -130,7 +174,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(f: CellMap, solve_adjoint: SolveAdjoint, gradient: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
-        pull_back = torch.func.vjp(lambda z: f(z, *inputs), z)[1]
+        pull_back = torch.func.vjp(lambda z: f(z.clone(), *inputs), z)[1]
         return solve_adjoint(lambda u: pull_back(u)[0], gradient)
 
     @staticmethod
@@ -147,7 +191,7 @@ class _Adjoint(torch.autograd.Function):
         gradient, *rest = stacked
 
         def pull_back(u: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
-            return torch.func.vjp(lambda z: f(z, *inputs), z)[1](u)[0]
+            return torch.func.vjp(lambda z: f(z.clone(), *inputs), z)[1](u)[0]
 
         def vjp(u: Tensor) -> Tensor:
             return torch.func.vmap(pull_back)(u.view_as(gradient), *rest).flatten(0, 1)
@@ -170,10 +214,13 @@ def _products(
         tensor.detach().requires_grad_(one) for tensor, one in zip((z, *inputs), (True, *wanted), strict=True)
     )
     with torch.enable_grad():
-        image = f(z, *inputs)
+        image = f(z.clone(), *inputs)  # f may write into it
+    require_next_state(image, z)
+    if not image.requires_grad:  # f reads none of them
+        return (None,) * sum(wanted)
 
     def vjp(u: Tensor) -> Tensor:
-        return torch.autograd.grad(image, z, u, retain_graph=True)[0]
+        return torch.autograd.grad(image, z, u, retain_graph=True, materialize_grads=True)[0]  # 0 where f ignores z
 
     faster, rows = (vjp, None) if linearise is None else linearise(z.detach())
     adjoint = solve_adjoint(faster, gradient, rows)
@@ -187,13 +234,13 @@ def _differentiable_products(
     """Return the same as functions of z, the inputs and ``gradient`` that can be differentiated again."""
 
     def adjoint_map(u: Tensor, g: Tensor, z: Tensor, *inputs: Tensor) -> Tensor:
-        return torch.func.vjp(lambda z: f(z, *inputs), z)[1](u)[0] + g
+        return torch.func.vjp(lambda z: f(z.clone(), *inputs), z)[1](u)[0] + g
 
     known = _Adjoint.apply(f, solve_adjoint, *(tensor.detach() for tensor in (gradient, z, *inputs)))
     u = _Equilibrium.apply(adjoint_map, solve_adjoint, None, known, gradient, z, *inputs)
 
     def partial(*needed: Tensor) -> Tensor:
         given = iter(needed)
-        return f(z, *(next(given) if one else tensor for tensor, one in zip(inputs, wanted, strict=True)))
+        return f(z.clone(), *(next(given) if one else tensor for tensor, one in zip(inputs, wanted, strict=True)))
 
     return torch.func.vjp(partial, *(tensor for tensor, one in zip(inputs, wanted, strict=True) if one))[1](u)

@@ -1,6 +1,6 @@
 """One evaluation of the map, and what it tells of each sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from stabdeq.errors import ConfigError
-from stabdeq.solvers.solution import accumulation_dtype
+from stabdeq.solvers.solution import accumulation_dtype, relative_residual
 
 PATIENCE = 30  # evaluations without a better state after which a sample has stagnated
 DIVERGENCE = 1e6  # a state this many times larger than the first two has diverged
 SETBACK = 100.0  # a residual this many times the best is a step back; Broyden on linear maps rises tenfold on its way
 COUPLED_SETBACK = 10.0  # the same where samples are coupled: a history that sees one sample alone is less to be trusted
+FLATTEN = (
+    "flatten several states into one, torch.cat([part.flatten(1) for part in parts], 1), and split it inside the map"
+)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Problem:
     """z = f(z, *context, *parameters) for the samples in the batch, states of ``shape`` (*)."""
 
@@ -26,16 +29,43 @@ class Problem:
     parameters: tuple[Tensor, ...]  # the same for all samples
     tolerance: Tensor  # () so that compiled code serves every tolerance
     coupled: bool
+    spares_state: bool = False  # whether f was seen not to write into the state it is given
 
     def evaluate(self, z: Tensor) -> Tensor:
-        """Return f(z) flattened, (B, n) -> (B, n)."""
-        fz = self.f(z.view(len(z), *self.shape), *self.context, *self.parameters)
-        if fz.dtype != z.dtype or fz.shape[1:] != self.shape or len(fz) != len(z):
-            raise ConfigError(
-                f"the map must keep the state's shape and dtype {(len(z), *self.shape)} {z.dtype}: "
-                f"it returned {tuple(fz.shape)} {fz.dtype}"
-            )
+        """Return f(z) flattened, (B, n) -> (B, n). An f that writes into the state writes into a copy."""
+        state = z.view(len(z), *self.shape)
+        if torch.compiler.is_compiling():  # where a copy costs nothing
+            fz = self.f(state.clone(), *self.context, *self.parameters)
+        else:
+            given = state if self.spares_state else state.clone()
+            before, version = self.versions(), _version(given)
+            fz = self.f(given, *self.context, *self.parameters)
+            self.require_unwritten(before)
+            untouched = _version(given) == version
+            if self.spares_state and not untouched:
+                raise ConfigError(
+                    "the map writes into the state at some evaluations, not at the first: it must return a new tensor"
+                )
+            # By value too: not all that writes is counted.
+            self.spares_state = self.spares_state or (untouched and torch.equal(given, state))
+        require_next_state(fz, state)
         return fz.flatten(1)
+
+    def residual(self, z: Tensor) -> Tensor:
+        """Return the residual (B,) of the states ``z`` (B, n), all evaluated together."""
+        return relative_residual(z, self.evaluate(z))
+
+    def versions(self) -> tuple[int, ...]:
+        """Return how often each tensor that f reads beside the state has been written into."""
+        return tuple(_version(one) for one in (*self.context, *self.parameters))
+
+    def require_unwritten(self, before: tuple[int, ...]) -> None:
+        """Raise ConfigError where one of them has been written into since there were ``before`` versions."""
+        if before != self.versions():
+            raise ConfigError(
+                "the map writes into an input or a parameter, which is another at its next evaluation: it must return a new "
+                "tensor and leave these as they are (no ReLU(inplace=True), relu_ or += on them)"
+            )
 
 
 class State(NamedTuple):
@@ -49,6 +79,8 @@ class State(NamedTuple):
     size: Tensor  # norm of the state evaluated last
     residual: Tensor  # there
     allowed: Tensor  # norm beyond which a sample has diverged
+    first_size: Tensor  # norm of the state evaluated first, at least 1
+    longest: Tensor  # the largest norm of a field so far
     memory: Any  # the solver's
 
     @classmethod
@@ -64,6 +96,8 @@ class State(NamedTuple):
             size=torch.full(**norms),
             residual=torch.full(**norms),
             allowed=torch.full(**norms),
+            first_size=torch.full(**norms),
+            longest=torch.zeros_like(torch.full(**norms)),
             memory=memory,
         )
 
@@ -85,7 +119,7 @@ class State(NamedTuple):
     def astray(self, coupled: bool) -> Tensor:
         """Return the samples whose state evaluated last is far behind the best one, or not finite."""
         judged, setback = self.judged(coupled), COUPLED_SETBACK if coupled else SETBACK
-        return self.active & ~((judged <= setback * _bar(self.best_residual, coupled)) & (judged < torch.inf))
+        return self.active & ~((judged <= setback * bar(self.best_residual, coupled)) & (judged < torch.inf))
 
     def stuck(self, count: int | Tensor) -> Tensor:
         """Return the samples that have waited for a better state for so long that the safeguard takes note."""
@@ -101,19 +135,24 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     z, dtype = state.z, state.allowed.dtype
     field = problem.evaluate(z) - z
     size, length = (torch.linalg.vector_norm(one, dim=1, dtype=dtype) for one in (z, field))
-    allowed = state.allowed
+    allowed, first_size = state.allowed, state.first_size
     if isinstance(count, Tensor):
         allowed = torch.where(count == 1, _allowed(size, length), allowed)
+        first_size = torch.where(count == 1, size.clamp(min=1), first_size)
     elif count == 1:
-        allowed = _allowed(size, length)
-    state = state._replace(size=size, residual=length / size.clamp(min=1), allowed=allowed)
+        allowed, first_size = _allowed(size, length), size.clamp(min=1)
+    longest = torch.fmax(state.longest, length)  # NaN is passed over
+    residual = length / size.clamp(min=1)
+    state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
     judged = state.judged(problem.coupled)
-    better = state.active & (judged < _bar(state.best_residual, problem.coupled))
+    better = state.active & (judged < bar(state.best_residual, problem.coupled))
     within = judged <= problem.tolerance
     if isinstance(count, int) and bool((better & ~within).all()):
         # Nearly always so until the first arrive: nothing has to be chosen.
         found_at = torch.full_like(state.found_at, count)
         return state._replace(best=z, best_residual=state.residual, found_at=found_at), field
+    departing = _departing(state, length, problem.tolerance)
+    within = within & ~(departing.any() if problem.coupled else departing)
     return (
         state._replace(
             best=torch.where(better[:, None], z, state.best),
@@ -125,9 +164,53 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     )
 
 
-def _bar(best_residual: Tensor, coupled: bool) -> Tensor:
+def bar(best_residual: Tensor, coupled: bool) -> Tensor:
     """Return the residual (B,) that a state must go below to be better than the best one so far."""
     return best_residual.amax().expand_as(best_residual) if coupled else best_residual
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # under inference_mode nobody counts
+
+
+def _departing(state: State, length: Tensor, tolerance: Tensor) -> Tensor:
+    """Return the samples (B,) whose residual is small by their state's growth alone, with a field of norm ``length`` (B,).
+
+    The residual is relative to the state, so that along z + 1 it falls as 1 / k, though nothing comes to rest. Such a sample
+    would not have arrived, measured by its first state's size, and its field is more than half of the longest so far. Where
+    f contracts at a constant rate, a field that has not halved has more of the way before it than behind: the state is no
+    approximation of an equilibrium yet, and a sample that has one goes on and stops later. At its first evaluation no sample
+    has grown.
+    """
+    return (length > tolerance * state.first_size) & (length > state.longest / 2)
+
+
+def require_tensors(z0: object, inputs: Sequence[object]) -> None:
+    """Raise ConfigError unless the state ``z0`` is one tensor, and ``inputs`` are several."""
+    if not isinstance(z0, Tensor):
+        raise ConfigError(f"expected states as one tensor (B, *), not a {type(z0).__name__}: {FLATTEN}")
+    if isinstance(inputs, Tensor):
+        raise ConfigError("expected a list of tensors beside the state, not a tensor: write [h] for h")
+    for one in inputs:
+        if not isinstance(one, Tensor):
+            raise ConfigError(
+                f"expected tensors beside the state, not a {type(one).__name__}: give each tensor on its own, and let the map "
+                "hold all else"
+            )
+
+
+def require_next_state(image: object, z: Tensor) -> None:
+    """Raise ConfigError unless ``image``, what f returned at ``z`` (B, *), is a state like it."""
+    if not isinstance(image, Tensor):
+        raise ConfigError(
+            f"the map must return one tensor, the next state, not a {type(image).__name__}: of (state, more) return the state "
+            f"alone; {FLATTEN}"
+        )
+    if image.dtype != z.dtype or image.shape != z.shape:
+        raise ConfigError(
+            f"the map must keep the state's shape and dtype {tuple(z.shape)} {z.dtype}: "
+            f"it returned {tuple(image.shape)} {image.dtype}"
+        )
 
 
 def _allowed(size: Tensor, length: Tensor) -> Tensor:

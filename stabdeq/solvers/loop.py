@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.solvers.compiled import RunAhead, compiled_for
-from stabdeq.solvers.iteration import PATIENCE, Problem, State, observe
+from stabdeq.solvers.iteration import PATIENCE, Problem, State, bar, observe, require_tensors
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
 from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
@@ -41,20 +41,27 @@ def solve(
 ) -> Solution:
     """Find z = f(z, *context, *parameters) for each sample of ``z0`` (B, *) and say what happened, without recording gradients.
 
-    A sample stops once its residual is at most ``tolerance``. ``context`` holds what f reads beside the state, a row (B, *)
-    for each sample. Where it is given, f is called on any of the samples: those that have stopped leave the batch, and a
-    large batch is solved in parts that fit a CPU's cache. ``parameters`` are tensors that f reads for all samples alike.
+    A sample stops once its residual is at most ``tolerance``, and not by its state's growth alone. f takes a state and returns
+    one tensor, the next; it may write into the state it is given, a copy, but into nothing else. ``context`` holds what f reads
+    beside the state, a row (B, *) for each sample. Where it is given, f is called on any of the samples: those that have stopped
+    leave the batch, and a large batch is solved in parts that fit a CPU's cache. ``parameters`` are tensors that f reads for all
+    samples alike.
 
     Where f couples the samples (``coupled``; BatchNorm on its own batch), all stop together, judged by the largest residual,
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
+    Otherwise a sample that has arrived waits at its state for the others, so that the last evaluation is of all of them: where
+    it finds another residual, beyond the tolerance, f couples the samples without being said to, and these are ``coupled``,
+    not converged. Where the batch did not stay whole, one evaluation of all samples follows for this.
     ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
     after ten to thirty seconds of compilation for every new f and kind of batch. A ``trace`` is not compiled.
 
     ``solver`` is a ``Solver``, or any object with its ``init``, ``step``, ``forget``, ``select`` and ``safeguarded``.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
-    the dtype resolves, or f changes shape or dtype, or f is a module and changes its own buffers, or ``solver`` is none.
+    the dtype resolves, or the states are no tensor, or f changes shape or dtype, or returns no tensor, or f is a module and
+    changes its own buffers, or f writes into its context or parameters, or ``solver`` is none.
     """
+    require_tensors(z0, context)
     rule = as_solver(solver)
     shared = tuple(tensor.detach() for tensor in parameters)
     _require_solvable(tolerance, z0, context)
@@ -63,7 +70,7 @@ def solve(
     if separable and z0.device.type == "cpu":
         size = max(1, TILE // max(1, z0[:1].numel()))
     limit = torch.tensor(tolerance, dtype=torch.float64, device=z0.device)
-    parts = []
+    parts, apart = [], False
     with unchanged_buffers(f):
         for start in range(0, max(1, len(z0)), max(1, size)):
             z, *rows = (tensor[start : start + size] for tensor in (z0, *context))
@@ -72,7 +79,10 @@ def solve(
             problem = Problem(f, z0.shape[1:], tuple(rows), shared, limit, coupled)
             run = _Run(problem, z.flatten(1), rule, separable=separable, compiled=compiled and not trace)
             parts.append(run.solve(max_evaluations, trace))
-    solution = parts[0] if len(parts) == 1 else _concatenate(parts)
+            apart = apart or run.is_apart
+        solution = parts[0] if len(parts) == 1 else _concatenate(parts)
+        if not coupled and (apart or len(parts) > 1):
+            solution = _judged_together(Problem(f, z0.shape[1:], tuple(context), shared, limit, coupled), solution)
     if throw and not bool(solution.converged.all()):
         raise SolverError(f"no equilibrium within {max_evaluations} evaluations: {solution.describe_failures()}")
     return replace(solution, z=solution.z.view(z0.shape))
@@ -130,6 +140,8 @@ class _Run:
             z, memory = self.solver.step(state.z, field, self._memory(state))
             if self.led:
                 z = torch.where((self.picard_left > 0)[:, None], state.z + field, z)
+            if working < len(z):  # those that have arrived wait for the others, and are evaluated with them at the end
+                z = torch.where(state.active[:, None], z, state.best)
             state = state._replace(z=z, memory=memory)
         self.state = state
         return count, astray, working
@@ -138,7 +150,9 @@ class _Run:
         """Do the same in compiled code, until a sample or the memory needs the host."""
         start = self.state._replace(memory=self._memory(self.state)) if count else self.start
         limits = torch.tensor((count, max_evaluations, self._crowd), device=self.start.device)
+        before = self.problem.versions()
         self.state, progress = run(self.problem, self.solver, start, limits)
+        self.problem.require_unwritten(before)
         count, astray, working = progress.tolist()
         return count, astray, working
 
@@ -214,11 +228,20 @@ class _Run:
         self._stop(failed, Status.max_steps, max_evaluations)
         stuck = failed & (max_evaluations - found_at >= PATIENCE)
         self.status = self.status.masked_fill(stuck, Status.stagnated)
-        first, second = (self.problem.evaluate(best) for _ in range(2))
-        noise = norm(first - second) / norm(best).clamp(min=1)
-        roundoff = 1000 * torch.finfo(best.dtype).eps  # that of sums taken in another order, on a GPU
-        noisy = failed & (found_at > 0) & (noise > roundoff) & (noise > 0.1 * self.state.best_residual)
+        departing = failed & (bar(self.state.best_residual, self.problem.coupled) <= self.problem.tolerance)
+        self.status = self.status.masked_fill(departing, Status.diverged)
+        noise = _noise(self.problem, best)
+        noisy = failed & (found_at > 0) & (noise > _roundoff(best.dtype)) & (noise > 0.1 * self.state.best_residual)
         self.status = self.status.masked_fill(noisy, Status.noisy)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a sample that converged was not in the last evaluation, or had another residual there."""
+        state, converged = self.state, self.status == Status.converged
+        alike = _alike(state.residual, state.best_residual, state.best.dtype)
+        return bool((converged & ~alike).any()) or any(
+            bool((status == Status.converged).any()) for _, _, _, status, _ in self.gone
+        )
 
     def _rows(self) -> Tensor:
         return torch.arange(len(self.start), device=self.start.device) if self.rows is None else self.rows
@@ -245,6 +268,39 @@ class _Run:
         return Solution(z, residual, status, evaluations, trace)
 
 
+def _judged_together(problem: Problem, solution: Solution) -> Solution:
+    """Return the solution with what one evaluation of all samples shows: a residual that is another in this company."""
+    z = solution.z.flatten(1)
+    residual = problem.residual(z)
+    other = solution.converged & ~_alike(residual, solution.residual, z.dtype)
+    lost = other & ~(residual <= problem.tolerance)
+    if not bool(other.any()):
+        return solution
+    noisy = _noise(problem, z) > _roundoff(z.dtype)
+    status = torch.where(noisy, Status.noisy, Status.coupled).to(solution.status.dtype)
+    return replace(
+        solution,
+        residual=torch.where(other, residual, solution.residual),
+        status=torch.where(lost, status, solution.status),
+    )
+
+
+def _noise(problem: Problem, z: Tensor) -> Tensor:
+    """Return how far two evaluations at the same states ``z`` (B, n) lie apart, relative to these, (B,)."""
+    fields = [problem.evaluate(z) - z for _ in range(2)]  # f may return the same tensor twice
+    return norm(fields[0] - fields[1]) / norm(z).clamp(min=1)
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    """Return the difference of two residuals that sums taken in another order can cause, in another batch or on a GPU."""
+    return min(1000 * torch.finfo(dtype).eps, 0.01)  # the latter in half precision
+
+
+def _alike(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return where two residuals (B,) of states of ``dtype`` are the same but for roundoff; NaN is like nothing."""
+    return (a - b).abs() <= _roundoff(dtype)
+
+
 def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.Size]:
     """Return what compiled code is made for: the solver and how it describes itself, the kind of map, the state's shape."""
     rule = solver.rule if isinstance(solver, Adapted) else solver
@@ -260,7 +316,8 @@ def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) ->
     resolvable = 4 * torch.finfo(z.dtype).eps
     if not tolerance >= resolvable:
         raise ConfigError(
-            f"tolerance {tolerance:g} is below what {z.dtype} resolves ({resolvable:.1e}): raise it, or use float64"
+            f"tolerance {tolerance:g} is below what {z.dtype} resolves ({resolvable:.1e}): raise it"
+            + (", or use float64" if z.dtype != torch.float64 else "")
         )
     for rows in context:
         if rows.dim() < 1 or len(rows) != len(z):

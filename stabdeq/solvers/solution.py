@@ -13,7 +13,7 @@ Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
 class Status(IntEnum):
     """How the solve of one sample ended, with what to do about it in ``remedy``.
 
-    ``converged``, ``max_steps``, ``diverged``, ``nan``, ``stagnated`` or ``noisy``.
+    ``converged``, ``max_steps``, ``diverged``, ``nan``, ``stagnated``, ``noisy`` or ``coupled``.
     """
 
     converged = 0
@@ -22,6 +22,7 @@ class Status(IntEnum):
     nan = 3
     stagnated = 4
     noisy = 5
+    coupled = 6
 
     @property
     def remedy(self) -> str:
@@ -31,8 +32,9 @@ class Status(IntEnum):
             Status.max_steps: "raise max_evaluations, or loosen the tolerance",
             Status.diverged: "the map expands here: try another solver, a smaller mixing, or another start",
             Status.nan: "the map returned NaN or infinity: look at its weights and inputs",
-            Status.stagnated: "no further progress: try another solver or start, or float64",
+            Status.stagnated: "no further progress: try another solver or start",
             Status.noisy: "the map gives another value at the same state: switch off dropout and other noise",
+            Status.coupled: "the map couples the samples of a batch: pass coupled=True, or solve each sample alone",
         }[self]
 
 
@@ -48,8 +50,9 @@ class Solution:
     """The outcome of a batched solve of z = f(z).
 
     ``z`` (B, *) is each sample's best evaluated state; ``residual`` (B,) is the residual of that very state; ``status``
-    (B,) holds ``Status`` values; ``evaluations`` (B,) counts calls of f until the sample stopped, alike for all solvers.
-    ``adjoint`` fills, after a backward pass through ``z``, with the solutions of the adjoint equation.
+    (B,) holds ``Status`` values; ``evaluations`` (B,) counts calls of f until the sample stopped, alike for all solvers. Not
+    counted are calls that judge the result: one of all samples together where the batch did not stay whole, and two more where
+    some failed. ``adjoint`` fills, after a backward pass through ``z``, with the solutions of the adjoint equation.
     """
 
     z: Tensor
@@ -70,7 +73,8 @@ class Solution:
         for status in Status:
             count = int((self.status == status).sum())
             if status is not Status.converged and count:
-                parts.append(f"{count} of {len(self.status)} {status.name} ({status.remedy})")
+                finer = ", or float64" if status is Status.stagnated and self.z.dtype != torch.float64 else ""
+                parts.append(f"{count} of {len(self.status)} {status.name} ({status.remedy}{finer})")
         return "; ".join(parts)
 
 
