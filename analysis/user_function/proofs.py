@@ -31,9 +31,8 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     if words is None:
         return finding
     margin = finding.margin if finding.margin is not None and finding.margin >= 0 else None
-    return replace(
-        finding, verdict=Verdict.PROVED, margin=margin, evidence=f"{words} Tried besides: {finding.evidence}"
-    )
+    tried = f"Besides, {finding.samples} states were tried."
+    return replace(finding, verdict=Verdict.PROVED, margin=margin, evidence=f"{words} {tried}")
 
 
 def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
