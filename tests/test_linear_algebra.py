@@ -163,7 +163,6 @@ ELSEWHERE = {
     "analysis/checks/equilibrium.py",
     "analysis/checks/separation.py",
     "analysis/measure/spectrum.py",
-    "analysis/proofs/cells/quadratic.py",
 }
 ITERATIONS = (
     r"linalg\.(eig|svd|cond\b|pinv|matrix_rank|lstsq|norm\(.*, 2\)|matrix_norm\(.*, 2\))|scipy\.linalg|\bimport linalg"
