@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attack_problems import SHAPE, TwoClassLinear, broken_by, generator, network, random_batch
+from attack_problems import TwoClassLinear, broken_by, generator, network, random_batch
 from small_models import images, model
 from torch import Tensor, nn
 

@@ -28,10 +28,10 @@ def check(subject: Subject) -> CheckResult:
     finding = judge(claim, region, seed=subject.seed)
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         assert isinstance(lyapunov, InputConvexLyapunov)
-        least = float(lyapunov.network.mix.min())
+        least = float(lyapunov.network.mix.detach().min())
         proof = (
             f"By construction: the hidden-to-output weights are a softplus (least {least:.3g} >= 0) and the activations convex and "
-            f"non-decreasing, so V is {2 * lyapunov.eta:g}-strongly convex. Evaluated besides:"
+            f"non-decreasing, so V is {2 * lyapunov.eta:g}-strongly convex."
         )
         finding = proved(finding, proof)
     return CheckResult(findings=[finding])

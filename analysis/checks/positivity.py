@@ -81,7 +81,7 @@ def _positive(subject: Subject) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
     finding = judge(claim, region, seed=subject.seed)
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
-        return proved(finding, f"By construction: s >= 0, so {growth(lyapunov)}, for all states. Evaluated besides:")
+        return proved(finding, f"By construction: s >= 0, so {growth(lyapunov)}, for all states.")
     return finding
 
 
