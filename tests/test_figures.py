@@ -169,7 +169,7 @@ def test_equilibria_that_are_all_the_same_leave_the_plane_its_size() -> None:
 
 
 def test_a_state_of_one_component_spans_no_plane_and_the_page_says_so() -> None:
-    found = planes(subject_of(Foreign(halved, 1, Weighted([1]))), HORIZON)
+    found = planes(subject_of(Foreign(halved, 1, Weighted([1])), classes=1), HORIZON)
     _, missing = figures.draw("decay", {"planes": found})
     assert sum("not drawn: a state of one component spans no plane." in sentence for sentence in missing) == 2
 
@@ -247,8 +247,8 @@ def test_a_model_that_cannot_be_attacked_is_drawn_clean_and_the_page_says_why() 
             h.numpy()  # raises RuntimeError on what requires a gradient
             return super().solve(h)
 
-    for model in (Foreign(halved, 3), Cut(halved, 3), Smooth(halved, 2)):
-        found = embedding(subject_of(model))  # two logits for three classes, the last
+    for model in (Foreign(halved, 3), Cut(halved, 3)):
+        found = embedding(subject_of(model))
         assert len(found["right"]) == len(found["labels"]) == 12
         assert "The attacked half is left out: " in drawn("separation", {"embedding": found})["states"].caption
     assert not embedding(subject_of(Smooth(halved, 3)))["unattacked"]
@@ -266,7 +266,7 @@ def test_what_has_no_map_says_so() -> None:
         (constant, "the same"),
         (Wrong(halved, 3), "not finite"),
     ):
-        _, missing = figures.draw("separation", {"embedding": embedding(subject_of(model))})
+        _, missing = figures.draw("separation", {"embedding": embedding(subject_of(model, classes=model.dim))})
         assert any(reason in sentence for sentence in missing)
 
 

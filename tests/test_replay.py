@@ -42,7 +42,7 @@ class Foreign:
         return x.flatten(1)[:, : self.dim]
 
     def readout(self, z: Tensor) -> Tensor:
-        return z
+        return z.repeat(1, 3)
 
     def solve(self, h: Tensor) -> Solution:
         f = lambda z: self.cell(z, h)  # noqa: E731

@@ -1,10 +1,9 @@
 """Is V convex?"""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
+from analysis.checks.proof import proved
 from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import judge
@@ -29,12 +28,12 @@ def check(subject: Subject) -> CheckResult:
     finding = judge(claim, region, seed=subject.seed)
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         assert isinstance(lyapunov, InputConvexLyapunov)
-        least = float(lyapunov.network.mix.min())
+        least = float(lyapunov.network.mix.detach().min())
         proof = (
             f"By construction: the hidden-to-output weights are a softplus (least {least:.3g} >= 0) and the activations convex and "
-            f"non-decreasing, so V is {2 * lyapunov.eta:g}-strongly convex. Tried besides: "
+            f"non-decreasing, so V is {2 * lyapunov.eta:g}-strongly convex."
         )
-        finding = replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
+        finding = proved(finding, proof)
     return CheckResult(findings=[finding])
 
 

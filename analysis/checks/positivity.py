@@ -1,10 +1,9 @@
 """Is V zero at its centre and positive elsewhere?"""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
+from analysis.checks.proof import proved
 from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import CLEAR_OF_CENTRE, judge
@@ -82,8 +81,7 @@ def _positive(subject: Subject) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
     finding = judge(claim, region, seed=subject.seed)
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
-        proof = f"By construction: s >= 0, so {growth(lyapunov)}, for all states. Tried besides: "
-        return replace(finding, verdict=Verdict.PROVED, evidence=proof + finding.evidence)
+        return proved(finding, f"By construction: s >= 0, so {growth(lyapunov)}, for all states.")
     return finding
 
 

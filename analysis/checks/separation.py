@@ -1,5 +1,6 @@
 """How far apart are the equilibria of different classes, and what does the head's orthogonal map change about it?"""
 
+from math import isnan
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from stabdeq.model import StabilisedDEQ
 ALTERED = (
     "The layer's method was replaced, or a hook stands on it: its weights do not tell what it computes. Remove that."
 )
+NOT_FINITE = "The layer's weights are not finite, so it has no distances to keep: look at the training that made them."
 
 
 def check(subject: Subject) -> CheckResult:
@@ -61,13 +63,14 @@ def _class_means(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def _deviation(subject: Subject) -> tuple[float, tuple[int, int]]:
-    """Return ||Q'Q - I|| of the orthogonal map, and its shape."""
+    """Return ||Q'Q - I|| of the orthogonal map, NaN where a weight is not finite, and its shape."""
     assert isinstance(subject.model, StabilisedDEQ)
     rotation = subject.model.head.rotation
     assert isinstance(rotation, nn.Linear)
     weight = rotation.weight.detach()
     gram = weight.T @ weight - torch.eye(weight.shape[1], dtype=weight.dtype)
-    return float(torch.linalg.matrix_norm(gram, 2)), (weight.shape[0], weight.shape[1])
+    deviation = float(torch.linalg.matrix_norm(gram, 2)) if bool(gram.isfinite().all()) else float("nan")
+    return deviation, (weight.shape[0], weight.shape[1])
 
 
 def _is_altered(subject: Subject) -> bool:
@@ -92,12 +95,14 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
     if _is_altered(subject):
         verdict, evidence = Verdict.INCONCLUSIVE, ALTERED
+    elif isnan(deviation):
+        verdict, evidence = Verdict.INCONCLUSIVE, NOT_FINITE
     return Finding(
         check="separation",
         name="isometry",
         claim="The orthogonal layer keeps every distance between equilibria, so it costs no certificate.",
         verdict=verdict,
-        margin=tolerance - deviation,
+        margin=None if verdict is Verdict.INCONCLUSIVE else tolerance - deviation,
         evidence=evidence,
         samples=len(distance_before),
         tolerance=tolerance,
@@ -126,6 +131,8 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     )
     if _is_altered(subject):
         refuted, evidence = False, ALTERED
+    elif isnan(deviation):
+        refuted, evidence = False, NOT_FINITE
     elif not bool(different.any()):
         refuted, evidence = (
             False,
@@ -159,7 +166,7 @@ def replay(subject: Subject, finding: Finding) -> Replay:
     witness, tolerance = (finding.witness or {}), claims.tolerance(torch.float64, subject.dim)
     deviation, shape = _deviation(subject)
     if finding.name == "isometry":
-        refutes = not (deviation <= tolerance and shape[0] == shape[1])
+        refutes = deviation > tolerance or shape[0] != shape[1]
         return Replay(quantity="||Q'Q - I||", reported=number(witness.get("deviation")), now=deviation, refutes=refutes)
     if finding.name != "increases":
         raise unknown_claim(finding)

@@ -7,6 +7,7 @@ import numpy as np
 from analysis.checks.witness import Replay, at_equilibrium, state_of, unknown_claim, violation_of
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.measure.equilibria import located
 from analysis.measure.spectrum import ROUNDING, Spectrum, images_looked_at, spectrum_at
 from analysis.measure.subject import Subject
 
@@ -48,7 +49,10 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
     # Where the symmetric part of J - I is negative definite, no ill-conditioning of eigenvalues matters.
     contracting = all(spectrum.numerical_abscissa + ROUNDING < 0 for spectrum in spectra)
     if not np.isfinite(abscissa):
-        verdict, evidence = Verdict.INCONCLUSIVE, f"The eigenvalue iteration did not converge at test image {image}."
+        verdict, evidence = (
+            Verdict.INCONCLUSIVE,
+            f"At test image {image} the Jacobian is not finite, or the iteration for its eigenvalues fails.",
+        )
     elif contracting or abscissa + error < 0:
         verdict = Verdict.SUPPORTED
         bound = clopper_pearson_upper(0, len(spectra))
@@ -56,6 +60,12 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
             f"At {len(spectra)} equilibria the largest real part of eig(J) - 1 is {abscissa:.3g}, "
             + ("and the symmetric part of J - I is negative definite; " if contracting else f"to within {error:.1e}; ")
             + f" fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+        )
+    elif abscissa - error > 0 and not (ball := located(subject, subject.equilibria[worst], worst)).is_shown:
+        verdict = Verdict.INCONCLUSIVE
+        evidence = (
+            f"At test image {image} the largest real part of eig(J) - 1 is {abscissa:.3g} where the solver stops, but whether an "
+            f"equilibrium is near is not known: {ball.reason}."
         )
     elif abscissa - error > 0:
         verdict = Verdict.REFUTED
@@ -72,7 +82,7 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
         name="stable",
         claim="Each equilibrium is locally exponentially stable under z' = f(z, h) - z, unprojected.",
         verdict=verdict,
-        margin=-abscissa,
+        margin=-abscissa if np.isfinite(abscissa) else None,
         evidence=evidence,
         samples=len(spectra),
         tolerance=error,
@@ -94,5 +104,5 @@ def replay(subject: Subject, finding: Finding) -> Replay:
         quantity="largest real part of eig(J) - 1",
         reported=violation_of(finding),
         now=spectrum.abscissa,
-        refutes=spectrum.abscissa - spectrum.error > 0,
+        refutes=spectrum.abscissa - spectrum.error > 0 and located(settled, settled.equilibria[0], 0).is_shown,
     )

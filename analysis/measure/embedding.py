@@ -104,12 +104,14 @@ def embedding(subject: Subject) -> dict[str, Any]:
     shown = subject.found[:IMAGES]
     images, labels = subject.images[shown], subject.labels[shown]
     states = gather_states(subject.model, images, labels, generator=subject.generator())
-    if not bool(states.before.isfinite().all()):
-        return {"not_drawn": "the model's own solver returned a state that is not finite"}
-    if bool((states.before == states.before[0]).all()):
-        return {"not_drawn": "all states are the same"}
     layered = has_orthogonal_layer(subject.model)
     maps = {"before": states.before} | ({"after": states.after} if layered else {})
+    for name, values in maps.items():
+        where = " after the orthogonal layer" if name == "after" else ""
+        if not bool(values.isfinite().all()):
+            return {"not_drawn": f"a state that the model's own solver returned is not finite{where}"}
+        if bool((values == values[0]).all()):
+            return {"not_drawn": f"all states are the same{where}"}
     return {
         "labels": labels.tolist(),
         "right": states.right.tolist(),

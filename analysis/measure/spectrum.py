@@ -35,6 +35,10 @@ class Spectrum:
     numerical_abscissa: float
 
 
+# Where there is no Jacobian, or the iteration for its eigenvalues fails.
+UNKNOWN = Spectrum(np.array([]), np.nan, np.inf, np.nan, np.inf)
+
+
 def spectrum_at(subject: Subject, position: int) -> Spectrum:
     """Return the spectrum of J at the equilibrium ``position``: all eigenvalues, or of a large state the outer ones."""
     if subject.dim > DENSE:
@@ -42,7 +46,12 @@ def spectrum_at(subject: Subject, position: int) -> Spectrum:
     from scipy.linalg import eig
 
     jacobian = subject.jacobian(subject.equilibria[position], position).numpy()
-    values, left, right = cast(tuple[np.ndarray, ...], eig(jacobian, left=True, right=True))
+    if not np.isfinite(jacobian).all():
+        return UNKNOWN
+    try:
+        values, left, right = cast(tuple[np.ndarray, ...], eig(jacobian, left=True, right=True))
+    except np.linalg.LinAlgError:  # the iteration may fail to converge
+        return UNKNOWN
     overlap = np.abs((left.conj() * right).sum(0))
     condition = float((1 / np.maximum(overlap, np.finfo(float).tiny)).max())
     error = condition * np.finfo(float).eps * float(np.linalg.norm(jacobian, 2)) * len(jacobian)
@@ -73,13 +82,15 @@ def _sparse_spectrum(subject: Subject, position: int) -> Spectrum:
         for apply in (product, transposed, symmetric)
     )
     start = np.ones(subject.dim)
+    if not np.isfinite(product(start) + transposed(start)).all():
+        return UNKNOWN
     try:
         largest = cast(np.ndarray, eigs(forward, k=6, which="LM", v0=start, return_eigenvectors=False))
         rightmost, right = cast(tuple[np.ndarray, np.ndarray], eigs(forward, k=6, which="LR", v0=start))
         again, left = cast(tuple[np.ndarray, np.ndarray], eigs(backward, k=6, which="LR", v0=start))
         top = cast(np.ndarray, eigsh(middle, k=1, which="LA", v0=start, return_eigenvectors=False))
     except ArpackNoConvergence:
-        return Spectrum(np.array([]), np.nan, np.inf, np.nan, np.inf)
+        return UNKNOWN
     leading = int(rightmost.real.argmax())
     eigenvalue, vector = rightmost[leading], right[:, leading]
     overlap = abs(np.vdot(left[:, int(abs(again - eigenvalue.conjugate()).argmin())].conj(), vector))

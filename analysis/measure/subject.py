@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from analysis.proofs.structure import is_structured
 from stabdeq.errors import DataError
+from stabdeq.labels import check_labels
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve
@@ -131,7 +132,7 @@ def prepare(
     """Return the subject of an audit: features and accurate equilibria of ``images`` (N, C, H, W), ``labels`` (N,), in float64.
 
     ``model``, where it is a module, is converted to float64 and put into evaluation mode in place, for as long as the subject is
-    in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit.
+    in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit, of which the model solves but one first.
     """
     if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
         raise DataError(
@@ -143,6 +144,7 @@ def prepare(
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
     with torch.no_grad():
+        check_labels(labels, _number_of_classes(model, images[:1]))
         h = model.inject(images)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
         start = torch.zeros_like(model.solve(h).z)
@@ -150,7 +152,7 @@ def prepare(
     return Subject(
         model=model,
         images=images,
-        labels=labels,
+        labels=labels.long(),
         indices=torch.arange(len(images)) if indices is None else indices,
         h=h,
         solution=solution,
@@ -158,6 +160,13 @@ def prepare(
         structured=is_structured(model.lyapunov),
         seed=seed,
     )
+
+
+def _number_of_classes(model: EquilibriumModel, image: Tensor) -> int:
+    logits = model.readout(model.solve(model.inject(image)).z)
+    if logits.dim() != 2 or len(logits) != 1:
+        raise DataError(f"the model's readout gave {tuple(logits.shape)} for one image: expected logits (1, classes)")
+    return logits.shape[1]
 
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:

@@ -1,4 +1,6 @@
-"""Trajectories of the stabilised field, by Runge-Kutta 4(5) with steps common to all that are followed together."""
+"""Trajectories of the stabilised field, by Runge-Kutta methods with steps common to all that are followed together."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,8 +12,21 @@ EVALUATIONS = 1500  # of the field, for all trajectories of a plane together
 BETWEEN = 4  # points of a trajectory for each step of the integrator
 
 
-def trajectories(subject: Subject, start: Tensor, times: Tensor, evaluations: int) -> Tensor:
-    """Return the states (T, k, n) at ``times`` (T,) from ``start`` (k, n), of the first k images, to a relative tolerance of 1e-8.
+@dataclass(frozen=True)
+class Precision:
+    """A method of ``scipy.integrate.solve_ivp`` with its tolerances of the state, relative and absolute."""
+
+    method: str
+    relative: float
+    absolute: float
+
+
+# Each a hundred times finer than the one before; from the second on of another order, which errs in another way.
+PRECISIONS = (Precision("RK45", 1e-8, 1e-10), Precision("DOP853", 1e-10, 1e-12), Precision("DOP853", 1e-12, 1e-14))
+
+
+def trajectories(subject: Subject, start: Tensor, times: Tensor, evaluations: int, precision: Precision) -> Tensor:
+    """Return the states (T, k, n) at ``times`` (T,) from ``start`` (k, n), of the first k images.
 
     Raises FloatingPointError where the field is not finite, or needs more ``evaluations``.
     """
@@ -26,7 +41,15 @@ def trajectories(subject: Subject, start: Tensor, times: Tensor, evaluations: in
         return moved
 
     span, first = (0, float(times[-1])), start.flatten().numpy()
-    path = solve_ivp(velocity, span, first, t_eval=times.numpy(), rtol=1e-8, atol=1e-10)
+    path = solve_ivp(
+        velocity,
+        span,
+        first,
+        method=precision.method,
+        t_eval=times.numpy(),
+        rtol=precision.relative,
+        atol=precision.absolute,
+    )
     if not path.success:
         raise FloatingPointError(path.message)
     return torch.from_numpy(path.y).T.reshape(-1, *start.shape)

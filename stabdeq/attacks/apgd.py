@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stabdeq.attacks.ascent import gradient_faults, loss_gradient
 from stabdeq.attacks.ball import NormName, build_ball
-from stabdeq.attacks.losses import Loss, cross_entropy, dlr, other_class, targeted_dlr
+from stabdeq.attacks.losses import Loss, cross_entropy, dlr, logit_difference, other_class, targeted_dlr
 from stabdeq.attacks.threat_model import Adversarial, Classifier, Run, check_batch, check_counts, is_correct
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError, closest
@@ -35,7 +35,8 @@ class APGD:
     """Ascent with momentum within ``eps`` (pixels of [0, 1]), whose step is halved wherever it no longer helps.
 
     ``loss`` is the cross-entropy "ce", "dlr", or "targeted": DLR towards each of the ``targets`` most likely other classes in
-    turn (APGD-T). Every run starts at a random point, and attacks only the samples that no earlier run broke.
+    turn (APGD-T); of a model with 2 or 3 classes, for which that ratio is not defined, the difference of the two logits alone.
+    Every run starts at a random point, and attacks only the samples that no earlier run broke.
     Raises ConfigError for settings out of range.
     """
 
@@ -60,19 +61,26 @@ class APGD:
         gradients, or with too few classes for the loss.
         """
         check_batch(model, images, labels)
-        runs: list[Run] = [partial(self._run, LOSSES[self.loss])] if self.loss in LOSSES else []
         if self.loss == "targeted":
             with torch.no_grad():
                 classes = model(images[:1].detach()).shape[1]
-            runs = [partial(self._towards, rank) for rank in range(1, min(self.targets, classes - 1) + 1)]
+            if classes < 2:
+                raise ConfigError(
+                    f"the model has {classes} class, so there is no other to attack towards: expected 2 or more"
+                )
+            runs: list[Run] = [partial(self._towards, rank) for rank in range(1, min(self.targets, classes - 1) + 1)]
+        else:
+            runs = [partial(self._run, LOSSES[self.loss])]
         return attack_standing(runs * self.restarts, model, images, labels, generator=generator)
 
     def _towards(
         self, rank: int, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator
     ) -> Adversarial:
         with torch.no_grad():
-            targets = other_class(model(images), labels, rank)
-        return self._run(partial(targeted_dlr, targets=targets), model, images, labels, generator=generator)
+            logits = model(images)
+            targets = other_class(logits, labels, rank)
+        loss = targeted_dlr if logits.shape[1] >= 4 else logit_difference
+        return self._run(partial(loss, targets=targets), model, images, labels, generator=generator)
 
     def _run(
         self, loss: Loss, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator

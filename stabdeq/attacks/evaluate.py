@@ -9,6 +9,7 @@ from torch import Tensor
 from stabdeq.attacks.threat_model import STANDS, Attack, Classifier, check_batch, check_logits, is_correct
 from stabdeq.data import Split, batches, to_unit
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.labels import check_labels
 
 Progress = Callable[[int, int], None]  # (samples done, of these right under attack)
 
@@ -75,6 +76,8 @@ def evaluate(
     """
     if len(split) == 0:
         raise DataError("there are no samples to attack: give at least one")
+    if split.images.is_floating_point():
+        check_batch(model, split.images, split.labels)  # all of them, before the first is attacked
     seeds = torch.Generator().manual_seed(seed)
     parts: list[Outcome] = []
     done = right = 0
@@ -82,7 +85,7 @@ def evaluate(
         images, labels = pixels.to(device), labels.to(device)
         images = images if images.is_floating_point() else to_unit(images)
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds)))
-        parts.append(_evaluate_batch(attack, model, images, labels, generator))
+        parts.append(_evaluate_batch(attack, model, images, labels, generator, every_label=split.labels))
         done += len(labels)
         right += int(parts[-1].robust_correct.sum())
         if progress is not None:
@@ -99,11 +102,18 @@ def evaluate(
 
 
 def _evaluate_batch(
-    attack: Attack, model: Classifier, images: Tensor, labels: Tensor, generator: torch.Generator
+    attack: Attack,
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    every_label: Tensor,
 ) -> Outcome:
     check_batch(model, images, labels)
     clean_logits, clean_converged = _predict(model, images)
     check_logits(clean_logits, labels)
+    check_labels(every_label, clean_logits.shape[1])  # those of later batches too, before anything is attacked
     if bool(clean_logits.isnan().all()):
         raise DataError("the model returns nothing but NaN on clean images: look at its weights and normalisation")
     adversarial = attack(model, images, labels, generator=generator)

@@ -40,7 +40,12 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """
     _require_classes(logits, 4, "targeted DLR divides by the distance to the third and fourth largest logits")
     first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
-    return _ratio(_at(logits, targets) - _at(logits, labels), first - (third + fourth) / 2)
+    return _ratio(logit_difference(logits, labels, targets), first - (third + fourth) / 2)
+
+
+def logit_difference(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Return the logit of the classes ``targets`` (B,) minus the label's, (B,): targeted DLR without its spread."""
+    return _at(logits, targets) - _at(logits, labels)
 
 
 def other_class(logits: Tensor, labels: Tensor, rank: int) -> Tensor:

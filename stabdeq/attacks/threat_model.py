@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from stabdeq.attacks.ball import NormName
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.labels import check_labels
 
 Classifier = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, classes)
 
@@ -119,12 +120,7 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         raise DataError(
             f"the model returned {tuple(logits.shape)} for {len(labels)} images: expected logits (B, classes)"
         )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= logits.shape[1]:
-        raise DataError(
-            f"labels from {lowest} to {highest} for a model of {logits.shape[1]} classes: expected 0 to "
-            f"{logits.shape[1] - 1}; are these the data it was trained on?"
-        )
+    check_labels(labels, logits.shape[1])
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""Which states are next to an equilibrium of the cell, as far as its Jacobian can be inverted."""
+
+from torch import Tensor
+
+from analysis.measure.subject import DENSE, Subject
+from analysis.proofs.newton import Located, locate
+
+APART = 100  # times the radii of balls: a state, or another ball's, so far away is another one for sure
+TOO_LARGE = f"states of more than {DENSE} components, of which Newton's step is not computed"
+
+
+def located(subject: Subject, z: Tensor, position: int) -> Located:
+    """Return the ball around ``z`` (n,) that holds exactly one equilibrium for the features of the found image ``position``."""
+    if subject.dim > DENSE:
+        return Located(float("inf"), TOO_LARGE)
+    cell = subject.cell_at(position)
+    return locate(lambda w: cell(w) - w, lambda w: subject.jacobian(w, position), z, subject.generator())
+
+
+def are_two(first: Located, other: Located, apart: float) -> bool:
+    """Whether the balls around two states ``apart``, each of which holds one equilibrium, are far from each other."""
+    return APART * (first.radius + other.radius) <= apart
