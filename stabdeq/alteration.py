@@ -53,11 +53,6 @@ def require_unaltered(what: str | None) -> None:
         raise ConfigError(f"{what}, so that its weights do not tell what it computes: undo that")
 
 
-def is_altered(module: nn.Module, *methods: str) -> bool:
-    """Return whether ``module`` or a part of it is altered; ``methods`` name nothing more, since all count."""
-    return alteration(module, type(module).__name__) is not None
-
-
 def _alterations(module: nn.Module, name: str) -> Iterator[str]:
     for hooks, where in (
         (every_module._global_forward_pre_hooks, f"{name}, as every module, has a forward pre-hook"),

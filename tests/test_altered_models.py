@@ -15,7 +15,7 @@ from analysis.certify import certify
 from analysis.proofs.cells.l2_radii import affine_ends
 from analysis.proofs.cells.linf_margins import linf_margins
 from analysis.proofs.structure import is_structured
-from stabdeq.alteration import is_altered
+from stabdeq.alteration import alteration
 from stabdeq.attacks import PGD
 from stabdeq.bounds import logit_difference_bound, worst_logits
 from stabdeq.bounds.lipschitz import extractor_matrix
@@ -258,9 +258,9 @@ def test_an_altered_extractor_has_no_matrix(alter: Callable[[StabilisedDEQ], Non
 def test_an_altered_rotation_has_no_radius(alter: Callable[[StabilisedDEQ], None]) -> None:
     network = certified(head="orthogonal")
     assert network.head.rotation is not None
-    assert not is_altered(network.head.rotation)
+    assert alteration(network.head.rotation, "the layer") is None
     alter(network)
-    assert is_altered(network.head.rotation)
+    assert alteration(network.head.rotation, "the layer")
     assert proved(network) == OF_THE_CELL
 
 

@@ -160,8 +160,6 @@ def test_gradients_of_the_others_survive(name: str) -> None:
 
 # These are to call stabdeq.linear_algebra too; until they do, they see to it themselves that their matrices are finite.
 ELSEWHERE = {
-    "analysis/checks/equilibrium.py",
-    "analysis/checks/separation.py",
     "analysis/measure/spectrum.py",
 }
 ITERATIONS = (

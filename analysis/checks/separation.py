@@ -11,14 +11,12 @@ from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
 from analysis.measure.embedding import embedding, read_by_head
 from analysis.measure.subject import Subject
-from stabdeq.cells import is_altered
+from stabdeq.alteration import alteration, own_alteration
 from stabdeq.errors import NotReplayableError
+from stabdeq.linear_algebra import spectral_norm
 from stabdeq.lyapunov import claims
 from stabdeq.model import StabilisedDEQ
 
-ALTERED = (
-    "The layer's method was replaced, or a hook stands on it: its weights do not tell what it computes. Remove that."
-)
 NOT_FINITE = "The layer's weights are not finite, so it has no distances to keep: look at the training that made them."
 
 
@@ -69,16 +67,15 @@ def _deviation(subject: Subject) -> tuple[float, tuple[int, int]]:
     assert isinstance(rotation, nn.Linear)
     weight = rotation.weight.detach()
     gram = weight.T @ weight - torch.eye(weight.shape[1], dtype=weight.dtype)
-    deviation = float(torch.linalg.matrix_norm(gram, 2)) if bool(gram.isfinite().all()) else float("nan")
-    return deviation, (weight.shape[0], weight.shape[1])
+    return float(spectral_norm(gram)), (weight.shape[0], weight.shape[1])
 
 
-def _is_altered(subject: Subject) -> bool:
-    """Return whether the layer may compute something else than its weights say."""
+def _alteration(subject: Subject) -> str | None:
+    """Return in words what may make the layer compute something else than its weights say; or None."""
     assert isinstance(subject.model, StabilisedDEQ)
     head = subject.model.head
     assert isinstance(head.rotation, nn.Linear)
-    return is_altered(head, "rotate") or is_altered(head.rotation)
+    return own_alteration(head, "the head") or alteration(head.rotation, "the orthogonal layer")
 
 
 def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
@@ -93,8 +90,9 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
         f"among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
     )
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
-    if _is_altered(subject):
-        verdict, evidence = Verdict.INCONCLUSIVE, ALTERED
+    altered = _alteration(subject)
+    if altered:
+        verdict, evidence = Verdict.INCONCLUSIVE, f"Undo this, which the layer's weights do not tell: {altered}."
     elif isnan(deviation):
         verdict, evidence = Verdict.INCONCLUSIVE, NOT_FINITE
     return Finding(
@@ -129,8 +127,9 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
         f"Of {int(different.sum()) // 2} pairs of different classes, the one that gains most goes from {apart_before:.6g} "
         f"to {apart_after:.6g} ({gained:+.1e} relative)."
     )
-    if _is_altered(subject):
-        refuted, evidence = False, ALTERED
+    altered = _alteration(subject)
+    if altered:
+        refuted, evidence = False, f"Undo this, which the layer's weights do not tell: {altered}."
     elif isnan(deviation):
         refuted, evidence = False, NOT_FINITE
     elif not bool(different.any()):

@@ -1,6 +1,6 @@
 """Cells by name: the maps f(z, h) whose equilibria a model reads, one family a file."""
 
-from stabdeq.alteration import alteration, is_altered, prototype
+from stabdeq.alteration import alteration, prototype
 from stabdeq.cells.batchnorm import Cell
 from stabdeq.cells.certified import CertifiedCell
 from stabdeq.cells.constant import ConstantCell
@@ -22,7 +22,6 @@ __all__ = [
     "ReluCell",
     "build_cell",
     "cell_alteration",
-    "is_altered",
     "is_as_made",
 ]
 

@@ -1,11 +1,11 @@
 """Exponential decay of the differences between trajectories, and contraction of a map, in a norm ||x||_P^2 = x'P x.
 
-For z' = A z + D w + d, w = relu(N w + B z + c), increments obey dw' L (N dw + B dz - dw) >= 0 for every diagonal L >= 0, so
+For z' = A z + D w + d, w = relu(N w + B z + c), increments obey dw' L (N dw + B dz - dw) >= 0 for every diagonal L >= 0, so ::
 
     [[-(A'P + PA) - 2 a P, -(PD + B'L)], [*, 2L - LN - N'L]] > 0  and  P > 0
 
 imply ||z(t) - z~(t)||_P <= exp(-a t) ||z(0) - z~(0)||_P for every two trajectories under one input: for a > 0 there is one
-equilibrium, and V = (z - z*)'P(z - z*) is a global Lyapunov function of rate 2 a. For the map z -> A z + D w + d,
+equilibrium, and V = (z - z*)'P(z - z*) is a global Lyapunov function of rate 2 a. For the map z -> A z + D w + d, ::
 
     [[r^2 P - A'PA, -(A'PD + B'L)], [*, 2L - LN - N'L - D'PD]] > 0
 
