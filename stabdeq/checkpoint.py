@@ -18,9 +18,9 @@ from torch import Tensor
 
 from stabdeq import __version__
 from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
+from stabdeq.config.kinds import kind_of
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.files import replacing
-from stabdeq.kinds import kind_of
 from stabdeq.model import StabilisedDEQ
 
 SCHEMA = 2  # 1 is read too

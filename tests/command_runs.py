@@ -8,7 +8,7 @@ import stabdeq
 from stabdeq.__main__ import main
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
-from stabdeq.kinds import model_config
+from stabdeq.config.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 REPOSITORY = Path(stabdeq.__file__).parents[1]

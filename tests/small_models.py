@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.config import AndersonConfig, ArchitectureConfig, LyapunovConfig, ModelConfig
-from stabdeq.kinds import KINDS, model_config
+from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 
 SHAPE = (1, 4, 4)

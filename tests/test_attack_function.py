@@ -13,9 +13,9 @@ from stabdeq.attacks import evaluate
 from stabdeq.attacks.run import attack
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.data import Split, load_data
 from stabdeq.errors import CheckpointError, ConfigError, DataError
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 

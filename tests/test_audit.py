@@ -20,9 +20,9 @@ from analysis.proofs.structure import is_structured
 from analysis.report.report import Report
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
+from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.data import load_data
 from stabdeq.errors import ConfigError, DataError
-from stabdeq.kinds import KINDS, model_config
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve

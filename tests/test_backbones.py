@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from stabdeq.backbones import VGG16, ResNet, SmallConvolutional, WideResNet, build_backbone, native_width
 from stabdeq.config import ArchitectureConfig, BackboneName
+from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.errors import ConfigError
-from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 
 NETWORKS: list[BackboneName] = [kind.backbone for kind in KINDS.values() if kind.backbone]

@@ -15,7 +15,7 @@ from analysis.audit import audit
 from analysis.compare import compare_reports, render_comparison
 from analysis.findings.catalogue import default_checks
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
-from stabdeq.kinds import model_config
+from stabdeq.config.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Picard, Solution, solve
 

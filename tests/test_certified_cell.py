@@ -17,8 +17,8 @@ from stabdeq.cells import CertifiedCell
 from stabdeq.cells.certified import MARGIN
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import AndersonConfig, ArchitectureConfig, DataConfig, SolverConfig
+from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Picard, solve
 from train.loss import training_loss

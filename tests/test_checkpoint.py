@@ -18,8 +18,8 @@ import stabdeq
 from stabdeq import checkpoint as checkpoint_module
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig
+from stabdeq.config.kinds import KINDS
 from stabdeq.errors import FileError
-from stabdeq.kinds import KINDS
 from stabdeq.model import StabilisedDEQ
 
 # What is written is read back.

@@ -18,7 +18,7 @@ import stabdeq
 from stabdeq.__main__ import COMMANDS
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig
-from stabdeq.kinds import KINDS
+from stabdeq.config.kinds import KINDS
 
 pytestmark = pytest.mark.usefixtures("folder")
 

@@ -23,8 +23,8 @@ from analysis.measure.subject import Subject, prepare
 from analysis.report import figures
 from analysis.report.drawing import Drawing
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.files import strict_json
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve
 

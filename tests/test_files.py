@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from stabdeq import __main__
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.errors import FileError
 from stabdeq.files import append_line, make_folder, replace_file, replacing
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 FULL = "No space left on device"

@@ -17,7 +17,7 @@ from analysis.measure.trajectories import PRECISIONS
 from analysis.replay import Replayer
 from analysis.report.report import Report
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
-from stabdeq.kinds import model_config
+from stabdeq.config.kinds import model_config
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve

@@ -19,8 +19,8 @@ from stabdeq.bounds import worst_logits
 from stabdeq.bounds.interval import backbone_layers, equilibrium_bounds
 from stabdeq.cells import IntervalCell
 from stabdeq.config import AndersonConfig, ArchitectureConfig, ModelConfig, SolverConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 DIM = 5

@@ -7,9 +7,9 @@ import torch
 from small_models import DIM, SHAPE, WITH_EQUILIBRIUM, generator, settings
 
 from stabdeq.config import ArchitectureConfig, BroydenConfig, LyapunovConfig, ModelConfig
+from stabdeq.config.kinds import KINDS, kind_of, model_config
 from stabdeq.errors import ConfigError
 from stabdeq.heads import Head
-from stabdeq.kinds import KINDS, kind_of, model_config
 from stabdeq.model import StabilisedDEQ
 
 # Heads

@@ -11,8 +11,8 @@ from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
 from stabdeq.config import AndersonConfig, ArchitectureConfig
+from stabdeq.config.kinds import KINDS, kind_of, model_config
 from stabdeq.errors import ConfigError, DataError
-from stabdeq.kinds import KINDS, kind_of, model_config
 from stabdeq.lyapunov import centre_of
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Picard, Solver, Status, solve

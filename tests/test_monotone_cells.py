@@ -18,8 +18,8 @@ from stabdeq.cells.interval import CONTRACTION
 from stabdeq.cells.monotone import MONOTONICITY
 from stabdeq.cells.relu import contracting_step
 from stabdeq.config import AndersonConfig, ArchitectureConfig, SolverConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Picard, Solver, solve
 

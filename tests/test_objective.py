@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.config import AndersonConfig, LyapunovConfig, ModelConfig
-from stabdeq.kinds import KINDS
+from stabdeq.config.kinds import KINDS
 from stabdeq.model import Prediction, StabilisedDEQ
 from stabdeq.solvers import Solution
 from train.loss import decay_term, training_loss

@@ -25,7 +25,7 @@ from analysis.report.report import Report
 from stabdeq.__main__ import main
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
-from stabdeq.kinds import model_config
+from stabdeq.config.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 HOSTILE = (

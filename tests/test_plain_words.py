@@ -20,8 +20,8 @@ from analysis.report.plain_words import in_plain_words
 from analysis.report.report import Report
 from analysis.user_function.sentences import NAMES
 from stabdeq.config import ArchitectureConfig, LyapunovConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.errors import ConfigError
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 
 # Each row's words by the finding's id, the words of an audit first.

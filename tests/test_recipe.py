@@ -18,8 +18,8 @@ from stabdeq.config import (
     ModelConfig,
     parse_config,
 )
+from stabdeq.config.kinds import KINDS, kind_of, model_config
 from stabdeq.errors import ConfigError
-from stabdeq.kinds import KINDS, kind_of, model_config
 from train.recipe import DecayConfig, Recipe, load_recipe, plain_recipe, recipe_names
 
 ONE_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

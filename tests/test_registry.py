@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from analysis.audit import audit
 from analysis.certify import certify
 from analysis.proofs.cells.l2_radii import affine_ends
-from stabdeq import kinds
+from stabdeq.config import kinds
 from stabdeq.attacks import PGD, Attack, build_attack, evaluate
 from stabdeq.backbones import Backbone, FullyConnected, build_backbone
 from stabdeq.bounds import logit_difference_bound
@@ -128,7 +128,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstalledPacka
 
 THEIRS = """
 from torch import nn
-from stabdeq import kinds
+from stabdeq.config import kinds
 from stabdeq.attacks import PGD
 from stabdeq.backbones import Backbone
 from stabdeq.cells import MonotoneCell

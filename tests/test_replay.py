@@ -22,9 +22,9 @@ from analysis.replay import Replayer
 from analysis.report.report import Report
 from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.data import load_data
 from stabdeq.errors import NotReplayableError, StabdeqError
-from stabdeq.kinds import model_config
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve

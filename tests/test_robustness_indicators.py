@@ -22,9 +22,9 @@ from analysis.measure.subject import prepare
 from stabdeq.attacks import PGD, ClampNormalised
 from stabdeq.attacks.threat_model import Adversarial
 from stabdeq.config import ArchitectureConfig, DataConfig
+from stabdeq.config.kinds import model_config
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Solution, Status
 

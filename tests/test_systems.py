@@ -14,9 +14,9 @@ from analysis.solver_comparison import compare_on
 from stabdeq.attacks import PGD
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
+from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.data import DataSet, Split, load_data, to_unit
 from stabdeq.errors import ConfigError
-from stabdeq.kinds import KINDS, model_config
 from stabdeq.model import StabilisedDEQ
 from train.objectives import OBJECTIVES
 from train.recipe import Recipe, load_recipe

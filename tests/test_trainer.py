@@ -24,9 +24,9 @@ from training_runs import (
 from stabdeq.attacks import PGD, evaluate
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import AndersonConfig, ArchitectureConfig, DataConfig
+from stabdeq.config.kinds import KINDS
 from stabdeq.data import Split
 from stabdeq.errors import ConfigError, TrainingDivergedError
-from stabdeq.kinds import KINDS
 from train import trainer
 from train.objectives import OBJECTIVES, IntervalTraining
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stabdeq.checkpoint import METADATA_KEY, Checkpoint
 from stabdeq.config import DataConfig, LyapunovConfig, ModelConfig
-from stabdeq.kinds import KINDS
+from stabdeq.config.kinds import KINDS
 from stabdeq.model import StabilisedDEQ
 
 

@@ -19,8 +19,8 @@ from stabdeq.config import (
     Positive,
     parse_config,
 )
+from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
-from stabdeq.kinds import KINDS
 from train.objectives import AnyObjective, CrossEntropy
 
 

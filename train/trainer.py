@@ -14,10 +14,10 @@ from torch import Tensor
 from stabdeq.bounds.interval import require_interval_bounds
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
+from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.files import append_line, make_folder, replace_file
-from stabdeq.kinds import model_config
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss

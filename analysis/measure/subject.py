@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis.proofs.structure import is_structured
+from stabdeq.data.labels import check_labels
 from stabdeq.errors import DataError
-from stabdeq.labels import check_labels
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve

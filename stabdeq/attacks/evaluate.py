@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stabdeq.attacks.threat_model import STANDS, Attack, Classifier, check_batch, check_logits, is_correct
 from stabdeq.data import Split, batches, to_unit
+from stabdeq.data.labels import check_labels
 from stabdeq.errors import ConfigError, DataError
-from stabdeq.labels import check_labels
 
 Progress = Callable[[int, int], None]  # (samples done, of these right under attack)
 
