@@ -54,6 +54,7 @@ def test_evaluation_mode_normalises_as_pytorch_does() -> None:
     assert torch.equal(ours(x), theirs(x))
 
 
+@pytest.mark.filterwarnings("ignore::stabdeq.solvers.implicit.InexactGradientWarning")  # of the small budgets
 @pytest.mark.parametrize("config", [AndersonConfig, BroydenConfig, PicardConfig])
 @pytest.mark.parametrize("budget", [1, 3, 40])
 @pytest.mark.parametrize("gradients", [False, True])

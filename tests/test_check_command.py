@@ -224,7 +224,9 @@ def test_a_gradient_that_is_not_the_slope_is_not_believed(broken: Path, name: st
 
 def test_samples_and_starts_are_as_asked(tmp_path: Path) -> None:
     few, many = (
-        run(["zoo:square", "--dim", "2", "--claims", "positive", "--samples", count, "--starts", "8"], tmp_path)[1]
+        run(
+            ["zoo:square_of_array", "--dim", "2", "--claims", "positive", "--samples", count, "--starts", "8"], tmp_path
+        )[1]
         for count in ("500", "5000")
     )
     assert "Of 500 drawn" in few["positive"]["evidence"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from analysis.audit import audit
 from analysis.findings import Finding
 from analysis.measure import equilibria
-from analysis.proofs.newton import Located, locate
+from analysis.measure.newton import Located, locate
 from analysis.replay import Replayer
 from analysis.report.report import Report
 from stabdeq.cells import CertifiedCell

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from analysis.audit import audit
 from analysis.certify import certify
 from analysis.proofs.cells.l2_radii import affine_ends
-from stabdeq.config import kinds
 from stabdeq.attacks import PGD, Attack, build_attack, evaluate
 from stabdeq.backbones import Backbone, FullyConnected, build_backbone
 from stabdeq.bounds import logit_difference_bound
 from stabdeq.bounds.interval import backbone_layers, require_interval_bounds
 from stabdeq.cells import Cell, CertifiedCell, EquilibriumCell, build_cell, is_as_made
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.config import AndersonConfig, DataConfig, ModelConfig
+from stabdeq.config import AndersonConfig, DataConfig, ModelConfig, kinds
 from stabdeq.data import Split, load_data
 from stabdeq.errors import CheckpointError, ConfigError, DataError
 from stabdeq.model import StabilisedDEQ

@@ -15,8 +15,8 @@ from analysis.checks.witness import (
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.equilibria import TOO_LARGE, located
+from analysis.measure.newton import Located
 from analysis.measure.subject import DENSE, TOLERANCE, Subject
-from analysis.proofs.newton import Located
 from stabdeq.errors import NotReplayableError
 from stabdeq.solvers import Status, norm, relative_residual
 

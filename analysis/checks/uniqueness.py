@@ -7,10 +7,10 @@ from analysis.checks.witness import Replay, at_equilibrium, state_of, violation_
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import Finding, Measurement, Verdict
 from analysis.measure.equilibria import are_two, located
+from analysis.measure.newton import Located
 from analysis.measure.subject import DENSE, Subject, solve_accurately
 from analysis.proofs.cells.linf_margins import contraction_bound
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
-from analysis.proofs.newton import Located
 from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
 from stabdeq.solvers import norm
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from analysis.measure.newton import Located, locate
 from analysis.measure.subject import DENSE, Subject
-from analysis.proofs.newton import Located, locate
 
 APART = 100  # times the radii of balls: a state, or another ball's, so far away is another one for sure
 TOO_LARGE = f"states of more than {DENSE} components, of which Newton's step is not computed"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.sampling import directions
+from stabdeq.linear_algebra import spectral_norm
 
 PAIRS = 8  # of opposite states at which G is taken: a kink through the centre shows on one of two
 JACOBIANS = 2  # of these pairs, at which the Jacobian is taken too
@@ -79,7 +80,7 @@ def _checked(
         change = inverse @ (jacobian(z + offset) - slope)
         if not bool(change.isfinite().all()):
             return _none("the Jacobian is not finite next to it")
-        if float(change.norm()) > LIPSCHITZ and float(torch.linalg.matrix_norm(change, 2)) > LIPSCHITZ:
+        if float(change.norm()) > LIPSCHITZ and float(spectral_norm(change)) > LIPSCHITZ:
             return _none("the Jacobian jumps there, so that Newton's map need not contract")
     return Located(radius)
 
