@@ -2,11 +2,11 @@
 
 import re
 import shutil
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from heavy_ball import HeavyBall
 from torch import Tensor
 
 from stabdeq.solvers import Anderson, Broyden, Picard, Solver
@@ -23,27 +23,6 @@ OURS = [
     Picard(),
     Picard(mixing=0.3),
 ]
-
-
-@dataclass(frozen=True)
-class HeavyBall(Solver):
-    """Picard with momentum: the memory is the last step (B, n)."""
-
-    mixing: float = 0.5
-    momentum: float = 0.4
-
-    def init(self, z: Tensor) -> Any:
-        return torch.zeros_like(z)
-
-    def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        velocity = self.momentum * memory + self.mixing * field
-        return z + velocity, velocity
-
-    def forget(self, memory: Any, samples: Tensor) -> Any:
-        return memory.masked_fill(samples[:, None], 0)
-
-    def select(self, memory: Any, samples: Tensor) -> Any:
-        return memory[samples]
 
 
 @pytest.mark.parametrize("solver", [*OURS, HeavyBall()], ids=str)

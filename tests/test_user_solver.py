@@ -1,12 +1,12 @@
 """A solver from a user's code: registered, named in a recipe, trained, saved, loaded and compared."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from heavy_ball import HeavyBall
 from training_runs import tiny_data
 
 from analysis.measure.subject import prepare
@@ -16,31 +16,10 @@ from stabdeq.config import ArchitectureConfig, DataConfig, ModelConfig, SolverCo
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.registry import SOLVERS, register_solver
-from stabdeq.solvers import Solver, build_solver
+from stabdeq.solvers import build_solver
 from stabdeq.testing import assert_solver
 from train.recipe import Recipe, load_recipe, plain_recipe
 from train.trainer import CHECKPOINT_NAME, train
-
-
-@dataclass(frozen=True)
-class HeavyBall(Solver):
-    """Picard with momentum: the memory is the last step (B, n)."""
-
-    mixing: float = 0.5
-    momentum: float = 0.4
-
-    def init(self, z: Tensor) -> Any:
-        return torch.zeros_like(z)
-
-    def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        velocity = self.momentum * memory + self.mixing * field
-        return z + velocity, velocity
-
-    def forget(self, memory: Any, samples: Tensor) -> Any:
-        return memory.masked_fill(samples[:, None], 0)
-
-    def select(self, memory: Any, samples: Tensor) -> Any:
-        return memory[samples]
 
 
 @pytest.fixture(autouse=True)
