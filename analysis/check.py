@@ -178,8 +178,10 @@ def _ball_or_box(centre: "Tensor", radius: float | None, box: tuple[float, float
     if box is None:
         return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
     low, high = (torch.full_like(centre, bound) for bound in box)
-    if not bool(((low <= centre) & (centre <= high) & (low < high)).all()):
-        raise ConfigError(f"box: expected low < high with the centre between them, got {box[0]:g} and {box[1]:g}")
+    if not bool(((low <= centre) & (centre <= high) & (low < high) & (high - low).isfinite()).all()):
+        raise ConfigError(
+            f"box: expected low < high, finite, with the centre between them, got {box[0]:g} and {box[1]:g}"
+        )
     return Box(centre, low, high)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.evidence.claim import Claim
 from analysis.evidence.falsifier import approach, falsify, polish
 from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
+from analysis.evidence.membership import surely_contains
 from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
@@ -193,6 +194,8 @@ class _Search:
         """Make the first of ``states`` (B, n) at which the inequality surely fails the witness, nearer to the centre if it may be."""
         at_centre = (states == self.region.centre).all(1) & self.claim.strict
         for state in states[~at_centre]:
+            if not surely_contains(self.region, state):
+                continue
             fails = self.claim.surely_fails(state)
             self.disproved += fails is False
             self.open += fails is None
@@ -205,12 +208,12 @@ class _Search:
         relative = float(self._relative(state[None])[0][0])
         shrunk = self._shrink(state, relative) if relative > self.claim.tolerance else state
         for one in (shrunk, state):
-            if self.claim.surely_fails(one) and bool(self.region.contains(one[None])[0]):
+            if self.claim.surely_fails(one) and surely_contains(self.region, one):
                 _, excess = self.claim.certain(one)
                 described, _ = self._replay(one)
                 bare = float(self._relative(one[None])[1][0])
                 return described | {"relative": bare, "replayed_excess": excess, "replayed_by": BY_BALLS}
-        raise AssertionError("the state that was found is one of those tried")
+        raise AssertionError("the state that was found is one of those tried")  # it fails, and lies in the region
 
     def _stands(self, state: Tensor) -> bool:
         """Whether the neighbours violate too: at a kink or within rounding, one state alone can seem to."""

@@ -75,7 +75,8 @@ class Ball:
     def project(self, states: Tensor) -> Tensor:
         offset = states - self.centre
         distance = offset.norm(dim=1, keepdim=True)
-        return torch.where(distance > self.radius, self.centre + offset * (self.radius / distance), states)
+        farthest = self.radius * (1 - _roundings(states))
+        return torch.where(distance > farthest, self.centre + offset * (farthest / distance), states)
 
     def contains(self, states: Tensor) -> Tensor:
         return (states - self.centre).norm(dim=1) <= self.radius * (1 + SLACK)
@@ -186,8 +187,9 @@ class Outside:
         inside = self.region.project(states)
         offset = inside - self.centre
         distance = offset.norm(dim=1, keepdim=True)
-        pushed = self.centre + offset * (self.inner / torch.where(distance == 0, 1, distance))
-        return torch.where(distance < self.inner, pushed, inside)
+        nearest = self.inner * (1 + _roundings(states))
+        pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
+        return torch.where(distance < nearest, pushed, inside)
 
     def contains(self, states: Tensor) -> Tensor:
         return self.region.contains(states) & ((states - self.centre).norm(dim=1) >= self.inner * (1 - 1e-9))
@@ -270,3 +272,8 @@ class Sublevel:
         if self.on_boundary:
             inside = inside & (distance >= reach * (1 - 1e-9))
         return inside.squeeze(1)
+
+
+def _roundings(states: Tensor) -> float:
+    """Return by what a distance is moved, relatively, so that rounding does not carry a projected state across the boundary."""
+    return (states.shape[1] + 16) * torch.finfo(torch.float64).eps

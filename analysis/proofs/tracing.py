@@ -191,8 +191,9 @@ class _Recorder(TorchDispatchMode):
         if not isinstance(leaf, Tensor):
             return leaf
         key = id(leaf), leaf._version
-        if key not in self.attributes:
-            name, value = f"constant_{len(self.attributes)}", leaf.detach().clone()
+        # Writes through `.data` or NumPy change no version.
+        if key not in self.attributes or not torch.equal(self.attributes[key].meta["val"], leaf.detach()):
+            name, value = f"constant_{len(self.held)}", leaf.detach().clone()
             self.root.register_buffer(name, value)
             self.attributes[key] = self.graph.get_attr(name)
             self.attributes[key].meta["val"] = value

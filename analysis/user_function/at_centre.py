@@ -22,7 +22,8 @@ def zero(subject: Subject) -> Finding:
     words = (
         f"V(c) = {float(value):.3g}, against a median of |V| = {subject.typical_value:.3g} over {subject.region.words}"
     )
-    return _judged(subject, "zero", violation, words, {"value": float(value)})
+    sign = None if subject.certainty is None else subject.certainty.of_value(subject.centre)[0]
+    return _judged(subject, "zero", violation, words, {"value": float(value)}, sign)
 
 
 @torch.no_grad()
@@ -35,10 +36,14 @@ def equilibrium(subject: Subject) -> Finding:
     speed = float(velocity.norm())
     words = f"||f(c)|| = {speed:.3g}, against a median of {typical:.3g} over {subject.region.words}"
     details = {"value": speed, "velocity": velocity[0].tolist()}
-    return _judged(subject, "equilibrium", violation, words, details)
+    sign = None if subject.certainty is None else subject.certainty.of_speed(subject.centre)[0]
+    return _judged(subject, "equilibrium", violation, words, details, sign)
 
 
-def _judged(subject: Subject, name: str, violation: Violation, words: str, details: dict[str, Any]) -> Finding:
+def _judged(
+    subject: Subject, name: str, violation: Violation, words: str, details: dict[str, Any], sign: int | None
+) -> Finding:
+    """Return the finding; where the functions can be read, what is false has a ``sign`` in ball arithmetic that is not 0."""
     relative = float(violation.relative)
     if relative <= subject.tolerance:
         return subject.finding(name, Verdict.SUPPORTED, f"Evaluated at the centre: {words}.", margin=-relative)
@@ -46,5 +51,11 @@ def _judged(subject: Subject, name: str, violation: Violation, words: str, detai
     if relative != relative or float(violation.excess) == torch.inf:
         reason = f"Not finite at the centre: {words}."
         return subject.finding(name, Verdict.INCONCLUSIVE, reason, witness=witness)
+    if subject.certainty is not None and not sign:
+        least = "ball arithmetic gives 0" if sign == 0 else "ball arithmetic does not tell it from 0"
+        verdict = Verdict.SUPPORTED if sign == 0 else Verdict.INCONCLUSIVE
+        return subject.finding(
+            name, verdict, f"Evaluated at the centre: {words}, by rounding, for {least}.", witness=None
+        )
     reason = f"False at the centre: {words}."
     return subject.finding(name, Verdict.REFUTED, reason, margin=-relative, witness=witness)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from analysis.evidence.judge import BY_BALLS
+from analysis.evidence.membership import surely_contains
 from analysis.evidence.regions import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
@@ -63,7 +64,7 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
         return None
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
     region = boundary_of(subject.region) if finding.check == "invariant" else subject.claimed_region
-    if not bool(region.contains(state[None])[0]):
+    if not surely_contains(region, state):
         return None
     certain = certain_sign(subject, finding.check)
     assert certain is not None

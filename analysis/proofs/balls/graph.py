@@ -1,6 +1,6 @@
 """A function's graph evaluated at one state in ball arithmetic.
 
-The function meant is the one that the graph's operations define in real arithmetic, with its float64 constants as they are.
+The function meant is the one that the graph's operations define in real arithmetic, with its constants as they are.
 """
 
 import operator
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from analysis.proofs.balls.ball import Balls
+from analysis.proofs.balls.ball import Balls, Truths
 from analysis.proofs.balls.operations import OPERATIONS, UnreadableError, as_balls, constant
-from analysis.proofs.intervals.operations import STORAGE
+from analysis.proofs.intervals.operations import STORAGE, other_kind
 
 
 def evaluate(graph: fx.GraphModule, state: np.ndarray, direction: np.ndarray | None = None) -> Balls:
@@ -42,6 +42,10 @@ def _operation(node: fx.Node, args: Any, kwargs: Any) -> Any:
     if options.pop("dtype", None) not in (None, torch.float64, torch.bool) or node.target not in OPERATIONS:
         raise UnreadableError(f"the operation {node.target} has no form in ball arithmetic")
     try:
-        return OPERATIONS[node.target](*args, **options)
+        found = OPERATIONS[node.target](*args, **options)
     except (TypeError, AttributeError, IndexError) as error:
         raise UnreadableError(f"the operation {node.target} has no form in ball arithmetic here") from error
+    words = other_kind(node, [isinstance(one, Truths) for one in (found if isinstance(found, list) else [found])])
+    if words is not None:
+        raise UnreadableError(words)
+    return found

@@ -24,8 +24,6 @@ def constant(tensor: Tensor) -> Any:
         return Truths(known, known, np.zeros_like(known))
     if not tensor.is_floating_point():
         return tensor  # indices
-    if tensor.dtype != torch.float64:
-        raise UnreadableError(f"it computes in {str(tensor.dtype).removeprefix('torch.')}, not in float64")
     return Balls(exact(tensor))
 
 
@@ -82,7 +80,12 @@ def _products(a: Balls, b: Balls) -> list[np.ndarray]:
 
 def _sum(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Balls:
     axes = tuple(dims) if dims else None
-    return as_balls(x).moved(lambda numbers: array_of(np.sum(numbers, axis=axes, keepdims=keepdim)))
+    return as_balls(x).moved(lambda numbers: array_of(_summed(numbers, axes, keepdim)))
+
+
+def _summed(numbers: np.ndarray, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
+    """Return the sums along ``axes``, of nothing the ball 0."""
+    return np.sum(numbers, axis=axes, keepdims=keepdim, initial=arb(0))  # pyrefly: ignore
 
 
 def _mean(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Balls:
@@ -172,7 +175,8 @@ def _where(condition: Any, a: Any, b: Any) -> Balls:
         return Balls(value)
     first, second = (np.broadcast_to(_slope(one), shape) for one in (a, b))
     slope = _chosen(sure, possible, first, second)
-    return Balls(value, _chosen(~edge | _same(first, second), ~edge | _same(first, second), slope, full(arb("nan"))))
+    meet = _same(first, second) & _same(np.broadcast_to(a.value, shape), np.broadcast_to(b.value, shape))
+    return Balls(value, _chosen(~edge | meet, ~edge | meet, slope, full(arb("nan"))))
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A function of the user's, evaluated with its derivatives over whole boxes of states: its graph, read in interval arithmetic.
 
-The function meant is the one that the graph's operations define in real arithmetic, with its float64 constants as they are.
+The function meant is the one that the graph's operations define in real arithmetic, with its constants as they are.
 """
 
 import operator
@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds, Jet, Truth, rearranged
-from analysis.proofs.intervals.operations import COUNTS, OPERATIONS, STORAGE, UnboundedError, as_jet, constant
+from analysis.proofs.intervals.operations import OPERATIONS, STORAGE, UnboundedError, as_jet, constant, other_kind
 from analysis.proofs.tracing import TraceError, read
 
 COMPARED = 8  # states of a batch at which a function is compared with its graph
@@ -109,21 +109,10 @@ class FunctionEnclosure:
             found = OPERATIONS[node.target](*args, **options)
         except (TypeError, AttributeError) as error:
             raise UnboundedError(f"the operation {node.target} has no interval form with these arguments") from error
-        _require_kind(node, found)
+        words = other_kind(node, [isinstance(one, Truth) for one in (found if isinstance(found, list) else [found])])
+        if words is not None:
+            raise UnboundedError(words)
         return found
-
-
-def _require_kind(node: fx.Node, found: Any) -> None:
-    """Raise UnboundedError where ``found`` is no enclosure of what PyTorch computes at ``node``, as its dtype tells.
-
-    Sums of truths are truths there, and what is stored in a tensor of integers is rounded. A count alone is an integer that
-    is surely exact.
-    """
-    traced = node.meta["val"]
-    for one, result in zip(traced, found, strict=True) if isinstance(found, list) else [(traced, found)]:
-        is_count = one.dtype == torch.int64 and node.target in COUNTS
-        if one.dtype != (torch.bool if isinstance(result, Truth) else torch.float64) and not is_count:
-            raise UnboundedError(f"the operation {node.target} computes in {str(one.dtype).removeprefix('torch.')}")
 
 
 def _first_of_equals(graph: fx.Graph, exact: dict[fx.Node, str]) -> dict[fx.Node, fx.Node]:

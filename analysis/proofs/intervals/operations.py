@@ -7,7 +7,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
@@ -26,9 +26,9 @@ def constant(result: Any) -> Any:
     if not isinstance(result, Tensor):
         return result
     if result.is_floating_point() or result.is_complex():
-        if result.dtype != torch.float64:
-            raise UnboundedError(f"it computes in {str(result.dtype).removeprefix('torch.')}, not in float64")
-        return Jet.constant(result.detach())
+        if result.is_complex():
+            raise UnboundedError("it holds complex numbers")
+        return Jet.constant(result.detach().double())  # exact; what is computed with it shows in the dtype of its node
     return result
 
 
@@ -249,6 +249,20 @@ SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
 
 
 COUNTS = {aten.sum.default, aten.sum.dim_IntList}
+
+
+def other_kind(node: fx.Node, are_truths: list[bool]) -> str | None:
+    """Return why the results at ``node``, truths or real numbers, are not what PyTorch computes there, as its dtype tells; or None.
+
+    Sums of truths are truths there, what is stored in a tensor of integers is rounded, and so is what is computed in float32. A count
+    alone is an integer that is surely exact.
+    """
+    traced = node.meta["val"]
+    for one, is_truth in zip(traced if isinstance(traced, list | tuple) else [traced], are_truths, strict=True):
+        is_count = one.dtype == torch.int64 and node.target in COUNTS
+        if one.dtype != (torch.bool if is_truth else torch.float64) and not is_count:
+            return f"the operation {node.target} computes in {str(one.dtype).removeprefix('torch.')}"
+    return None
 
 
 OPERATIONS: dict[Any, Callable[..., Any]] = {
