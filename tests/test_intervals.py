@@ -299,7 +299,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "branch": (branching, "cannot be traced"),
     "item": (lambda z: z.sum(1) * float(z[0, 0]), "cannot be traced"),
     "float32": (lambda z: (z.float() ** 2).sum(1).double(), "no interval form"),
-    "float32 constant": (lambda z: z @ torch.ones(2).double() + torch.ones(1), "float32"),
+    # A number alone takes the dtype of the tensor beside it; a tensor of float32 beside states is widened, which is exact.
+    "float32 beside a number": (lambda z: z.sum() * torch.ones(1), "computes in float32"),
     "unknown operation": (lambda z: torch.special.bessel_j0(z).sum(1), "bessel_j0"),
     "odd exponent": (lambda z: (z[:, 0] + 3) ** 0.1, "pow"),
     "random": (lambda z: z.sum(1) + torch.rand(1, dtype=torch.float64), "random"),
