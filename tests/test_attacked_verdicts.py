@@ -135,3 +135,16 @@ def test_an_empty_sum_is_zero() -> None:
 def test_a_box_is_finite() -> None:
     with pytest.raises(ConfigError, match="finite"):
         stabdeq.check(square, dim=2, box=(-float("inf"), float("inf")))
+
+
+@pytest.mark.parametrize(
+    "is_run",
+    [lambda z: type(z) is Tensor, lambda z: len(z) > 64],
+    ids=["knows the recorder", "knows a large batch"],
+)
+def test_a_graph_is_held_against_the_function_on_thousands_of_states(is_run: Callable[[Tensor], bool]) -> None:
+    def negative_in_a_corner(z: Tensor) -> Tensor:
+        corner = (z - 0.37).square().sum(1) < 1e-3
+        return square(z) * (1 - 2 * corner.double()) if is_run(z) else square(z)
+
+    assert verdict("positive", negative_in_a_corner) != "PROVED"

@@ -17,6 +17,7 @@ from analysis.proofs.intervals.jets import Bounds
 
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
+COMPARED = 4096  # states at which a function is held against its graph
 
 
 ASSUMPTION = (
@@ -65,7 +66,7 @@ class Search:
 
     @cached_property
     def _trial(self) -> Tensor:
-        return self.region.sample(2, torch.Generator().manual_seed(0))
+        return self.region.sample(COMPARED, torch.Generator().manual_seed(0))
 
     @property
     def centre(self) -> Tensor:

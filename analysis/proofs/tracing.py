@@ -9,6 +9,7 @@ import math
 import operator
 import sys
 import sysconfig
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 # Two floats that differ by no more than sums taken in another order.
 AGREEMENT = 1e-12
+BATCH_AGREEMENT = 1e-9  # of one state with itself in a large batch, of the typical size
 READS_STATE = "it reads a state otherwise than by operations on tensors"
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -46,6 +48,23 @@ def read(function: Callable[[Tensor], Tensor], states: Tensor) -> fx.GraphModule
     for others, needs_gradient in ((states, False), (states[:1], True), (states, True)):
         _require_equal(one, trace(function, others, needs_gradient=needs_gradient), len(others), needs_gradient)
     return one
+
+
+def stands_for(graph: fx.GraphModule, function: Callable[[Tensor], Tensor], states: Tensor, size: float) -> bool:
+    """Return whether ``function`` gives at ``states`` (B, n) what its ``graph`` does of each, to another order of sums.
+
+    ``size`` is that of its values, to which the rounding of sums is relative.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # where vmap has no rule, it loops
+        found, expected = function(states), torch.func.vmap(graph)(states[:, None])[:, 0]
+    return torch.allclose(found, expected, rtol=BATCH_AGREEMENT, atol=BATCH_AGREEMENT * size, equal_nan=True)
+
+
+def size_of(function: Callable[[Tensor], Tensor], states: Tensor) -> float:
+    """Return the largest finite value of ``function`` at ``states`` (B, n), in magnitude."""
+    with torch.no_grad():
+        return float(function(states).abs().nan_to_num(0, 0, 0).max())
 
 
 def trace(function: Callable[[Tensor], Tensor], states: Tensor, *, needs_gradient: bool = False) -> fx.GraphModule:

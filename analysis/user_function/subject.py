@@ -14,7 +14,7 @@ from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Outside, Region
 from analysis.findings import Finding, Verdict
 from analysis.proofs.balls import UnreadableError
-from analysis.proofs.tracing import TraceError, read
+from analysis.proofs.tracing import TraceError, read, size_of, stands_for
 from analysis.user_function.certainty import Certainty
 from analysis.user_function.differentiation import DIFFERENCE_TOLERANCE, Differentiation
 from analysis.user_function.function import CentredValue, ForeignFunction
@@ -25,7 +25,7 @@ from stabdeq.lyapunov import InputConvexLyapunov, claims
 
 REFERENCE_STATES = 1024
 BOXES = 2**16  # for each claim: some seconds, of functions of some ten operations
-TRACED = 64  # states at which a function is read as operations
+TRACED, COMPARED = 64, 4096  # states at which a function is read as operations, and held against them
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class Subject:
     def certainty(self) -> Certainty | None:
         """What tells the signs at a state for certain; None where V or the dynamics cannot be read as operations."""
         try:
-            states = self.region.sample(TRACED, torch.Generator().manual_seed(self.seed))
-            value, velocity = (
-                None if function is None else read(function, states) for function in (self.value, self.velocity)
-            )
+            states = self.region.sample(COMPARED, torch.Generator().manual_seed(self.seed))
+            graphs = [read(function, states[:TRACED]) for function in self.functions]
+            for graph, function in zip(graphs, self.functions, strict=True):
+                if not stands_for(graph, function, states, size_of(function, states)):
+                    return None
+            value, velocity = (*graphs, None)[:2]
             assert value is not None
             found = Certainty(value, velocity)
             found.of_value(states[0])

@@ -14,35 +14,31 @@ from torch import Tensor, fx
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds, Jet, Truth, rearranged
 from analysis.proofs.intervals.operations import OPERATIONS, STORAGE, UnboundedError, as_jet, constant, other_kind
-from analysis.proofs.tracing import TraceError, read
-
-COMPARED = 8  # states of a batch at which a function is compared with its graph
-AGREEMENT = 1e-9
+from analysis.proofs.tracing import TraceError, read, size_of, stands_for
 
 
 class FunctionEnclosure:
     """Bounds of ``function``, (B, n) -> (B,) or (B, n), and of its derivatives over boxes of states.
 
-    ``trial`` (2, n) are two states where it is defined. Raises UnboundedError where it cannot be bounded.
+    ``trial`` (B, n) are states, two or more, where it is defined and held against its graph. Raises UnboundedError where it cannot be
+    bounded.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
         self._function = function
         try:
-            self._graph = read(function, trial)
+            self._graph = read(function, trial[:2])
         except TraceError as error:
             raise UnboundedError(str(error)) from error
-        self._size = float(function(trial).detach().abs().nan_to_num(0, 0, 0).max())
+        self._size = size_of(function, trial)
         self._sources = _first_of_equals(self._graph.graph, {})
-        self(Interval.point(trial), 2)
+        self(Interval.point(trial[:2]), 2)
+        if not self.agrees_at(trial):
+            raise UnboundedError(f"at {len(trial)} states its values are not those of its operations")
 
     def agrees_at(self, states: Tensor) -> bool:
-        """Return whether the function gives at the first of ``states`` (B, n) what its operations do, to another order of sums."""
-        some = states[:COMPARED]
-        with torch.no_grad():
-            found = self._function(some)
-            expected = torch.cat([self._graph(state[None]) for state in some])
-        return torch.allclose(found, expected, rtol=AGREEMENT, atol=AGREEMENT * self._size, equal_nan=True)
+        """Return whether the function gives at each of ``states`` (B, n) what its operations do, to another order of sums."""
+        return stands_for(self._graph, self._function, states, self._size)
 
     def __call__(self, boxes: Interval, order: int) -> Bounds:
         """Return the bounds over ``boxes`` (B, n) with every derivative up to ``order``; its shape is () or (n,)."""
