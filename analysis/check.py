@@ -11,7 +11,8 @@ from stabdeq.errors import ConfigError, closest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from analysis.evidence.regions import Region
+    from analysis.evidence.regions import Ball, Box, Region
+    from analysis.evidence.sublevel import Sublevel
     from analysis.report.report import Report
     from analysis.user_function.function import ForeignFunction
 
@@ -28,11 +29,14 @@ def check(
     f: Function | None = None,
     *,
     dim: int,
+    step: Function | None = None,
     alpha: float | None = None,
+    kappa: float | None = None,
     centre: float | Sequence[float] = 0.0,
     radius: float | None = None,
-    box: tuple[float, float] | None = None,
+    box: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     sublevel: float | Literal["max"] | None = None,
+    from_level: float | None = None,
     claims: Sequence[str] | None = None,
     samples: int | None = None,
     starts: int = 64,
@@ -42,25 +46,30 @@ def check(
     budget: float | None = None,
     on_claim: Callable[[str], object] = lambda name: None,
 ) -> "Report":
-    """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z), (B, dim) -> (B, dim).
+    """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = ``step``(z), (B, dim) -> (B, dim).
 
-    V and f are functions of float64 torch tensors or of NumPy arrays, one state a row; torch modules; or "module:name".
-    The states are the ball of ``radius`` (1) around the ``centre``; the ``box`` (low, high) in every coordinate; or the set
-    {V <= ``sublevel``}, sought as far as ``radius``. With ``sublevel`` "max" the largest such set is looked for, one for each of
-    decrease, decay and invariant. ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the
-    arguments allow but proper and convex. ``alpha`` is the rate of "decay". ``samples`` states are drawn for each claim (32768;
-    fewer where gradients are finite differences), ``starts`` climbs of the falsifier made, and ``boxes`` examined in search of a proof
-    (65536). ``inner_radius`` leaves a ball around the centre out of the claims positive, decrease and decay. ``budget`` is a stop: about so
-    many seconds are spent, half of them on fresh states; what it cuts short says so. ``on_claim`` is told the name of each claim as
-    it begins.
+    V, f and step are functions of float64 torch tensors or of NumPy arrays, one state a row; torch modules; or "module:name".
+    The states are the ball of ``radius`` (1) around the ``centre``, or the ``box`` of (low, high), one pair for all coordinates or
+    one for each; less those where V > ``sublevel``, whose set is sought as far as the ball or the box reaches. With ``sublevel``
+    "max" the largest such set is looked for, one for each of decrease, decay and invariant. ``from_level`` leaves the states of
+    lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre.
+
+    ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the arguments allow but proper and
+    convex. ``alpha`` is the rate of "decay", ``kappa`` that of "decrease" along steps: V(z+) <= (1 - kappa) V(z). ``samples`` states
+    are drawn for each claim (32768; fewer where gradients are finite differences), ``starts`` climbs of the falsifier made, and
+    ``boxes`` examined in search of a proof (65536). ``budget`` is a stop: about so many seconds are spent, half of them on fresh
+    states; what it cuts short says so. ``on_claim`` is told the name of each claim as it begins.
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
+    motion = f if step is None else step
     _require_ranges(
         alpha,
-        f,
+        kappa,
+        (f, step),
         box,
         sublevel,
+        from_level,
         radius=radius,
         samples=samples,
         starts=starts,
@@ -68,11 +77,17 @@ def check(
         inner_radius=inner_radius,
         budget=budget,
     )
-    names = _claim_names(claims, f, alpha, sublevel)
+    given = {
+        "dynamics": motion is not None,
+        "alpha": alpha is not None,
+        "sublevel": sublevel is not None or step is not None,
+    }
+    names = _claim_names(claims, given, sublevel, in_steps=step is not None)
     # After what is told at once of a mistyped argument: these take seconds.
     import torch
 
     from analysis.evidence.judge import Effort
+    from analysis.evidence.regions import Ball
     from analysis.measure.sample import environment
     from analysis.report.report import Report
     from analysis.user_function.function import load_function
@@ -80,74 +95,106 @@ def check(
     from analysis.user_function.subject import BOXES, Subject
 
     origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
-    region = _ball_or_box(origin, radius, box)
+    base = _ball_or_box(origin, radius, box)
     # More states than coordinates, so that a sum over the wrong axis shows.
-    trial = region.sample(dim + 3, torch.Generator().manual_seed(0))
+    trial = base.sample(dim + 3, torch.Generator().manual_seed(0))
     value = load_function(V, dim, "value", centre=origin, trial=trial)
-    velocity = None if f is None else load_function(f, dim, "velocity", trial=trial)
+    moving = None if motion is None else load_function(motion, dim, "velocity", trial=trial)
     # Differences cost 4 N evaluations for each state.
     states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
     share = budget / len(names) / 2 if budget else None
     subject = Subject(
         value,
-        velocity,
-        region if sublevel in (None, "max") else _sublevel(region, radius, float(sublevel), value),
-        alpha,
+        moving,
+        _region(
+            base,
+            radius is None and box is None,
+            None if sublevel in (None, "max") else float(sublevel),
+            from_level,
+            value,
+        ),
+        alpha if step is None else kappa,
         seed=seed,
         effort=Effort(samples=states, starts=starts, steps=100, seconds=share),
         boxes=BOXES if boxes is None else boxes,
         deadline=time.monotonic() + budget if budget else math.inf,
         inner=inner_radius or 0.0,
+        in_steps=step is not None,
     )
     if subject.inner >= subject.region.radius:
         raise ConfigError(
             f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
         )
     if sublevel == "max":
-        findings = judge_largest_levels(subject, names, (radius,) if radius else RADII, on_claim=on_claim)
+        bases = [Ball(origin, one) for one in RADII] if radius is None and box is None else [base]
+        findings = judge_largest_levels(subject, names, bases, on_claim=on_claim)
         where = "its largest sublevel sets"
     else:
         findings = judge_claims(subject, names, on_claim=on_claim)
         where = subject.region.words
-    along = "" if velocity is None else f" along {velocity.name}"
+    along = "" if moving is None else f" along {moving.name}"
     return Report(subject=f"{value.name}{along}, on {where}", findings=tuple(findings), environment=environment())
 
 
 def _require_ranges(
     alpha: float | None,
-    f: Function | None,
-    box: tuple[float, float] | None,
+    kappa: float | None,
+    motions: tuple[Function | None, Function | None],
+    box: Sequence[object] | None,
     sublevel: float | str | None,
+    from_level: float | None,
     *,
     radius: float | None,
     **positive: float | None,
 ) -> None:
     if alpha is not None and not 0 <= alpha < float("inf"):
         raise ConfigError(f"alpha must be at least 0 and finite, got {alpha}")
+    f, step = motions
+    if f is not None and step is not None:
+        raise ConfigError("dynamics are a velocity, and step a next state: give one")
     if alpha is not None and f is None:
         raise ConfigError("alpha is the rate of the claim 'decay', which needs dynamics")
+    if kappa is not None and step is None:
+        raise ConfigError("kappa is the rate of the claim 'decrease' along steps, which needs step")
+    if kappa is not None and not 0 <= kappa < 1:
+        raise ConfigError(f"kappa must be at least 0 and less than 1, got {kappa}")
     if isinstance(sublevel, str) and sublevel != "max":
         raise ConfigError(f"sublevel must be a number or 'max', got {sublevel!r}")
     level = None if sublevel == "max" else sublevel
     for name, number in {"radius": radius, "sublevel": level, **positive}.items():
         if number is not None and not 0 < float(number) < float("inf"):
             raise ConfigError(f"{name} must be positive and finite, got {number}")
-    if box is not None and (radius is not None or sublevel is not None):
-        raise ConfigError("box excludes radius and sublevel: give one region")
+    if box is not None and radius is not None:
+        raise ConfigError("box excludes radius: give one region")
+    if from_level is not None and not abs(from_level) < float("inf"):
+        raise ConfigError(f"from_level must be finite, got {from_level}")
+    if from_level is not None and sublevel == "max":
+        raise ConfigError("from_level excludes sublevel 'max': give the level as a number")
+    if from_level is not None and level is not None and from_level >= float(level):
+        raise ConfigError(
+            f"no state lies between the levels: from_level {from_level:g} must be less than sublevel {level:g}"
+        )
 
 
 def _claim_names(
-    asked: Sequence[str] | None, f: Function | None, alpha: float | None, sublevel: float | str | None
+    asked: Sequence[str] | None, given: dict[str, bool], sublevel: float | str | None, *, in_steps: bool
 ) -> list[str]:
     """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
-    given = {"dynamics": f is not None, "alpha": alpha is not None, "sublevel": sublevel is not None}
     needed = dict.fromkeys(NEEDS_DYNAMICS, ("dynamics",))
     needed |= {"decay": ("dynamics", "alpha"), "invariant": ("dynamics", "sublevel")}
+    if in_steps and asked is not None and "decay" in asked:
+        raise ConfigError(
+            "the claim 'decay' is of V-dot, along a velocity; along steps, kappa is the rate of 'decrease'"
+        )
     missing = {
         name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])
     }
     if asked is None:
-        asked = [name for name in NAMES if name not in missing and name not in ON_REQUEST]
+        asked = [
+            name
+            for name in NAMES
+            if name not in missing and name not in ON_REQUEST and (name, in_steps) != ("decay", True)
+        ]
     for name in asked:
         if name not in NAMES:
             raise ConfigError(f"unknown claim {name!r}: {closest(name, NAMES)}")
@@ -170,24 +217,49 @@ def _coordinates(centre: float | Sequence[float], dim: int) -> list[float]:
     return numbers if len(numbers) == dim else numbers * dim
 
 
-def _ball_or_box(centre: "Tensor", radius: float | None, box: tuple[float, float] | None) -> "Region":
+def _ball_or_box(
+    centre: "Tensor", radius: float | None, box: tuple[float, float] | Sequence[tuple[float, float]] | None
+) -> "Ball | Box":
     import torch
 
     from analysis.evidence.regions import Ball, Box
 
     if box is None:
         return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
-    low, high = (torch.full_like(centre, bound) for bound in box)
+    sides = torch.as_tensor(box, dtype=torch.float64).reshape(-1, 2)
+    if len(sides) not in (1, len(centre)):
+        raise ConfigError(f"box: expected 1 or {len(centre)} pairs of low and high, got {len(sides)}")
+    low, high = sides.expand(len(centre), 2).clone().unbind(1)
     if not bool(((low <= centre) & (centre <= high) & (low < high) & (high - low).isfinite()).all()):
-        raise ConfigError(
-            f"box: expected low < high, finite, with the centre between them, got {box[0]:g} and {box[1]:g}"
-        )
+        raise ConfigError(f"box: expected low < high, finite, with the centre between them, got {sides.tolist()}")
     return Box(centre, low, high)
 
 
-def _sublevel(region: "Region", radius: float | None, level: float, value: "ForeignFunction") -> "Region":
-    from analysis.evidence.regions import Sublevel
+def _region(
+    base: "Ball | Box", is_default: bool, level: float | None, lower: float | None, value: "ForeignFunction"
+) -> "Region":
+    """Return the part of ``base`` between the levels of V; where the base is but a default, as far as {V <= ``level``} reaches."""
+    from analysis.evidence.regions import Ball
+    from analysis.evidence.sublevel import Sublevel
     from analysis.user_function.levels import sublevel_radius
 
-    reach = radius if radius is not None else sublevel_radius(value, region.centre, level)
-    return Sublevel(region.centre, reach, value, level)
+    if level is None and lower is None:
+        return base
+    if level is not None and is_default:
+        base = Ball(base.centre, sublevel_radius(value, base.centre, level))
+    region = Sublevel(base, value, math.inf if level is None else level, -math.inf if lower is None else lower)
+    at_centre = float(value(base.centre[None]).detach())
+    if lower is not None and not at_centre < lower:
+        raise ConfigError(
+            f"from_level must exceed V at the centre, {at_centre:g}, so that what is left out surrounds the centre; got {lower:g}"
+        )
+    if lower is not None and not _holds_states(region):
+        raise ConfigError(f"no state was found of {region.words}: give a smaller from_level or a larger region")
+    return region
+
+
+def _holds_states(region: "Sublevel") -> bool:
+    """Return whether one of 256 states drawn from the region belongs to it."""
+    import torch
+
+    return bool(region.contains(region.sample(256, torch.Generator().manual_seed(0))).any())

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Box, Pairs, Region, Sublevel
+from analysis.evidence.regions import Ball, Box, Pairs, Region
+from analysis.evidence.sublevel import Sublevel
 from analysis.proofs import box_search
 from analysis.proofs import boxes as box_proofs
 from analysis.proofs.box_search import Proof, Unproved
@@ -32,7 +33,7 @@ def attempt(case: zoo.Case, max_boxes: int = 5000) -> Proof | Unproved:
     centre = [float(number) for number in str(case.centre or 0).split(",")]
     region: Region = Ball(origin(case.dim) + torch.tensor(centre, dtype=torch.float64), case.radius or 1.0)
     if case.sublevel is not None:
-        region = Sublevel(region.centre, case.radius or 4.0, value, case.sublevel)
+        region = Sublevel(Ball(region.centre, case.radius or 4.0), value, case.sublevel)
     return prove_claim(case.claim, value, velocity, region, case.alpha, max_boxes=max_boxes)
 
 
@@ -168,7 +169,7 @@ NOT_PROVED: dict[str, tuple[str, Function, Function | None, Region, float | None
         None,
     ),
     "no rest at the centre": ("decrease", square, lambda z: -z + 1e-9, Ball(origin(2), 1.0), None),
-    "not closed": ("invariant", square, zoo.sink, Sublevel(origin(2), 1.0, square, 1.5), None),
+    "not closed": ("invariant", square, zoo.sink, Sublevel(Ball(origin(2), 1.0), square, 1.5), None),
     "a corner of the box": (
         "positive",
         lambda z: 2.9 - square(z),
@@ -236,7 +237,7 @@ def test_definiteness_of_bounds_holds_for_matrices_between(entries: list[float],
     matrix = torch.tensor(entries, dtype=torch.float64).reshape(3, 3)
     matrix = matrix @ matrix.T
     bounds = Interval((matrix - radius)[None], (matrix + radius)[None])
-    strict, weak = (bool(box_proofs._is_definite(bounds, strictly=strictly)) for strictly in (True, False))
+    strict, weak = (bool(box_proofs.is_definite(bounds, strictly=strictly)) for strictly in (True, False))
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (64, 3, 3), generator=generator) * 2.0 - 1
     between = matrix + radius * torch.triu(signs) + radius * torch.triu(signs, 1).mT

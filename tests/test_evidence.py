@@ -14,8 +14,9 @@ from analysis.evidence.claim import Claim
 from analysis.evidence.falsifier import falsify
 from analysis.evidence.judge import Effort, judge
 from analysis.evidence.noise import rounding_noise
-from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region, Sublevel
+from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region
 from analysis.evidence.shrink import rounded, shrink
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Verdict
 from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov import claims
@@ -64,8 +65,8 @@ def square(z: Tensor) -> Tensor:
 REGIONS: list[Region] = [
     Ball(CENTRE, 2.0),
     Box(CENTRE, CENTRE - 1, CENTRE + 2),
-    Sublevel(CENTRE, 5.0, square, 4.0),
-    Sublevel(CENTRE, 5.0, square, 4.0, on_boundary=True),
+    Sublevel(Ball(CENTRE, 5.0), square, 4.0),
+    Sublevel(Ball(CENTRE, 5.0), square, 4.0, on_boundary=True),
     Outside(Ball(CENTRE, 2.0), 0.5),
     Pairs(Ball(CENTRE, 2.0)),
 ]
@@ -85,7 +86,7 @@ def test_a_region_contains_what_it_draws_and_projects(region: Region) -> None:
 
 
 def test_a_sublevel_set_reaches_to_its_level() -> None:
-    states = Sublevel(CENTRE, 5.0, square, 4.0, on_boundary=True).sample(50, generator())
+    states = Sublevel(Ball(CENTRE, 5.0), square, 4.0, on_boundary=True).sample(50, generator())
     torch.testing.assert_close(square(states), torch.full((50,), 4.0, dtype=torch.float64))
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.judge import Effort
-from analysis.evidence.regions import Ball, Sublevel
+from analysis.evidence.regions import Ball
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Verdict
 from analysis.proofs.box_search import Proof
 from analysis.proofs.boxes import prove_claim
@@ -145,7 +146,7 @@ def test_a_claim_names_the_region_that_was_proved() -> None:
 def test_a_largest_level_is_claimed_within_its_radius_alone() -> None:
     """V = r^2 exp(-r^2 / 2) is small far out again, and rises along f = -z there."""
     judged = subject(lambda z: square(z) * torch.exp(-square(z) / 2), lambda z: -z)
-    for finding in judge_largest_levels(judged, ["decrease", "invariant"], [1.0]):
+    for finding in judge_largest_levels(judged, ["decrease", "invariant"], [Ball(judged.centre, 1.0)]):
         assert finding.verdict is Verdict.PROVED
         assert "within 1 of the centre" in finding.claim
 

@@ -11,7 +11,8 @@ import zoo
 from flint import arb, ctx
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Sublevel
+from analysis.evidence.regions import Ball
+from analysis.evidence.sublevel import Sublevel
 from analysis.proofs import box_search, boxes
 from analysis.proofs.balls import evaluate, exact
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
@@ -136,7 +137,7 @@ def test_the_leaves_of_proofs_hold_in_ball_arithmetic(case: zoo.Case, monkeypatc
     centre = torch.zeros(case.dim, dtype=torch.float64)
     region: Any = Ball(centre, case.radius or 1.0)
     if case.sublevel is not None:
-        region = Sublevel(centre, 4.0, value, case.sublevel)
+        region = Sublevel(Ball(centre, 4.0), value, case.sublevel)
     outcome = boxes.prove_claim(case.claim, value, velocity, region, case.alpha, max_boxes=20_000)
     if not isinstance(outcome, box_search.Proof) or not leaves or case.claim not in ("positive", "decrease", "decay"):
         return

@@ -16,11 +16,14 @@ def check(
     *,
     dim: Count,
     dynamics: str | None = None,
+    step: str | None = None,
     alpha: float | None = None,
+    kappa: float | None = None,
     centre: Annotated[str, Signed, renamed("--centre", "--center", text)] = "0",
     radius: float | None = None,
     box: Annotated[str | None, Signed] = None,
     sublevel: float | Literal["max"] | None = None,
+    from_level: float | None = None,
     claims: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     samples: OptionalWholeNumber = None,
     starts: Count = 64,
@@ -44,27 +47,33 @@ def check(
         N, the number of coordinates of a state.
     dynamics
         The velocity f as MODULE:NAME, (B, N) to (B, N).
+    step
+        The next state z+ as MODULE:NAME, (B, N) to (B, N), in place of a velocity.
     alpha
         The rate of the claim "decay": V-dot <= -alpha V; 0 asks for V-dot <= 0.
+    kappa
+        The rate of the claim "decrease" along steps: V(z+) <= (1 - kappa) V(z).
     centre
         Where V vanishes: N numbers with commas, or one for all coordinates.
     radius
         Judge the ball of this radius around the centre (default 1).
         With --sublevel: how far to look for the set's boundary.
     box
-        Judge the box LO,HI in every coordinate instead.
+        Judge the box LO:HI,LO:HI,... instead, a pair for each coordinate, or LO:HI for all.
     sublevel
-        Judge the set {V <= C}, as far as it is seen from the centre, instead.
+        Judge the set {V <= C}, as far as it is seen from the centre within the ball or the box, instead.
         "max" looks for the largest C, one for each of decrease, decay and invariant.
+    from_level
+        Leave the states where V < C1 out of the claims positive, decrease and decay.
     claims
         zero: V = 0 at the centre;
         positive: V > 0 elsewhere;
         proper: V grows without bound;
         convex;
         equilibrium: f = 0 at the centre;
-        decrease: V-dot < 0 off the centre;
+        decrease: V-dot < 0, or V(z+) < V(z), off the centre;
         decay: V-dot <= -alpha V;
-        invariant: no trajectory leaves {V <= C}.
+        invariant: no trajectory leaves {V <= C}, or no step the region.
         By default all that the options allow but proper and convex, which stability does not need.
     samples
         How many states to draw for each claim; by default 32768.
@@ -86,9 +95,7 @@ def check(
     """
     require_writable("--json", json, Path(function))
     place = _numbers("--centre", centre)
-    bounds = None if box is None else _numbers("--box", box)
-    if bounds is not None and len(bounds) != 2:
-        raise ConfigError(f"--box: expected LO,HI, got {box!r}")
+    sides = None if box is None else _sides(box)
     names = None if claims is None else [name for part in claims for name in part.split(",") if name]
 
     from rich.console import Console
@@ -101,11 +108,14 @@ def check(
             function,
             dynamics,
             dim=dim,
+            step=step,
             alpha=alpha,
+            kappa=kappa,
             centre=place,
             radius=radius,
-            box=None if bounds is None else (bounds[0], bounds[1]),
+            box=sides,
             sublevel=sublevel,
+            from_level=from_level,
             claims=names,
             samples=samples,
             starts=starts,
@@ -123,6 +133,16 @@ def check(
     if json is not None:
         replace_file(json, encoded(report.to_json()))
     raise SystemExit(report.require(require).exit_code if require else report.exit_code)
+
+
+def _sides(text: str) -> list[tuple[float, float]]:
+    """Return the pairs of a box given as LO:HI for each coordinate, or as LO:HI or LO,HI for all."""
+    parts = [_numbers("--box", part.replace(":", ",")) for part in (text.split(",") if ":" in text else [text])]
+    if not all(len(part) == 2 for part in parts):
+        raise ConfigError(
+            f"--box: expected LO:HI for each coordinate, with commas between them, or LO:HI for all, got {text!r}"
+        )
+    return [(low, high) for low, high in parts]
 
 
 def _numbers(option: str, text: str) -> list[float]:

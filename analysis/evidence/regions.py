@@ -1,6 +1,5 @@
 """Regions of state space that a claim is made on: each can be sampled, and any state can be projected into it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +11,6 @@ from analysis.findings import exactly
 
 # A state on a boundary may be a few roundings outside of it.
 SLACK = 1e-12
-# A ray is followed out in 64 steps, and its last one divided 14 times in 8: to within 1e-14 of the radius.
-STEPS, PARTS, REFINEMENTS = 64, 8, 14
-ROWS = 2**22
 
 
 class Region(Protocol):
@@ -65,6 +61,15 @@ class Ball:
     def words(self) -> str:
         return f"the ball of radius {exactly(self.radius)} around the centre"
 
+    @property
+    def within(self) -> str:
+        """The region as what bounds a larger set, in words."""
+        return f"{exactly(self.radius)} of the centre"
+
+    def exit(self, directions: Tensor) -> Tensor:
+        """Return (B, 1): how far from the centre the region ends along the unit ``directions`` (B, n)."""
+        return torch.full_like(directions[:, :1], self.radius)
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return sampling.in_ball(count, self.centre, self.radius, generator)
 
@@ -101,7 +106,19 @@ class Box:
         if len(bounds) == 1:
             (bound,) = bounds
             return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]^{len(self.low)}"
-        return f"the box from {self.low.tolist()} to {self.high.tolist()}"
+        sides = zip(self.low.tolist(), self.high.tolist(), strict=True)
+        return "the box " + " x ".join(f"[{exactly(low)}, {exactly(high)}]" for low, high in sides)
+
+    @property
+    def within(self) -> str:
+        """The region as what bounds a larger set, in words."""
+        return self.words
+
+    def exit(self, directions: Tensor) -> Tensor:
+        """Return (B, 1): how far from the centre the region ends along the unit ``directions`` (B, n)."""
+        sides = torch.where(directions > 0, self.high - self.centre, self.low - self.centre)
+        lengths = torch.where(directions == 0, torch.inf, sides / directions)
+        return lengths.amin(1, keepdim=True)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return sampling.in_box(count, self.low, self.high, generator)
@@ -193,85 +210,6 @@ class Outside:
 
     def contains(self, states: Tensor) -> Tensor:
         return self.region.contains(states) & ((states - self.centre).norm(dim=1) >= self.inner * (1 - 1e-9))
-
-
-@dataclass(frozen=True)
-class Sublevel:
-    """The part of {V <= ``level``} that is seen from the centre along rays, no further than ``radius``.
-
-    ``value`` is V, (B, n) -> (B,). ``on_boundary`` keeps the boundary {V = level} alone.
-    """
-
-    centre: Tensor
-    radius: float
-    value: Callable[[Tensor], Tensor]
-    level: float
-    on_boundary: bool = False
-
-    @property
-    def words(self) -> str:
-        part = "the boundary of " if self.on_boundary else ""
-        return (
-            f"{part}the sublevel set {{V <= {exactly(self.level)}}} within {exactly(self.radius)} of the centre, "
-            "seen along rays from it"
-        )
-
-    @property
-    def drawn(self) -> str:
-        return "uniformly by direction" if self.on_boundary else "uniformly by direction, and by volume along each ray"
-
-    def reach(self, directions: Tensor) -> Tensor:
-        """Return (B, 1): how far from the centre V stays <= level along the unit ``directions`` (B, n)."""
-        rows = max(1, ROWS // (STEPS * directions.shape[1]))
-        return (
-            torch.cat([self._reach(part) for part in directions.split(rows)]) if len(directions) else directions[:, :1]
-        )
-
-    def _reach(self, directions: Tensor) -> Tensor:
-        """Return (B, 1): the end of the steps that stay within the level, then of ever finer ones."""
-        low = torch.zeros_like(directions[:, :1])
-        length = torch.full_like(low, self.radius)
-        for parts in (STEPS, *[PARTS] * REFINEMENTS):
-            steps = torch.arange(1, parts + 1, dtype=torch.float64, device=low.device) / parts
-            ends = (low + length * steps).clamp(max=self.radius)
-            states = self.centre + ends[:, :, None] * directions[:, None]
-            with torch.no_grad():
-                within = self.value(states.flatten(0, 1)).unflatten(0, ends.shape) <= self.level
-            inside = within.long().cumprod(1).sum(1, keepdim=True)
-            length = length / parts
-            low = torch.where(inside == 0, low, ends.gather(1, (inside - 1).clamp(min=0)))
-        return low
-
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        dim = self.centre.shape[0]
-        rays = sampling.directions(count, dim, generator)
-        length = self.reach(rays)
-        if not self.on_boundary:
-            fraction = torch.rand(count, 1, generator=generator, device=generator.device, dtype=torch.float64)
-            length = length * fraction ** (1 / dim)
-        return self.centre + length * rays
-
-    def shells(self, count: int, generator: torch.Generator) -> Tensor:
-        return self.project(
-            sampling.on_shells(count, self.centre, sampling.INNERMOST * self.radius, self.radius, generator)
-        )
-
-    def project(self, states: Tensor) -> Tensor:
-        offset = states.detach() - self.centre
-        distance = offset.norm(dim=1, keepdim=True)
-        rays = offset / torch.where(distance == 0, 1, distance)
-        reach = self.reach(rays)
-        outside = (distance > reach) | self.on_boundary
-        return torch.where(outside, self.centre + reach * rays, states.detach())
-
-    def contains(self, states: Tensor) -> Tensor:
-        offset = states - self.centre
-        distance = offset.norm(dim=1, keepdim=True)
-        reach = self.reach(offset / torch.where(distance == 0, 1, distance))
-        inside = distance <= reach * (1 + SLACK)
-        if self.on_boundary:
-            inside = inside & (distance >= reach * (1 - 1e-9))
-        return inside.squeeze(1)
 
 
 def _roundings(states: Tensor) -> float:

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Box, Sublevel
+from analysis.evidence.regions import Ball, Box
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.intervals.branch_and_bound import Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
@@ -47,22 +48,28 @@ class Search:
     """What is to be proved about, and the means to bound it on boxes."""
 
     value_function: Callable[[Tensor], Tensor]
-    velocity_function: Callable[[Tensor], Tensor] | None
+    motion_function: Callable[[Tensor], Tensor] | None
     region: Ball | Box | Sublevel
-    alpha: float | None
+    rate: float | None
     max_boxes: int
     deadline: float
     inner: float = 0.0
+    enclosures: list[FunctionEnclosure] = field(default_factory=list)
 
     @cached_property
     def value(self) -> FunctionEnclosure:
-        return FunctionEnclosure(self.value_function, self._trial)
+        return self.enclosure(self.value_function)
 
     @cached_property
-    def velocity(self) -> FunctionEnclosure:
-        if self.velocity_function is None:
+    def motion(self) -> FunctionEnclosure:
+        if self.motion_function is None:
             raise ValueError("expected the dynamics, got None: a claim about V-dot needs them")
-        return FunctionEnclosure(self.velocity_function, self._trial)
+        return self.enclosure(self.motion_function)
+
+    def enclosure(self, function: Callable[[Tensor], Tensor]) -> FunctionEnclosure:
+        """Return the bounds of ``function`` over boxes; it is held against its graph at the middle of each box that is examined."""
+        self.enclosures.append(FunctionEnclosure(function, self._trial))
+        return self.enclosures[-1]
 
     @cached_property
     def _trial(self) -> Tensor:
@@ -72,12 +79,17 @@ class Search:
     def centre(self) -> Tensor:
         return self.region.centre
 
+    @property
+    def base(self) -> Ball | Box:
+        """The ball or the box that the region lies in."""
+        return self.region.base if isinstance(self.region, Sublevel) else self.region
+
     @cached_property
     def corners(self) -> tuple[Tensor, Tensor]:
         """(n,), (n,): a box that holds the region."""
-        if isinstance(self.region, Box):
-            return self.region.low, self.region.high
-        reach = Interval.point(torch.full_like(self.centre, self.region.radius))
+        if isinstance(self.base, Box):
+            return self.base.low, self.base.high
+        reach = Interval.point(torch.full_like(self.centre, self.base.radius))
         centre = Interval.point(self.centre)
         return (centre - reach).low, (centre + reach).high
 
@@ -87,7 +99,7 @@ class Search:
 
     @cached_property
     def squared_radius(self) -> Interval:
-        return Interval.point(torch.tensor(self.region.radius, dtype=torch.float64)).square()
+        return Interval.point(torch.tensor(self.base.radius, dtype=torch.float64)).square()
 
     @cached_property
     def squared_inner(self) -> Interval:
@@ -95,20 +107,43 @@ class Search:
 
     def is_outside(self, box: Interval, value: Interval | None = None) -> Tensor:
         """Return (B,): whether no state of a box is in the region, as far as its shape and the bounds of V (B,) tell."""
-        within = self.squared_distance(box).high < self.squared_inner.low
-        if isinstance(self.region, Box):
-            return within
-        beyond = self.squared_distance(box).low > self.squared_radius.high
-        above = isinstance(self.region, Sublevel) and value is not None and value.low > self.region.level
-        return within | beyond | above
+        distance = self.squared_distance(box)
+        outside = distance.high < self.squared_inner.low
+        if isinstance(self.base, Ball):
+            outside = outside | (distance.low > self.squared_radius.high)
+        if isinstance(self.region, Sublevel) and value is not None:
+            outside = outside | (value.low > self.region.level) | (value.high < self.region.lower)
+        return outside
 
     def is_inside(self, points: Interval, value: Interval) -> Tensor:
         """Return (B,): whether a point, where V is ``value`` (B,), surely belongs to the states that the proof is about."""
-        apart = self.squared_distance(points).low >= self.squared_inner.high
-        if isinstance(self.region, Box):
-            return apart
-        within = apart & (self.squared_distance(points).high <= self.squared_radius.low)
-        return within & (value.high <= self.region.level) if isinstance(self.region, Sublevel) else within
+        distance = self.squared_distance(points)
+        inside = distance.low >= self.squared_inner.high
+        if isinstance(self.base, Ball):
+            inside = inside & (distance.high <= self.squared_radius.low)
+        if isinstance(self.region, Sublevel):
+            inside = inside & (value.high <= self.region.level) & (value.low >= self.region.lower)
+        return inside
+
+    @cached_property
+    def has_hole(self) -> bool:
+        """Whether nothing is to be shown of the centre: it lies in the inner ball, or below the lower level."""
+        if self.inner or not isinstance(self.region, Sublevel):
+            return bool(self.inner)
+        return bool((self.value.at(self.centre).value.high < self.region.lower).all())
+
+    def is_interior(self, box: Interval) -> Tensor:
+        """Return (B,): whether a box has no state where the base of the region ends."""
+        if isinstance(self.base, Ball):
+            return self.squared_distance(box).high < self.squared_radius.low
+        return ((box.low > self.base.low) & (box.high < self.base.high)).all(1)
+
+    @property
+    def edge(self) -> str:
+        """Where the base of the region ends, in words."""
+        if isinstance(self.base, Ball):
+            return f"at distance {exactly(self.base.radius)} of the centre"
+        return f"on the faces of {self.base.words}"
 
     def value_on(self, box: Interval, points: Interval, over_box: Bounds) -> tuple[Interval, Interval]:
         """Return bounds (B,) of V on boxes, by the mean value too, and at ``points`` within them."""
@@ -118,14 +153,14 @@ class Search:
     def excess(self, value: Bounds, velocity: Bounds) -> Interval:
         """Return bounds (B,) of w = V-dot + alpha V."""
         derivative = (value.gradient * velocity.value.moved(lambda bound: bound.mT)).sum([-2])
-        return derivative if self.alpha is None else derivative + value.value.scaled(self.alpha)
+        return derivative if self.rate is None else derivative + value.value.scaled(self.rate)
 
     def excess_gradient(self, value: Bounds, velocity: Bounds) -> Interval:
         """Return bounds (n, B) of grad w = H f + J' grad V + alpha grad V, unknown where V's Hessian has a singular part."""
         along = (value.hessian * velocity.value.moved(lambda bound: bound.mT[:, None])).sum([-3])
         across = (velocity.gradient * value.gradient.moved(lambda bound: bound.mT[None])).sum([-1])
         total = along + across
-        total = total if self.alpha is None else total + value.gradient.scaled(self.alpha)
+        total = total if self.rate is None else total + value.gradient.scaled(self.rate)
         return total.where_known(~(value.bends_up | value.bends_down))
 
     def excess_on(
@@ -133,7 +168,7 @@ class Search:
     ) -> tuple[Interval, Interval, Interval]:
         """Return bounds of w (B,) on boxes, by the mean value too, (B,) at ``points`` within them, and (n, B) of grad w."""
         gradient = self.excess_gradient(value, velocity)
-        at_points = self.excess(self.value(points, 1), self.velocity(points, 0))
+        at_points = self.excess(self.value(points, 1), self.motion(points, 0))
         over_box = self.excess(value, velocity)
         return over_box.intersected(mean_value(at_points, gradient, box - points)), at_points, gradient
 
@@ -184,17 +219,15 @@ class Search:
 
         Raises UnboundedError where one does not: what is proved of its graph is not proved of it.
         """
-        for graph in (self.value, self.__dict__.get("velocity")):
-            if graph is not None and not graph.agrees_at(points):
+        for graph in self.enclosures:
+            if not graph.agrees_at(points):
                 raise UnboundedError("its values at a box's middle are not those of its operations")
         return examine(box, Interval.point(points))
 
     @property
     def covers(self) -> str:
-        if isinstance(self.region, Sublevel):
-            words = f"all of V <= {exactly(self.region.level)} within {exactly(self.region.radius)} of the centre"
-        else:
-            words = self.region.words
+        region = self.region
+        words = f"all of {region.condition} within {self.base.within}" if isinstance(region, Sublevel) else region.words
         return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
 
 

@@ -14,7 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from analysis.evidence.regions import Ball, Box, Outside, Region, Sublevel
+from analysis.evidence.regions import Ball, Box, Outside, Region
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.box_search import ASSUMPTION, Proof, Search, Unproved
@@ -29,22 +30,36 @@ def prove_claim(
     value: Callable[[Tensor], Tensor],
     velocity: Callable[[Tensor], Tensor] | None,
     region: Region,
-    alpha: float | None,
+    rate: float | None,
     *,
     max_boxes: int = 200_000,
     deadline: float = math.inf,
 ) -> Proof | Unproved:
     """Try to prove the claim ``name`` of V, ``value`` (B, n) -> (B,), and the dynamics, ``velocity`` (B, n) -> (B, n).
 
-    The names are those of ``PROOFS``. ``alpha`` is the rate of "decay". On a sublevel set the claim is proved of all of
-    {V <= level} within the radius, of which the region is the part seen along rays from the centre. ``max_boxes``
+    The names are those of ``PROOFS``. ``rate`` is alpha of "decay". On a sublevel set the claim is proved of all of
+    {V <= level} within its base, of which the region is the part seen along rays from the centre. ``max_boxes``
     bound the search on boxes, and ``deadline``, a time of ``time.monotonic``, stops it. Of a region outside a small ball around the
     centre, states in that ball are left out.
     """
     if name not in PROOFS:
         return Unproved(f"there is no proof on boxes of a claim {name!r}.")
-    if name == "decay" and alpha is None:
+    if name == "decay" and rate is None:
         raise ValueError("expected a rate alpha of the decay, got None")
+    rate = rate if name == "decay" else None
+    return searched(PROOFS[name], value, velocity, region, rate, max_boxes, deadline)
+
+
+def searched(
+    proof: Callable[[Search], Proof | Unproved],
+    value: Callable[[Tensor], Tensor],
+    motion: Callable[[Tensor], Tensor] | None,
+    region: Region,
+    rate: float | None,
+    max_boxes: int,
+    deadline: float,
+) -> Proof | Unproved:
+    """Return what ``proof`` makes of the search on ``region``, or why there is none on it."""
     inner = 0.0
     if isinstance(region, Outside):
         region, inner = region.region, region.inner
@@ -52,23 +67,22 @@ def prove_claim(
         return Unproved(f"there is no proof on boxes for {region.words}.")
     if len(region.centre) > MOST_DIMENSIONS:
         return Unproved(f"interval bounds are for at most {MOST_DIMENSIONS} coordinates.")
-    search = Search(value, velocity, region, alpha if name == "decay" else None, max_boxes, deadline, inner)
     try:
-        return PROOFS[name](search)
+        return proof(Search(value, motion, region, rate, max_boxes, deadline, inner))
     except UnboundedError as error:
         return Unproved(f"{error}.")
 
 
 def _zero(search: Search) -> Proof | Unproved:
-    return _vanishing("V", search.value.at(search.centre).value)
+    return vanishing("V", search.value.at(search.centre).value)
 
 
 def _equilibrium(search: Search) -> Proof | Unproved:
-    return _vanishing("f", search.velocity.at(search.centre).value)
+    return vanishing("f", search.motion.at(search.centre).value)
 
 
-def _vanishing(symbol: str, value: Interval) -> Proof | Unproved:
-    if _is_zero(value):
+def vanishing(symbol: str, value: Interval) -> Proof | Unproved:
+    if is_zero(value):
         return Proof(f"{symbol}(c) = 0 by interval arithmetic at the centre. {ASSUMPTION}", 1)
     low, high = float(value.low.min()), float(value.high.max())
     return Unproved(f"{symbol}(c) is only known to lie between {low:.3g} and {high:.3g}.")
@@ -80,21 +94,21 @@ def _positive(search: Search) -> Proof | Unproved:
         value, at_points = search.value_on(box, points, over_box)
         off_centre = (points.low != search.centre).any(1)
         violated = (at_points.high <= 0) & off_centre & search.is_inside(points, at_points)
-        return Examined(search.is_outside(box, value) | (value.low > 0), violated, _weights(over_box.gradient))
+        return Examined(search.is_outside(box, value) | (value.low > 0), violated, weights(over_box.gradient))
 
-    if search.inner:
+    if search.has_hole:
         return search.covered(examine, "V > 0")
     at_centre = search.value.at(search.centre)
     if bool((at_centre.value.low > 0).all()):
         return search.covered(examine, "V > 0")
-    if not (_is_zero(at_centre.value) and _is_zero(at_centre.gradient)):
+    if not (is_zero(at_centre.value) and is_zero(at_centre.gradient)):
         return Unproved(
             "V(c) = 0 and grad V(c) = 0 cannot both be shown exactly, as the states around the centre need."
         )
 
     def proves(box: Interval) -> Tensor:
         over_box = search.value(box, 2)
-        return _is_definite(_matrices(over_box.hessian), strictly=True) & ~over_box.bends_down
+        return is_definite(matrices(over_box.hessian), strictly=True) & ~over_box.bends_down
 
     hole = search.closed_at_centre(proves)
     if hole is None:
@@ -105,12 +119,11 @@ def _positive(search: Search) -> Proof | Unproved:
 def _convex(search: Search) -> Proof | Unproved:
     def examine(box: Interval, points: Interval) -> Examined:
         over_box = search.value(box, 2)
-        closed = _is_definite(_matrices(over_box.hessian), strictly=False) & ~over_box.bends_down
+        closed = is_definite(matrices(over_box.hessian), strictly=False) & ~over_box.bends_down
         return Examined(closed | search.is_outside(box), torch.zeros_like(closed), torch.ones_like(box.low))
 
     if isinstance(search.region, Sublevel):
-        ball = Ball(search.centre, search.region.radius)
-        search = Search(search.value_function, None, ball, None, search.max_boxes, search.deadline)
+        search = Search(search.value_function, None, search.base, None, search.max_boxes, search.deadline)
     return search.covered(examine, "V's Hessian is positive semidefinite")
 
 
@@ -118,34 +131,34 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
     """Prove V-dot < 0, or V-dot + alpha V <= 0 where not ``strictly``, except at the centre."""
 
     def proves(box: Interval) -> Tensor:
-        value, velocity = search.value(box, 2), search.velocity(box, 1)
-        hessian = _matrices(value.hessian)
+        value, velocity = search.value(box, 2), search.motion(box, 1)
+        hessian = matrices(value.hessian)
         jacobian = velocity.gradient.moved(lambda bound: bound.permute(1, 2, 0))
         # Term by term, since sums of few terms are exact where they can be: V-dot = -alpha V must not be lost to rounding.
         terms = hessian.moved(lambda bound: bound[..., None]) * jacobian.moved(lambda bound: bound[:, None])
         product = terms.sum([-2])
         # Twice the form's symmetric part: the factor leaves its sign alone.
         form = product + product.moved(lambda bound: bound.mT)
-        form = form if search.alpha is None else form + hessian.scaled(search.alpha)
-        return _is_definite(-form, strictly) & ~(value.bends_up | value.bends_down)
+        form = form if search.rate is None else form + hessian.scaled(search.rate)
+        return is_definite(-form, strictly) & ~(value.bends_up | value.bends_down)
 
     def examine(box: Interval, points: Interval) -> Examined:
-        value, velocity = search.value(box, 2), search.velocity(box, 1)
+        value, velocity = search.value(box, 2), search.motion(box, 1)
         bounds, value_at_points = search.value_on(box, points, value)
         excess, at_points, gradient = search.excess_on(box, points, value, velocity)
         holds = excess.high < 0 if strictly else excess.high <= 0
         fails = at_points.low >= 0 if strictly else at_points.low > 0
         violated = fails & (points.low != search.centre).any(1) & search.is_inside(points, value_at_points)
-        return Examined(search.is_outside(box, bounds) | holds, violated, _weights(gradient))
+        return Examined(search.is_outside(box, bounds) | holds, violated, weights(gradient))
 
-    excess = "V-dot" if search.alpha is None else f"V-dot + {exactly(search.alpha)} V"
-    if search.inner:
+    excess = "V-dot" if search.rate is None else f"V-dot + {exactly(search.rate)} V"
+    if search.has_hole:
         return search.covered(examine, f"{excess} {'< 0' if strictly else '<= 0'}")
     at_centre = search.value.at(search.centre)
-    needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": search.velocity.at(search.centre).value}
-    needed |= {} if search.alpha is None else {"V(c) = 0": at_centre.value}
+    needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": search.motion.at(search.centre).value}
+    needed |= {} if search.rate is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
-        if not _is_zero(bounds):
+        if not is_zero(bounds):
             return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need.")
     hole = search.closed_at_centre(proves)
     if hole is None:
@@ -161,21 +174,20 @@ def _invariant(search: Search) -> Proof | Unproved:
         return Unproved(f"there is no proof on boxes that {region.words} is invariant.")
 
     def examine(box: Interval, points: Interval) -> Examined:
-        value, velocity = search.value(box, 2), search.velocity(box, 1)
+        value, velocity = search.value(box, 2), search.motion(box, 1)
         bounds, _ = search.value_on(box, points, value)
         excess, _, gradient = search.excess_on(box, points, value, velocity)
-        enclosed = search.squared_distance(box).high < search.squared_radius.low
+        enclosed = search.is_interior(box)
         closed = search.is_outside(box, bounds) | (enclosed & ((bounds.high < region.level) | (excess.high < 0)))
-        weights = _weights(gradient) + _weights(value.gradient)
-        return Examined(closed, torch.zeros_like(closed), weights)
+        return Examined(closed, torch.zeros_like(closed), weights(gradient) + weights(value.gradient))
 
-    level, radius = exactly(region.level), exactly(region.radius)
-    words = f"V > {level} at distance {radius} of the centre and V-dot < 0 wherever V = {level} within"
+    level = exactly(region.level)
+    words = f"V > {level} {search.edge} and V-dot < 0 wherever V = {level} within"
     return search.covered(examine, words)
 
 
 def _closed(search: Search) -> Proof | Unproved:
-    """Prove that the part of {V <= level} within the radius is closed there: V exceeds the level at that distance."""
+    """Prove that the part of {V <= level} within the base is closed there: V exceeds the level where the base ends."""
     region = search.region
     if not isinstance(region, Sublevel):
         return Unproved(f"there is no proof on boxes that {region.words} is closed.")
@@ -183,23 +195,23 @@ def _closed(search: Search) -> Proof | Unproved:
     def examine(box: Interval, points: Interval) -> Examined:
         value = search.value(box, 1)
         bounds, _ = search.value_on(box, points, value)
-        enclosed = search.squared_distance(box).high < search.squared_radius.low
-        return Examined(search.is_outside(box, bounds) | enclosed, torch.zeros_like(enclosed), _weights(value.gradient))
+        enclosed = search.is_interior(box)
+        return Examined(search.is_outside(box, bounds) | enclosed, torch.zeros_like(enclosed), weights(value.gradient))
 
-    return search.covered(examine, f"V > {exactly(region.level)} at distance {exactly(region.radius)} of the centre")
+    return search.covered(examine, f"V > {exactly(region.level)} {search.edge}")
 
 
-def _weights(gradient: Interval) -> Tensor:
+def weights(gradient: Interval) -> Tensor:
     """Return (B, n): the largest slope in each direction, of bounds (n, B)."""
     return gradient.magnitude.mT
 
 
-def _matrices(hessian: Interval) -> Interval:
+def matrices(hessian: Interval) -> Interval:
     """Return the bounds (n, n, B) of symmetric matrices as (B, n, n)."""
     return hessian.moved(lambda bound: bound.permute(2, 0, 1))
 
 
-def _is_definite(matrices: Interval, strictly: bool) -> Tensor:
+def is_definite(matrices: Interval, strictly: bool) -> Tensor:
     """Return (B,): whether all symmetric matrices between bounds (B, n, n) are positive definite, or semidefinite."""
     low, high = torch.maximum(matrices.low, matrices.low.mT), torch.minimum(matrices.high, matrices.high.mT)
     known = (low.isfinite() & high.isfinite()).all(-1).all(-1)
@@ -217,7 +229,7 @@ def _is_definite(matrices: Interval, strictly: bool) -> Tensor:
     return definite & known
 
 
-def _is_zero(value: Interval) -> bool:
+def is_zero(value: Interval) -> bool:
     return bool((value.low == 0).all()) and bool((value.high == 0).all())
 
 

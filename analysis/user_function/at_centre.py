@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from analysis.findings import Finding, Verdict
 from analysis.user_function.subject import Subject
@@ -28,13 +29,18 @@ def zero(subject: Subject) -> Finding:
 
 @torch.no_grad()
 def equilibrium(subject: Subject) -> Finding:
-    """f(c) = 0."""
-    velocity = subject.flow(subject.centre[None])
-    typical = float(subject.flow(subject.reference[0]).norm(dim=1).nan_to_num(nan=0.0, posinf=0.0).median())
-    reference = typical + NOISE_MARGIN * subject.noise(subject.flow) / subject.tolerance
+    """f(c) = 0, or z+ = c in steps."""
+
+    def moved(states: Tensor) -> Tensor:
+        return subject.flow(states) - states if subject.in_steps else subject.flow(states)
+
+    velocity = moved(subject.centre[None])
+    typical = float(moved(subject.reference[0]).norm(dim=1).nan_to_num(nan=0.0, posinf=0.0).median())
+    reference = typical + NOISE_MARGIN * subject.noise(moved) / subject.tolerance
     violation = claims.equilibrium(velocity, velocity.new_full((1,), reference))
     speed = float(velocity.norm())
-    words = f"||f(c)|| = {speed:.3g}, against a median of {typical:.3g} over {subject.region.words}"
+    symbol = "||z+ - c||" if subject.in_steps else "||f(c)||"
+    words = f"{symbol} = {speed:.3g}, against a median of {typical:.3g} over {subject.region.words}"
     details = {"value": speed, "velocity": velocity[0].tolist()}
     sign = None if subject.certainty is None else subject.certainty.of_speed(subject.centre)[0]
     return _judged(subject, "equilibrium", violation, words, details, sign)

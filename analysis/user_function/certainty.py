@@ -1,5 +1,6 @@
 """The signs that refute: what V and the dynamics exactly are at a state, in ball arithmetic, where both can be read."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 from flint import arb
 from torch import Tensor, fx
 
+from analysis.evidence.regions import Ball, Box
 from analysis.proofs.balls import JUMPING, Balls, evaluate, exact, sign_of
 
 
@@ -14,17 +16,18 @@ from analysis.proofs.balls import JUMPING, Balls, evaluate, exact, sign_of
 class Certainty:
     """V, and the dynamics where they are given, as graphs of one state (1, n) that can be evaluated in ball arithmetic.
 
-    Each function returns the sign of a quantity at ``state`` (n,), float64 numbers that are meant exactly: None where it cannot be
-    told; and the quantity about.
+    The dynamics are the velocity, or the next state where they move ``in_steps``. Each function returns the sign of a quantity at
+    ``state`` (n,), float64 numbers that are meant exactly: None where it cannot be told; and the quantity about.
     """
 
     value: fx.GraphModule
-    velocity: fx.GraphModule | None
+    motion: fx.GraphModule | None
+    in_steps: bool = False
 
     @property
     def is_continuous(self) -> bool:
         """Whether no operation of either graph can jump: neither a comparison nor a sign."""
-        graphs = [graph for graph in (self.value, self.velocity) if graph is not None]
+        graphs = [graph for graph in (self.value, self.motion) if graph is not None]
         return not any(node.target in JUMPING for graph in graphs for node in graph.graph.nodes)
 
     def slope_of_value(self, state: Tensor, ray: Tensor) -> float:
@@ -36,27 +39,56 @@ class Certainty:
         return _certain(lambda: self._value(exact(state)))
 
     def of_speed(self, state: Tensor) -> tuple[int | None, float]:
-        """||f(z)||^2."""
-        assert self.velocity is not None
-        velocity = self.velocity
-        return _certain(lambda: _total(evaluate(velocity, exact(state)).value ** 2))
+        """||f(z)||^2; in steps, of the way from z to the next state."""
+        rest = self.in_steps
 
-    def of_excess(self, state: Tensor, alpha: float) -> tuple[int | None, float]:
-        """V-dot + ``alpha`` V, V-dot being the derivative of V along f(z); undefined where V has no derivative."""
-        assert self.velocity is not None
-        velocity = self.velocity
+        def speed() -> arb:
+            z = exact(state)
+            return _total((self._moved(z) - z) ** 2 if rest else self._moved(z) ** 2)
+
+        return _certain(speed)
+
+    def of_excess(self, state: Tensor, rate: float) -> tuple[int | None, float]:
+        """V-dot + ``rate`` V, V-dot being the derivative of V along f(z), undefined where V has none.
+
+        In steps, V(z+) - (1 - ``rate``) V(z).
+        """
 
         def excess() -> arb:
             z = exact(state)
-            along = evaluate(self.value, z, evaluate(velocity, z).value)
-            return _number(along, slope=True) + (arb(alpha) * _number(along) if alpha else arb(0))
+            if self.in_steps:
+                return self._value(self._moved(z)) - (1 - arb(rate)) * self._value(z)
+            along = evaluate(self.value, z, self._moved(z))
+            return _number(along, slope=True) + (arb(rate) * _number(along) if rate else arb(0))
 
         return _certain(excess)
+
+    def of_leaving(self, state: Tensor, base: Ball | Box, level: float) -> tuple[int | None, float]:
+        """By how much the next state is beyond ``base``, or V beyond ``level`` there: the largest of these."""
+
+        def beyond() -> list[arb]:
+            after = self._moved(exact(state))
+            offset = after - exact(base.centre)
+            if isinstance(base, Ball):
+                found = [_total(offset**2) - arb(base.radius) ** 2]
+            else:
+                found = [*(after - exact(base.high)).tolist(), *(exact(base.low) - after).tolist()]
+            return found + ([] if level == math.inf else [self._value(after) - arb(level)])
+
+        signs = [_certain(lambda place=place: beyond()[place]) for place in range(len(beyond()))]
+        if any(sign is not None and sign > 0 for sign, _ in signs):
+            return 1, max(number for sign, number in signs if sign is not None and sign > 0)
+        is_open = any(sign is None for sign, _ in signs)
+        return None if is_open else max(sign for sign, _ in signs if sign is not None), max(n for _, n in signs)
 
     def of_bulge(self, pair: Tensor) -> tuple[int | None, float]:
         """V((a + b) / 2) - (V(a) + V(b)) / 2 for the two states of ``pair`` (2 n,)."""
         a, b = (exact(state) for state in pair.chunk(2))
         return _certain(lambda: self._value((a + b) / 2) - (self._value(a) + self._value(b)) / 2)
+
+    def _moved(self, z: np.ndarray) -> np.ndarray:
+        assert self.motion is not None
+        return evaluate(self.motion, z).value
 
     def _value(self, z: np.ndarray) -> arb:
         return _number(evaluate(self.value, z))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.falsifier import falsify
+from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import directions
 from analysis.findings import Finding, Verdict
 from analysis.user_function.levels import low_rays
@@ -62,7 +63,7 @@ def _valleys(subject: Subject, lengths: Tensor) -> Tensor:
     """
     generator = torch.Generator().manual_seed(subject.seed)
     radius = float(lengths[0])
-    rays = low_rays(subject.value, subject.centre, radius, subject.seed)
+    rays = low_rays(subject.value, Ball(subject.centre, radius), subject.seed)
     with torch.no_grad():
         rays = rays[subject.value(subject.centre + radius * rays).argsort()[:VALLEYS]]
     found = [radius * rays]

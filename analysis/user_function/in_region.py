@@ -8,17 +8,19 @@ from torch import Tensor
 
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import judge
-from analysis.evidence.regions import Pairs, Region
-from analysis.findings import Finding, Verdict
+from analysis.evidence.regions import Ball, Pairs, Region
+from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.function import ForeignFunction
-from analysis.user_function.levels import boundary_of, open_ray
+from analysis.user_function.levels import boundary_of, open_edge
 from analysis.user_function.subject import Subject
 from stabdeq.lyapunov import claims
 from stabdeq.lyapunov.claims import Floored, Violation
 
-# The claims that equality refutes.
-STRICT = ("positive", "decrease")
+
+def is_strict(subject: Subject, name: str) -> bool:
+    """Return whether equality refutes the claim ``name``."""
+    return name == "positive" or (name == "decrease" and not (subject.in_steps and subject.rate))
 
 
 def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | None, float]] | None:
@@ -26,11 +28,14 @@ def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | 
     certainty = subject.certainty
     if certainty is None:
         return None
-    alpha = (subject.alpha or 0.0) if name == "decay" else 0.0
-    return {
+    rate = (subject.rate or 0.0) if name == "decay" or subject.in_steps else 0.0
+    special: dict[str, Callable[[Tensor], tuple[int | None, float]]] = {
         "positive": lambda state: _negated(*certainty.of_value(state)),
         "convex": certainty.of_bulge,
-    }.get(name, lambda state: certainty.of_excess(state, alpha))
+    }
+    if subject.in_steps:
+        special["invariant"] = lambda state: certainty.of_leaving(state, subject.base, subject.level)
+    return special.get(name, lambda state: certainty.of_excess(state, rate))
 
 
 def positive(subject: Subject) -> Finding:
@@ -85,31 +90,35 @@ def convex(subject: Subject) -> Finding:
         describe=describe,
         certain=certain_sign(subject, "convex"),
     )
-    return judge(claim, Pairs(subject.region), seed=subject.seed, effort=subject.effort)
+    return judge(claim, Pairs(subject.whole_region), seed=subject.seed, effort=subject.effort)
 
 
 def decrease(subject: Subject) -> Finding:
-    """V-dot < 0 off the centre."""
+    """V-dot < 0 off the centre; V(z+) < V(z), or <= (1 - kappa) V(z), in steps."""
+    if subject.in_steps:
+        return _judge_step(subject)
     return _judge_derivative(subject, "decrease", 0.0, subject.judged_region, strict=True)
 
 
 def decay(subject: Subject) -> Finding:
     """V-dot <= -alpha V."""
-    assert subject.alpha is not None
-    return _judge_derivative(subject, "decay", subject.alpha, subject.judged_region)
+    assert subject.rate is not None
+    return _judge_derivative(subject, "decay", subject.rate, subject.judged_region)
 
 
 def invariant(subject: Subject) -> Finding:
-    """V-dot <= 0 on the boundary of the sublevel set: where it is 0, trajectories run along the boundary."""
+    """V-dot <= 0 on the boundary of the sublevel set: where it is 0, trajectories run along the boundary. No step leaves the region."""
+    if subject.in_steps:
+        return _judge_stay(subject)
     boundary = boundary_of(subject.region)
-    ray = open_ray(boundary, subject.seed)
-    if ray is None:
+    edge = open_edge(boundary, subject.seed)
+    if edge is None:
         return _judge_derivative(subject, "invariant", 0.0, boundary)
     reason = (
-        f"V is still at most {boundary.level:g} at distance {boundary.radius:g}: the set is not closed there, so its "
-        "boundary was not seen. Give a larger --radius or a smaller --sublevel."
+        f"V is still at most {boundary.level:g} where {boundary.base.words} ends, at {short(edge.tolist())}: the set is not closed there, "
+        "so its boundary was not seen. Give a larger region or a smaller --sublevel."
     )
-    witness = {"state": (boundary.centre + boundary.radius * ray).tolist()}
+    witness = {"state": edge.tolist()}
     return subject.finding("invariant", Verdict.INCONCLUSIVE, reason, witness=witness)
 
 
@@ -152,6 +161,72 @@ def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region,
         certain=certain_sign(subject, name),
     )
     return judge(claim, region, seed=subject.seed, effort=subject.effort)
+
+
+def _judge_step(subject: Subject) -> Finding:
+    """Judge V(z+) < V(z), or V(z+) <= (1 - kappa) V(z)."""
+    rate = subject.rate or 0.0
+
+    def difference(states: Tensor) -> Tensor:
+        return subject.value(subject.flow(states)) - (1 - rate) * subject.value(states)
+
+    floor = NOISE_MARGIN * subject.noise(difference) / subject.tolerance
+
+    def violation(states: Tensor) -> Violation:
+        before, after = subject.value(states), subject.value(subject.flow(states))
+        scale = before.abs() + after.abs()
+        return Floored(after - (1 - rate) * before, scale + floor, scale)
+
+    def describe(state: Tensor) -> dict[str, Any]:
+        with torch.no_grad():
+            after = subject.flow(state[None])
+        return {
+            "value": _number(subject.value, state),
+            "next": after[0].tolist(),
+            "next_value": float(subject.value(after)),
+        }
+
+    claim = Claim(
+        check="decrease",
+        name="decrease",
+        sentence=subject.sentence("decrease"),
+        violation=violation,
+        tolerance=subject.tolerance,
+        strict=is_strict(subject, "decrease"),
+        describe=describe,
+        certain=certain_sign(subject, "decrease"),
+    )
+    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
+
+
+def _judge_stay(subject: Subject) -> Finding:
+    """Judge that the next state of each state of the region is one of the region: in its base, and V at most its level there."""
+    base, level = subject.base, subject.level
+
+    def violation(states: Tensor) -> Violation:
+        after = subject.flow(states)
+        offset = after - base.centre
+        if isinstance(base, Ball):
+            parts = [(offset.norm(dim=1, keepdim=True) - base.radius) / base.radius]
+        else:
+            sides = base.high - base.low
+            parts = [(after - base.high) / sides, (base.low - after) / sides]
+        if level < torch.inf:
+            value = subject.value(after)[:, None]
+            parts.append((value - level) / (value.abs() + abs(level)))
+        excess = torch.cat(parts, 1).amax(1)
+        return Violation(excess, torch.ones_like(excess))
+
+    claim = Claim(
+        check="invariant",
+        name="invariant",
+        sentence=subject.sentence("invariant"),
+        violation=violation,
+        tolerance=subject.tolerance,
+        describe=lambda state: {"next": subject.flow(state[None]).detach()[0].tolist()},
+        certain=certain_sign(subject, "invariant"),
+    )
+    return judge(claim, subject.whole_region, seed=subject.seed, effort=subject.effort)
 
 
 def _negated(sign: int | None, number: float) -> tuple[int | None, float]:

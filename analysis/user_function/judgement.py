@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.evidence.regions import Ball, Box
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import equilibrium, zero
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
 from analysis.user_function.jumps import Jump
-from analysis.user_function.levels import LevelSearch, ball_of, largest_level, search_levels
+from analysis.user_function.levels import LevelSearch, largest_level, search_levels
 from analysis.user_function.proofs import implied, proved
 from analysis.user_function.sentences import ALONG_THE_FLOW
 from analysis.user_function.subject import Subject
@@ -47,20 +48,20 @@ def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lam
 
 
 def judge_largest_levels(
-    subject: Subject, names: Sequence[str], radii: Sequence[float], *, on_claim: Told = lambda name: None
+    subject: Subject, names: Sequence[str], bases: Sequence[Ball | Box], *, on_claim: Told = lambda name: None
 ) -> list[Finding]:
-    """Return the findings, claims along the flow on the largest sublevel set found for each, the others on a ball.
+    """Return the findings, claims along the flow on the largest sublevel set found for each, the others on a ball or a box.
 
-    The ball is the one in which levels were sought: of the first of ``radii`` where each such claim fails at some level
-    that is closed within it, else of the last.
+    It is the one in which levels were sought: the first of ``bases`` where each such claim fails at some level that is closed
+    within it, else the last.
     """
     memory = _Memory(subject)
     along = [name for name in names if name in ALONG_THE_FLOW]
     searches: dict[str, LevelSearch] = {}
-    for radius in radii:
+    for base in bases:
         on_claim("levels")
         try:
-            searches = {name: search_levels(subject, radius, lambda on, name=name: _tried(on, name)) for name in along}
+            searches = {name: search_levels(subject, base, lambda on, name=name: _tried(on, name)) for name in along}
         except EvaluationError:
             # V is not defined so far out; within the radius before it was.
             if searches:
@@ -74,7 +75,7 @@ def judge_largest_levels(
         if name in searches:
             findings.append(largest_level(searches[name], name, lambda on, name=name: _judged(on, name)))
         else:
-            findings.append(_judged(replace(subject, region=ball_of(next(iter(searches.values())))), name))
+            findings.append(_judged(replace(subject, region=next(iter(searches.values())).base), name))
     return memory.unless_changed(findings)
 
 

@@ -6,15 +6,16 @@ import torch
 
 from analysis.evidence.judge import BY_BALLS
 from analysis.evidence.membership import surely_contains
-from analysis.evidence.regions import Sublevel
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.box_search import Proof, Unproved
 from analysis.proofs.boxes import prove_claim
+from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
-from analysis.user_function.in_region import STRICT, certain_sign
+from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
-from analysis.user_function.sentences import OFF_CENTRE
+from analysis.user_function.sentences import NEEDS_DYNAMICS, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
 BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant")
@@ -40,10 +41,10 @@ def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
     """Return the findings, "invariant" proved where "decrease" is proved on a sublevel set that is shown to be closed."""
     falls = any(finding.check == "decrease" and finding.verdict is Verdict.PROVED for finding in findings)
     is_open = any(finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED for finding in findings)
-    if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.inner:
+    if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.inner or subject.in_steps:
         return findings
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
-    closed = prove_claim("closed", subject.value, None, subject.region, None, **limits)
+    closed = prove_claim("closed", subject.value, None, subject.whole_region, None, **limits)
     if isinstance(closed, Unproved):
         return findings
     evidence = f"V-dot < 0 on the whole set, as is proved beside, and the set is closed: {closed.words}"
@@ -63,13 +64,15 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
     if outcome.fails_at is None or subject.certainty is None:
         return None
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
-    region = boundary_of(subject.region) if finding.check == "invariant" else subject.claimed_region
+    region = subject.claimed_region
+    if finding.check == "invariant":
+        region = subject.whole_region if subject.in_steps else boundary_of(subject.region)
     if not surely_contains(region, state):
         return None
     certain = certain_sign(subject, finding.check)
     assert certain is not None
     sign, excess = certain(state)
-    if sign is None or sign < 0 or (sign == 0 and finding.check not in STRICT):
+    if sign is None or sign < 0 or (sign == 0 and not is_strict(subject, finding.check)):
         return None
     witness = {"state": state.tolist(), "distance": float((state - subject.centre).norm()), "excess": excess}
     evidence = (
@@ -100,10 +103,13 @@ def _by_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by interval bounds, or why there is none."""
     if reason := _beyond_boxes(subject):
         return Unproved(reason)
-    region = subject.claimed_region if name in OFF_CENTRE else subject.region
-    region = boundary_of(subject.region) if name == "invariant" else region
+    region = subject.claimed_region if name in OFF_CENTRE else subject.whole_region
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
-    return prove_claim(name, subject.value, subject.velocity, region, subject.alpha, **limits)
+    if subject.in_steps and name in NEEDS_DYNAMICS:
+        assert subject.motion is not None
+        return prove_of_steps(name, subject.value, subject.motion, region, subject.rate or 0.0, **limits)
+    region = boundary_of(subject.region) if name == "invariant" else region
+    return prove_claim(name, subject.value, subject.motion, region, subject.rate, **limits)
 
 
 def _beyond_boxes(subject: Subject) -> str:
@@ -119,7 +125,7 @@ def _beyond_boxes(subject: Subject) -> str:
             function.dtype != torch.float64 and subject.certainty is None
         ):  # else its operations are seen to be in float64
             return f"{function.name} does not compute in float64."
-    if not subject.differentiation.uses_autograd:
+    if not subject.in_steps and not subject.differentiation.uses_autograd:
         return f"{subject.value.name} has no gradient by autograd that is its slope."
     return ""
 

@@ -4,13 +4,23 @@ from analysis.findings import exactly
 
 ALONG_THE_FLOW = ("decrease", "decay", "invariant")
 NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
-OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold in a small ball around the centre
+OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold around the centre
 NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
 
 
-def sentence(name: str, where: str, alpha: float | None = None) -> str:
-    """Return what the claim ``name`` says ``where``, such as "the box [0, 1]^2"; ``alpha`` is the rate of the decay."""
-    off_centre = "" if "further than" in where else ", except at the centre"
+def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool = False, is_whole: bool = True) -> str:
+    """Return what the claim ``name`` says ``where``, such as "the box [0, 1]^2".
+
+    ``rate`` is alpha, or kappa where the dynamics move ``in_steps``. ``is_whole``: the region holds its centre.
+    """
+    off_centre = ", except at the centre" if is_whole else ""
+    if in_steps and name in NEEDS_DYNAMICS:
+        falls = f"V(z+) <= (1 - {exactly(rate)}) V(z)" if rate else "V(z+) < V(z)"
+        return {
+            "equilibrium": "The step rests at the centre: z+ = c there.",
+            "decrease": f"{falls} on {where}{off_centre}.",
+            "invariant": f"No step leaves {where}.",
+        }[name]
     return {
         "zero": "V vanishes at the centre.",
         "positive": f"V > 0 on {where}{off_centre}.",
@@ -18,6 +28,6 @@ def sentence(name: str, where: str, alpha: float | None = None) -> str:
         "convex": f"V is convex: V at the middle of any two states of {where} is at most their mean.",
         "equilibrium": "The dynamics rest at the centre.",
         "decrease": f"V-dot < 0 on {where}{off_centre}.",
-        "decay": f"V-dot <= -{exactly(alpha)} V on {where}." if alpha else f"V-dot <= 0 on {where}.",
+        "decay": f"V-dot <= -{exactly(rate)} V on {where}." if rate else f"V-dot <= 0 on {where}.",
         "invariant": f"No trajectory leaves {where}: V-dot <= 0 on its boundary.",
     }[name]

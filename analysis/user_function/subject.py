@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from analysis.evidence.judge import Effort
 from analysis.evidence.noise import rounding_noise
-from analysis.evidence.regions import Outside, Region
+from analysis.evidence.regions import Ball, Box, Outside, Region
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict
 from analysis.proofs.balls import UnreadableError
 from analysis.proofs.tracing import TraceError, read, size_of, stands_for
@@ -32,19 +33,21 @@ TRACED, COMPARED = 64, 4096  # states at which a function is read as operations,
 class Subject:
     """V and, where given, the dynamics, on a region around a centre.
 
-    ``alpha`` is the rate of the claim "decay"; ``inner`` the radius of a ball around the centre in which nothing is claimed;
+    ``motion`` is the velocity f(z), or the next state z+ where the dynamics move ``in_steps``. ``rate`` is alpha of the claim "decay",
+    or kappa of "decrease" in steps; ``inner`` the radius of a ball around the centre in which nothing is claimed;
     ``seed`` draws all states. ``boxes`` bound the search for each proof, and ``deadline``, a time of ``time.monotonic``, stops it.
     """
 
     value: ForeignFunction
-    velocity: ForeignFunction | None
+    motion: ForeignFunction | None
     region: Region
-    alpha: float | None = None
+    rate: float | None = None
     seed: int = 0
     effort: Effort = field(default_factory=Effort)
     boxes: int = BOXES
     deadline: float = math.inf
     inner: float = 0.0
+    in_steps: bool = False
 
     @property
     def centre(self) -> Tensor:
@@ -54,7 +57,7 @@ class Subject:
     @property
     def functions(self) -> list[ForeignFunction]:
         """V, and the dynamics where they are given."""
-        return [self.value] if self.velocity is None else [self.value, self.velocity]
+        return [self.value] if self.motion is None else [self.value, self.motion]
 
     @property
     def structure(self) -> InputConvexLyapunov | None:
@@ -70,11 +73,11 @@ class Subject:
             for graph, function in zip(graphs, self.functions, strict=True):
                 if not stands_for(graph, function, states, size_of(function, states)):
                     return None
-            value, velocity = (*graphs, None)[:2]
+            value, motion = (*graphs, None)[:2]
             assert value is not None
-            found = Certainty(value, velocity)
+            found = Certainty(value, motion, self.in_steps)
             found.of_value(states[0])
-            if velocity is not None:
+            if motion is not None:
                 found.of_excess(states[0], 0.0)
         except (TraceError, UnreadableError, EvaluationError):
             return None
@@ -83,13 +86,30 @@ class Subject:
     @property
     def judged_region(self) -> Region:
         """The region, less a small ball around the centre where nothing is claimed, or derivatives are differences."""
-        hole = max(self.differentiation.hole, self.inner)
+        hole = self.inner if self.in_steps else max(self.differentiation.hole, self.inner)
         return Outside(self.region, hole) if hole else self.region
 
     @property
     def claimed_region(self) -> Region:
         """The region, less the ball around the centre where nothing is claimed."""
         return Outside(self.region, self.inner) if self.inner else self.region
+
+    @property
+    def whole_region(self) -> Region:
+        """The region with the states of lower levels, of which the claims that are not of states off the centre are made."""
+        return replace(self.region, lower=-math.inf) if isinstance(self.region, Sublevel) else self.region
+
+    @property
+    def base(self) -> Ball | Box:
+        """The ball or the box that the region lies in."""
+        base = self.region.base if isinstance(self.region, Sublevel) else self.region
+        assert isinstance(base, Ball | Box)
+        return base
+
+    @property
+    def level(self) -> float:
+        """The level of V at which the region ends, infinite where it has none."""
+        return self.region.level if isinstance(self.region, Sublevel) else math.inf
 
     @property
     def tolerance(self) -> float:
@@ -110,9 +130,9 @@ class Subject:
         return Differentiation(self.value, self.centre, self.region.radius, self.reference[0], slopes)
 
     def flow(self, states: Tensor) -> Tensor:
-        """Return the dynamics (B, n)."""
-        assert self.velocity is not None
-        return self.velocity(states)
+        """Return the velocity, or the next states, (B, n)."""
+        assert self.motion is not None
+        return self.motion(states)
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor]:
@@ -134,7 +154,9 @@ class Subject:
 
     @cached_property
     def jump(self) -> Jump | None:
-        """A jump of V, or else of the dynamics, on the region; none of a function that is made of continuous operations."""
+        """A jump of V, or else of the dynamics, on the region; none of a function that is made of continuous operations, nor in steps."""
+        if self.in_steps:
+            return None
         if self.certainty is not None and self.certainty.is_continuous:
             return None
         jumps = (find_jump(function, self.region, self.seed) for function in self.functions)
@@ -159,7 +181,9 @@ class Subject:
 
     def sentence(self, name: str) -> str:
         """Return what the claim ``name`` says of the region."""
-        return sentence(name, self.claimed_region.words if name in OFF_CENTRE else self.region.words, self.alpha)
+        where = self.claimed_region if name in OFF_CENTRE else self.whole_region
+        is_whole = not (self.inner or (isinstance(where, Sublevel) and where.lower > -math.inf))
+        return sentence(name, where.words, self.rate, in_steps=self.in_steps, is_whole=is_whole)
 
     def finding(
         self,
