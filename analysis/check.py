@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from analysis.user_function.function import ForeignFunction
 
 Function = str | Callable[[Any], Any]
-# Stability needs neither: a Lyapunov function need not be convex, and growth without bound is for global claims.
-ON_REQUEST = ("proper", "convex")
+# A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
+ON_REQUEST = ("proper", "convex", "attraction")
 DEFAULT_RADIUS = 1.0
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -51,7 +51,7 @@ def check(
     V, f and step are functions of float64 torch tensors or of NumPy arrays, one state a row; torch modules; or "module:name".
     The states are the ball of ``radius`` (1) around the ``centre``, or the ``box`` of (low, high), one pair for all coordinates or
     one for each; less those where V > ``sublevel``, whose set is sought as far as the ball or the box reaches. With ``sublevel``
-    "max" the largest such set is looked for, one for each of decrease, decay and invariant. ``from_level`` leaves the states of
+    "max" the largest such set is looked for, one for each claim along the flow. ``from_level`` leaves the states of
     lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre.
 
     ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the arguments allow but proper and
@@ -181,7 +181,11 @@ def _claim_names(
 ) -> list[str]:
     """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
     needed = dict.fromkeys(NEEDS_DYNAMICS, ("dynamics",))
-    needed |= {"decay": ("dynamics", "alpha"), "invariant": ("dynamics", "sublevel")}
+    needed |= {
+        "decay": ("dynamics", "alpha"),
+        "invariant": ("dynamics", "sublevel"),
+        "attraction": ("dynamics", "sublevel"),
+    }
     if in_steps and asked is not None and "decay" in asked:
         raise ConfigError(
             "the claim 'decay' is of V-dot, along a velocity; along steps, kappa is the rate of 'decrease'"

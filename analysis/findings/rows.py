@@ -334,4 +334,5 @@ OF_A_FUNCTION = (
         name="decay", holds="V falls from every state of the region but the centre, as fast as promised or faster"
     ),
     ClaimWords(name="invariant", holds="what starts in the region stays in it"),
+    ClaimWords(name="attraction", holds="what starts in the region tends to the equilibrium"),
 )

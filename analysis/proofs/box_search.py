@@ -1,6 +1,7 @@
 """The search for a proof on boxes: what is to be proved about, its bounds on a box, and the cover of the region."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,12 +126,20 @@ class Search:
             inside = inside & (value.high <= self.region.level) & (value.low >= self.region.lower)
         return inside
 
-    @cached_property
-    def has_hole(self) -> bool:
-        """Whether nothing is to be shown of the centre: it lies in the inner ball, or below the lower level."""
-        if self.inner or not isinstance(self.region, Sublevel):
-            return bool(self.inner)
-        return bool((self.value.at(self.centre).value.high < self.region.lower).all())
+    def is_below(self, value: Interval) -> bool:
+        """Return whether V, with these bounds at the centre, is below the lower level there, so that nothing is to be shown around it."""
+        return isinstance(self.region, Sublevel) and bool((value.high < self.region.lower).all())
+
+    def slack(self, constant: Tensor | float, slope: Tensor | float) -> Tensor | float:
+        """Return s with e0 + e1 |d| <= s |d|^2 / 2 outside of the inner ball, e0 being ``constant`` and e1 ``slope``, upper bounds.
+
+        It is 0 where both are, and infinite where there is no such ball.
+        """
+        if not bool(torch.as_tensor(constant).any()) and not bool(torch.as_tensor(slope).any()):
+            return 0.0
+        if not self.inner:
+            return math.inf
+        return 2 * (constant / self.inner**2 + slope / self.inner) * (1 + 1e-9)  # the factor covers the roundings
 
     def is_interior(self, box: Interval) -> Tensor:
         """Return (B,): whether a box has no state where the base of the region ends."""

@@ -4,7 +4,8 @@ Around the centre, where V and V-dot vanish and no bound on a box can be strict,
 z = c + d in a box around c, V(c) = 0, grad V(c) = 0 and f(c) = 0: V = d' H d / 2, grad V = A d and f = M d, where H and A lie
 between the bounds of V's Hessian over the box, M between those of f's Jacobian (A and M are means along the segment from c to
 z). So V > 0 where all H are positive definite, and V-dot + alpha V = d' (A M + alpha H / 2) d < 0 where all of these forms are
-negative definite.
+negative definite. Where V(c), grad V(c) or f(c) is 0 to rounding alone and an inner ball of radius rho is left out, they add at most
+e0 + e1 |d| <= (e0 / rho^2 + e1 / rho) |d|^2 outside of it, by which the forms must stay clear of 0.
 """
 
 import math
@@ -96,24 +97,24 @@ def _positive(search: Search) -> Proof | Unproved:
         violated = (at_points.high <= 0) & off_centre & search.is_inside(points, at_points)
         return Examined(search.is_outside(box, value) | (value.low > 0), violated, weights(over_box.gradient))
 
-    if search.has_hole:
-        return search.covered(examine, "V > 0")
     at_centre = search.value.at(search.centre)
-    if bool((at_centre.value.low > 0).all()):
+    if search.is_below(at_centre.value) or bool((at_centre.value.low > 0).all()):
         return search.covered(examine, "V > 0")
-    if not (is_zero(at_centre.value) and is_zero(at_centre.gradient)):
+    slack = search.slack(size(at_centre.value), size(at_centre.gradient))
+    if slack == math.inf:
         return Unproved(
             "V(c) = 0 and grad V(c) = 0 cannot both be shown exactly, as the states around the centre need."
         )
 
     def proves(box: Interval) -> Tensor:
         over_box = search.value(box, 2)
-        return is_definite(matrices(over_box.hessian), strictly=True) & ~over_box.bends_down
+        return is_definite(matrices(over_box.hessian), strictly=True, less=slack) & ~over_box.bends_down
 
     hole = search.closed_at_centre(proves)
-    if hole is None:
+    if hole is None and not search.inner:
         return Unproved("V's Hessian is not shown to be positive definite on any box around the centre.")
-    return search.covered(examine, "V > 0", hole, "V(c) = 0, grad V(c) = 0 and V's Hessian is positive definite")
+    facts = "V(c) = 0, grad V(c) = 0 and " if slack == 0 else "V(c) and grad V(c) are nearly 0 and "
+    return search.covered(examine, "V > 0", hole, f"{facts}V's Hessian is positive definite")
 
 
 def _convex(search: Search) -> Proof | Unproved:
@@ -140,7 +141,9 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
         # Twice the form's symmetric part: the factor leaves its sign alone.
         form = product + product.moved(lambda bound: bound.mT)
         form = form if search.rate is None else form + hessian.scaled(search.rate)
-        return is_definite(-form, strictly) & ~(value.bends_up | value.bends_down)
+        slope = sizes(hessian, [-2, -1]) * size(speed) + sizes(jacobian, [-2, -1]) * size(at_centre.gradient)
+        slack = search.slack(constant, slope + (search.rate or 0.0) * size(at_centre.gradient))
+        return is_definite(-form, strictly, less=slack) & ~(value.bends_up | value.bends_down)
 
     def examine(box: Interval, points: Interval) -> Examined:
         value, velocity = search.value(box, 2), search.motion(box, 1)
@@ -152,19 +155,21 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
         return Examined(search.is_outside(box, bounds) | holds, violated, weights(gradient))
 
     excess = "V-dot" if search.rate is None else f"V-dot + {exactly(search.rate)} V"
-    if search.has_hole:
+    at_centre, speed = search.value.at(search.centre), search.motion.at(search.centre).value
+    if search.is_below(at_centre.value):
         return search.covered(examine, f"{excess} {'< 0' if strictly else '<= 0'}")
-    at_centre = search.value.at(search.centre)
-    needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": search.motion.at(search.centre).value}
+    needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": speed}
     needed |= {} if search.rate is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
-        if not is_zero(bounds):
+        if not is_zero(bounds) and not search.inner:
             return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need.")
+    constant = size(at_centre.gradient) * size(speed) + (search.rate or 0.0) * size(at_centre.value)
     hole = search.closed_at_centre(proves)
-    if hole is None:
+    if hole is None and not search.inner:
         return Unproved(f"{excess} is not shown to be a negative definite form on any box around the centre.")
     definite = "negative definite" if strictly else "negative semidefinite"
-    inside = f"{', '.join(needed)} and {excess} is a {definite} form in z - c"
+    facts = ", ".join(needed) if all(map(is_zero, needed.values())) else "f(c) and grad V(c) are nearly 0"
+    inside = f"{facts} and {excess} is a {definite} form in z - c"
     return search.covered(examine, f"{excess} {'<' if strictly else '<='} 0", hole, inside)
 
 
@@ -211,8 +216,25 @@ def matrices(hessian: Interval) -> Interval:
     return hessian.moved(lambda bound: bound.permute(2, 0, 1))
 
 
-def is_definite(matrices: Interval, strictly: bool) -> Tensor:
-    """Return (B,): whether all symmetric matrices between bounds (B, n, n) are positive definite, or semidefinite."""
+def size(bounds: Interval) -> float:
+    """Return at least the Euclidean norm of all vectors between ``bounds``, of one state."""
+    return float(sizes(bounds, list(range(-bounds.low.dim(), 0))))
+
+
+def sizes(bounds: Interval, dims: list[int]) -> Tensor:
+    """Return at least the Euclidean norms of all that lies between ``bounds``, over ``dims``."""
+    return Interval.point(bounds.magnitude).sum(dims).high
+
+
+def is_definite(matrices: Interval, strictly: bool, less: Tensor | float = 0.0) -> Tensor:
+    """Return (B,): whether all symmetric matrices between bounds (B, n, n) are positive definite, or semidefinite.
+
+    So they are ``less`` (B,) >= 0 times the identity.
+    """
+    less = torch.as_tensor(less, dtype=torch.float64).expand(len(matrices.low))
+    if bool((less > 0).any()):
+        taken = torch.diag_embed(less[:, None].expand(-1, matrices.low.shape[-1]))
+        matrices = matrices - Interval.point(taken)
     low, high = torch.maximum(matrices.low, matrices.low.mT), torch.minimum(matrices.high, matrices.high.mT)
     known = (low.isfinite() & high.isfinite()).all(-1).all(-1)
     low, high = (torch.where(known[:, None, None], bound, 0) for bound in (low, high))

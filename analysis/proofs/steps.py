@@ -14,7 +14,7 @@ from analysis.evidence.regions import Ball, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.box_search import Proof, Search, Unproved, mean_value
-from analysis.proofs.boxes import is_definite, is_zero, matrices, searched, vanishing, weights
+from analysis.proofs.boxes import is_definite, matrices, searched, size, vanishing, weights
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
 
@@ -64,10 +64,11 @@ def _decrease(search: Search) -> Proof | Unproved:
         return Examined(search.is_outside(box, bounds) | holds, violated, weights(over_box.gradient))
 
     words = "V(z+) < V(z)" if strictly else f"V(z+) <= (1 - {exactly(kappa)}) V(z)"
-    if search.has_hole:
+    if search.is_below(search.value.at(search.centre).value):
         return search.covered(examine, words)
     at_centre = excess.at(search.centre)
-    if not (is_zero(at_centre.value) and is_zero(at_centre.gradient)):
+    slack = search.slack(size(at_centre.value), size(at_centre.gradient))
+    if slack == math.inf:
         return Unproved(
             "V(z+) - V(z) and its gradient cannot both be shown to be exactly 0 at the centre, as the states around it need; "
             "--inner-radius leaves them out."
@@ -75,14 +76,15 @@ def _decrease(search: Search) -> Proof | Unproved:
 
     def proves(box: Interval) -> Tensor:
         over_box = excess(box, 2)
-        return is_definite(-matrices(over_box.hessian), strictly) & ~over_box.bends_up
+        return is_definite(-matrices(over_box.hessian), strictly, less=slack) & ~over_box.bends_up
 
     hole = search.closed_at_centre(proves)
-    if hole is None:
+    if hole is None and not search.inner:
         return Unproved(
             "the Hessian of V(z+) - V(z) is not shown to be negative definite on any box around the centre."
         )
-    inside = "V(z+) - V(z) and its gradient are 0 at the centre and its Hessian is negative definite"
+    nearly = "" if slack == 0 else "nearly "
+    inside = f"V(z+) - V(z) and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
     return search.covered(examine, words, hole, inside)
 
 

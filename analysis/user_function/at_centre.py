@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from analysis.findings import Finding, Verdict
 from analysis.user_function.subject import Subject
@@ -30,13 +29,9 @@ def zero(subject: Subject) -> Finding:
 @torch.no_grad()
 def equilibrium(subject: Subject) -> Finding:
     """f(c) = 0, or z+ = c in steps."""
-
-    def moved(states: Tensor) -> Tensor:
-        return subject.flow(states) - states if subject.in_steps else subject.flow(states)
-
-    velocity = moved(subject.centre[None])
-    typical = float(moved(subject.reference[0]).norm(dim=1).nan_to_num(nan=0.0, posinf=0.0).median())
-    reference = typical + NOISE_MARGIN * subject.noise(moved) / subject.tolerance
+    velocity = subject.moved(subject.centre[None])
+    typical = subject.typical_speed
+    reference = typical + NOISE_MARGIN * subject.noise(subject.moved) / subject.tolerance
     violation = claims.equilibrium(velocity, velocity.new_full((1,), reference))
     speed = float(velocity.norm())
     symbol = "||z+ - c||" if subject.in_steps else "||f(c)||"

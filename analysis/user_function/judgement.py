@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.evidence.regions import Ball, Box
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import equilibrium, zero
+from analysis.user_function.attraction import attraction
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
@@ -30,6 +31,7 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "decrease": decrease,
     "decay": decay,
     "invariant": invariant,
+    "attraction": attraction,
 }
 REPEATED, PIECE = 4096, 100
 # Other batch sizes may sum in another order; what differs by more is no rounding.

@@ -9,16 +9,17 @@ from analysis.evidence.membership import surely_contains
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
-from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.box_search import ASSUMPTION, Proof, Unproved
 from analysis.proofs.boxes import prove_claim
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
+from analysis.user_function.attraction import close_hole, prove_attraction, rest_of
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
 from analysis.user_function.sentences import NEEDS_DYNAMICS, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
-BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant")
+BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant", "attraction")
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:
@@ -26,15 +27,37 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     words = _by_structure(subject, finding.check)
     if words is None and finding.check in BY_BOXES:
         outcome = _by_boxes(subject, finding.check)
+        if isinstance(outcome, Unproved) and finding.check == "equilibrium" and (beside := _beside(subject, finding)):
+            return beside
         if isinstance(outcome, Unproved):
             refuted = _refuted(subject, finding, outcome)
             return refuted or replace(finding, evidence=f"Not proved: {_sentence(outcome.reason)} {finding.evidence}")
-        words = outcome.words
+        words = f"{outcome.words}{_consequence(subject, finding.check)}"
     if words is None:
         return finding
     margin = finding.margin if finding.margin is not None and finding.margin >= 0 else None
     tried = f"Besides, {finding.samples} states were tried."
     return replace(finding, verdict=Verdict.PROVED, margin=margin, evidence=f"{words} {tried}")
+
+
+def _beside(subject: Subject, finding: Finding) -> Finding | None:
+    """Return ``finding`` as proved of an equilibrium next to the centre, where one is enclosed by interval bounds."""
+    if _beyond_boxes(subject) or not (rest := rest_of(subject)):
+        return None
+    claim = f"The dynamics rest within {rest.distance:.2g} of the centre, at one state."
+    evidence = (
+        "By Krawczyk's operator in interval arithmetic: the equilibrium need not be a machine number, as the centre is. "
+        f"{ASSUMPTION} {finding.evidence}"
+    )
+    return replace(finding, verdict=Verdict.PROVED, margin=None, claim=claim, evidence=evidence)
+
+
+def _consequence(subject: Subject, name: str) -> str:
+    """Return what follows of the hole around the centre from a decrease that is proved outside of it, empty where nothing does."""
+    if name not in ("decrease", "decay") or subject.motion is None or subject.inner == subject.hole:
+        return ""
+    closing = close_hole(subject)
+    return "" if isinstance(closing, Unproved) else f" {closing.words}"
 
 
 def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
@@ -61,7 +84,7 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
 
     On a sublevel set the proof is about more states than the claim: the state has to belong to the claim's region.
     """
-    if outcome.fails_at is None or subject.certainty is None:
+    if outcome.fails_at is None or subject.certainty is None or finding.check == "attraction":
         return None
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
     region = subject.claimed_region
@@ -103,6 +126,12 @@ def _by_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by interval bounds, or why there is none."""
     if reason := _beyond_boxes(subject):
         return Unproved(reason)
+    if name == "attraction":
+        return prove_attraction(subject, lambda part: _on_boxes(subject, part))
+    return _on_boxes(subject, name)
+
+
+def _on_boxes(subject: Subject, name: str) -> Proof | Unproved:
     region = subject.claimed_region if name in OFF_CENTRE else subject.whole_region
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
     if subject.in_steps and name in NEEDS_DYNAMICS:

@@ -2,10 +2,12 @@
 
 from analysis.findings import exactly
 
-ALONG_THE_FLOW = ("decrease", "decay", "invariant")
+ALONG_THE_FLOW = ("decrease", "decay", "invariant", "attraction")
 NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
 OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold around the centre
 NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
+
+_ATTRACTION = "Every trajectory from {} stays in it and tends to the equilibrium at the centre."
 
 
 def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool = False, is_whole: bool = True) -> str:
@@ -20,6 +22,7 @@ def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool
             "equilibrium": "The step rests at the centre: z+ = c there.",
             "decrease": f"{falls} on {where}{off_centre}.",
             "invariant": f"No step leaves {where}.",
+            "attraction": _ATTRACTION.format(where),
         }[name]
     return {
         "zero": "V vanishes at the centre.",
@@ -30,4 +33,5 @@ def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool
         "decrease": f"V-dot < 0 on {where}{off_centre}.",
         "decay": f"V-dot <= -{exactly(rate)} V on {where}." if rate else f"V-dot <= 0 on {where}.",
         "invariant": f"No trajectory leaves {where}: V-dot <= 0 on its boundary.",
+        "attraction": _ATTRACTION.format(where),
     }[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 from analysis.evidence.judge import Effort
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Region
+from analysis.evidence.sampling import INNERMOST
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict
 from analysis.proofs.balls import UnreadableError
@@ -83,16 +84,48 @@ class Subject:
             return None
         return found
 
+    @cached_property
+    def hole(self) -> float:
+        """The radius of the ball around the centre of which nothing is claimed: ``inner``, or one in which rounding alone decides."""
+        return max(self.inner, INNERMOST * self.region.radius if self.rests_to_rounding else 0.0)
+
+    @cached_property
+    def rests_to_rounding(self) -> bool:
+        """Whether V, its slope or the speed at the centre is surely not 0, and not told from 0 in floating point.
+
+        A controller's bias, or the sine of a constant, is rounded: the true equilibrium lies some 1e-16 beside the centre, and
+        around both no strict claim is true.
+        """
+        if self.certainty is None:
+            return False
+        units = torch.eye(len(self.centre), dtype=torch.float64)
+        try:
+            slopes = [self.certainty.slope_of_value(self.centre, unit) for unit in units]
+            parts = [(self.certainty.of_value(self.centre)[1], self.typical_value)]
+            parts += [(slope, self.typical_value / self.region.radius) for slope in slopes]
+            if self.motion is not None:
+                parts.append((self.certainty.of_speed(self.centre)[1] ** 0.5, self.typical_speed))
+        except (EvaluationError, UnreadableError):
+            return False
+        known = [(abs(found), typical) for found, typical in parts if found == found]
+        return any(found > 0 for found, _ in known) and all(found <= self.tolerance * size for found, size in known)
+
+    @cached_property
+    def typical_speed(self) -> float:
+        """The median of the speed, or of the length of a step, over the region."""
+        moved = self.moved(self.reference[0]).detach().norm(dim=1)
+        return float(moved.nan_to_num(nan=0.0, posinf=0.0).median())
+
     @property
     def judged_region(self) -> Region:
         """The region, less a small ball around the centre where nothing is claimed, or derivatives are differences."""
-        hole = self.inner if self.in_steps else max(self.differentiation.hole, self.inner)
+        hole = self.hole if self.in_steps else max(self.differentiation.hole, self.hole)
         return Outside(self.region, hole) if hole else self.region
 
     @property
     def claimed_region(self) -> Region:
         """The region, less the ball around the centre where nothing is claimed."""
-        return Outside(self.region, self.inner) if self.inner else self.region
+        return Outside(self.region, self.hole) if self.hole else self.region
 
     @property
     def whole_region(self) -> Region:
@@ -133,6 +166,10 @@ class Subject:
         """Return the velocity, or the next states, (B, n)."""
         assert self.motion is not None
         return self.motion(states)
+
+    def moved(self, states: Tensor) -> Tensor:
+        """Return the velocity, or the way of the step, (B, n), which is 0 at an equilibrium."""
+        return self.flow(states) - states if self.in_steps else self.flow(states)
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor]:
@@ -182,7 +219,7 @@ class Subject:
     def sentence(self, name: str) -> str:
         """Return what the claim ``name`` says of the region."""
         where = self.claimed_region if name in OFF_CENTRE else self.whole_region
-        is_whole = not (self.inner or (isinstance(where, Sublevel) and where.lower > -math.inf))
+        is_whole = not (self.hole or (isinstance(where, Sublevel) and where.lower > -math.inf))
         return sentence(name, where.words, self.rate, in_steps=self.in_steps, is_whole=is_whole)
 
     def finding(

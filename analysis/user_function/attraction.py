@@ -1,0 +1,93 @@
+"""Is {V <= C} a region of attraction? V falls on it, nothing leaves it, and what is left around the centre is drawn to the equilibrium.
+
+Of a compact set that no trajectory leaves and on which V falls off the equilibrium, every trajectory tends to it (LaSalle). Where V falls
+outside of a hole alone, every trajectory enters the hole: if all that begins there tends to the equilibrium, all of the set does.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from analysis.evidence.sublevel import Sublevel
+from analysis.findings import Finding, Verdict, exactly
+from analysis.proofs.basin import prove_basin
+from analysis.proofs.box_search import Proof, Search, Unproved
+from analysis.proofs.intervals.graph import UnboundedError
+from analysis.proofs.rest import Rest, find_rest
+from analysis.user_function.at_centre import equilibrium
+from analysis.user_function.in_region import decrease, invariant
+from analysis.user_function.levels import low_rays
+from analysis.user_function.subject import Subject
+
+CLAIM = "attraction"
+
+
+def attraction(subject: Subject) -> Finding:
+    """Return whether samples and the falsifier speak against it: the dynamics rest at the centre, V falls, and nothing leaves the set."""
+    findings = [equilibrium(subject), decrease(subject), invariant(subject)]
+    worst = next((one for one in findings if one.verdict is not Verdict.SUPPORTED), None)
+    if worst is None:
+        return replace(findings[1], check=CLAIM, name=CLAIM, claim=subject.sentence(CLAIM))
+    # V that rises somewhere does not show the set to be one; that is no counterexample.
+    evidence = f"V does not show it: {worst.claim} is {worst.verdict.name}. {worst.evidence}"
+    return subject.finding(CLAIM, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
+
+
+def prove_attraction(subject: Subject, prove: Callable[[str], Proof | Unproved]) -> Proof | Unproved:
+    """Return the proof on boxes; ``prove`` returns that of a claim by name."""
+    falls = prove("decrease")
+    if isinstance(falls, Unproved):
+        return falls
+    stays = prove("invariant" if subject.in_steps else "closed")
+    if isinstance(stays, Unproved):
+        return Unproved(f"V falls on the set, but that nothing leaves it is not proved: {stays.reason}")
+    closing = close_hole(subject)
+    if isinstance(closing, Unproved):
+        return closing
+    return Proof(f"{closing.words} {falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes)
+
+
+def close_hole(subject: Subject) -> Proof | Unproved:
+    """Return the proof that all of the hole that the claims leave out tends to the equilibrium, its words one sentence."""
+    rest = rest_of(subject)
+    if rest is None:
+        return Unproved("no equilibrium is enclosed next to the centre.")
+    lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
+    if lower == -math.inf and not subject.hole:
+        if rest.distance:
+            return Unproved(f"the equilibrium lies beside the centre, within {rest.distance:.2g}.")
+        return Proof("The dynamics rest at the centre, and at no other state next to it.", 0)
+    where = "the centre" if rest.distance == 0 else f"the one equilibrium within {rest.distance:.2g} of the centre"
+    linear = f"by the linearisation, every trajectory from within {rest.attracts:.3g} of the centre tends to {where}"
+    if not rest.attracts > subject.hole:
+        return Unproved(f"the linearisation at {where} is not shown to draw all of the hole around it.")
+    if lower == -math.inf:
+        return Proof(f"{linear[0].upper()}{linear[1:]}, which closes the hole.", 0)
+    rays = low_rays(subject.value, subject.base, subject.seed)
+    reach = Sublevel(subject.base, subject.value, lower).reach(rays)
+    basin = prove_basin(
+        _search(subject),
+        rest,
+        lower,
+        subject.centre + reach * rays,
+        in_steps=subject.in_steps,
+        generator=torch.Generator().manual_seed(subject.seed),
+    )
+    if isinstance(basin, Unproved):
+        return basin
+    all_of_it = f"so does every trajectory from {{V <= {exactly(lower)}}}, for {basin.words}"
+    return Proof(f"{linear[0].upper()}{linear[1:]}; {all_of_it}.", basin.boxes)
+
+
+def rest_of(subject: Subject) -> Rest | None:
+    """Return the equilibrium next to the centre, where one is enclosed."""
+    try:
+        return find_rest(_search(subject), in_steps=subject.in_steps)
+    except UnboundedError:
+        return None
+
+
+def _search(subject: Subject) -> Search:
+    return Search(subject.value, subject.motion, subject.base, None, subject.boxes, subject.deadline)
