@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from analysis.evidence.sublevel import Sublevel
     from analysis.report.report import Report
     from analysis.user_function.function import ForeignFunction
+    from analysis.user_function.subject import Subject
 
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
@@ -30,6 +31,8 @@ def check(
     *,
     dim: int,
     step: Function | None = None,
+    uncertain: Function | None = None,
+    disturbance: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     alpha: float | None = None,
     kappa: float | None = None,
     centre: float | Sequence[float] = 0.0,
@@ -52,7 +55,8 @@ def check(
     The states are the ball of ``radius`` (1) around the ``centre``, or the ``box`` of (low, high), one pair for all coordinates or
     one for each; less those where V > ``sublevel``, whose set is sought as far as the ball or the box reaches. With ``sublevel``
     "max" the largest such set is looked for, one for each claim along the flow. ``from_level`` leaves the states of
-    lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre.
+    lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre. ``uncertain`` are dynamics
+    f(z, d), (B, dim) and (B, m) -> (B, dim), in place of f: claims along the flow are then made for every d in the box ``disturbance``.
 
     ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the arguments allow but proper and
     convex. ``alpha`` is the rate of "decay", ``kappa`` that of "decrease" along steps: V(z+) <= (1 - kappa) V(z). ``samples`` states
@@ -62,11 +66,11 @@ def check(
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
-    motion = f if step is None else step
+    motion = uncertain if uncertain is not None else f if step is None else step
     _require_ranges(
         alpha,
         kappa,
-        (f, step),
+        {"dynamics": f, "step": step, "uncertain": uncertain},
         box,
         sublevel,
         from_level,
@@ -83,6 +87,9 @@ def check(
         "sublevel": sublevel is not None or step is not None,
     }
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
+    if uncertain is not None:
+        names = _robust_names(names, asked=claims is not None)
+        _require_robust(names, box, disturbance, sublevel, from_level, inner_radius)
     # After what is told at once of a mistyped argument: these take seconds.
     import torch
 
@@ -99,7 +106,9 @@ def check(
     # More states than coordinates, so that a sum over the wrong axis shows.
     trial = base.sample(dim + 3, torch.Generator().manual_seed(0))
     value = load_function(V, dim, "value", centre=origin, trial=trial)
-    moving = None if motion is None else load_function(motion, dim, "velocity", trial=trial)
+    moving = None
+    if motion is not None and uncertain is None:
+        moving = load_function(motion, dim, "velocity", trial=trial)
     # Differences cost 4 N evaluations for each state.
     states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
     share = budget / len(names) / 2 if budget else None
@@ -125,6 +134,8 @@ def check(
         raise ConfigError(
             f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
         )
+    if uncertain is not None and disturbance is not None:
+        return _robust_report(subject, uncertain, disturbance, names, on_claim)
     if sublevel == "max":
         bases = [Ball(origin, one) for one in RADII] if radius is None and box is None else [base]
         findings = judge_largest_levels(subject, names, bases, on_claim=on_claim)
@@ -139,7 +150,7 @@ def check(
 def _require_ranges(
     alpha: float | None,
     kappa: float | None,
-    motions: tuple[Function | None, Function | None],
+    motions: dict[str, Function | None],
     box: Sequence[object] | None,
     sublevel: float | str | None,
     from_level: float | None,
@@ -149,12 +160,12 @@ def _require_ranges(
 ) -> None:
     if alpha is not None and not 0 <= alpha < float("inf"):
         raise ConfigError(f"alpha must be at least 0 and finite, got {alpha}")
-    f, step = motions
-    if f is not None and step is not None:
-        raise ConfigError("dynamics are a velocity, and step a next state: give one")
-    if alpha is not None and f is None:
+    given = [name for name, motion in motions.items() if motion is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are each the dynamics: give one")
+    if alpha is not None and given not in (["dynamics"], ["uncertain"]):
         raise ConfigError("alpha is the rate of the claim 'decay', which needs dynamics")
-    if kappa is not None and step is None:
+    if kappa is not None and given != ["step"]:
         raise ConfigError("kappa is the rate of the claim 'decrease' along steps, which needs step")
     if kappa is not None and not 0 <= kappa < 1:
         raise ConfigError(f"kappa must be at least 0 and less than 1, got {kappa}")
@@ -209,6 +220,76 @@ def _claim_names(
     if sublevel == "max" and not set(asked) & set(ALONG_THE_FLOW):
         raise ConfigError(f"sublevel 'max' is for the claims {', '.join(ALONG_THE_FLOW)}, which need dynamics")
     return list(dict.fromkeys(asked))
+
+
+def _robust_names(names: list[str], *, asked: bool) -> list[str]:
+    """Return the claims to judge of uncertain dynamics; raise ConfigError where one that was ``asked`` for makes no sense of them."""
+    for name in names if asked else ():
+        if name in ("equilibrium", "attraction"):
+            raise ConfigError(
+                f"the claim {name!r} is not made of uncertain dynamics, whose equilibrium moves with the disturbance"
+            )
+    return [name for name in names if name not in ("equilibrium", "attraction")]
+
+
+def _require_robust(
+    names: list[str],
+    box: object,
+    disturbance: object,
+    sublevel: float | str | None,
+    from_level: float | None,
+    inner_radius: float | None,
+) -> None:
+    if box is None or disturbance is None:
+        raise ConfigError("uncertain dynamics need a box of states, and the box of their disturbances (disturbance)")
+    if sublevel == "max" or inner_radius is not None:
+        raise ConfigError(
+            "uncertain excludes sublevel 'max' and inner_radius: give sublevel a number, and from_level for a hole"
+        )
+    if "decrease" in names and from_level is None:
+        raise ConfigError(
+            "decrease under disturbances needs from_level: V-dot is 0 at the centre, whatever the disturbance"
+        )
+
+
+def _robust_report(
+    subject: "Subject",
+    uncertain: Function,
+    disturbance: tuple[float, float] | Sequence[tuple[float, float]],
+    names: list[str],
+    on_claim: Callable[[str], object],
+) -> "Report":
+    """Return the report on ``subject``, its claims along the flow made for every d of the box ``disturbance``."""
+    from dataclasses import replace
+
+    import torch
+
+    from analysis.evidence.regions import Box
+    from analysis.evidence.sublevel import Sublevel
+    from analysis.measure.sample import environment
+    from analysis.report.report import Report
+    from analysis.user_function.judgement import judge_claims
+    from analysis.user_function.uncertain import joint_value, joint_velocity, with_disturbances
+
+    sides = torch.as_tensor(disturbance, dtype=torch.float64).reshape(-1, 2)
+    if not bool((sides[:, 0] < sides[:, 1]).all() & sides.isfinite().all()):
+        raise ConfigError(f"disturbance: expected low < high, finite, got {sides.tolist()}")
+    n = len(subject.centre)
+    assert isinstance(subject.base, Box)
+    base = with_disturbances(subject.base, *sides.unbind(1))
+    trial = base.sample(n + len(sides) + 3, torch.Generator().manual_seed(0))
+    value, motion = joint_value(subject.value, len(sides)), joint_velocity(uncertain, n, len(sides), trial)
+    region = replace(subject.region, base=base, value=value) if isinstance(subject.region, Sublevel) else base
+    joint = replace(subject, value=value, motion=motion, region=region)
+    findings = {}
+    for of, along in ((subject, False), (joint, True)):
+        part = [name for name in names if (name in ALONG_THE_FLOW) == along]
+        findings |= dict(zip(part, judge_claims(of, part, on_claim=on_claim), strict=True))
+    return Report(
+        subject=f"{value.name} along {motion.name}, on {region.words}",
+        findings=tuple(findings[name] for name in names),
+        environment=environment(),
+    )
 
 
 def _coordinates(centre: float | Sequence[float], dim: int) -> list[float]:

@@ -17,6 +17,8 @@ def check(
     dim: Count,
     dynamics: str | None = None,
     step: str | None = None,
+    uncertain: str | None = None,
+    disturbance: Annotated[str | None, Signed] = None,
     alpha: float | None = None,
     kappa: float | None = None,
     centre: Annotated[str, Signed, renamed("--centre", "--center", text)] = "0",
@@ -49,6 +51,10 @@ def check(
         The velocity f as MODULE:NAME, (B, N) to (B, N).
     step
         The next state z+ as MODULE:NAME, (B, N) to (B, N), in place of a velocity.
+    uncertain
+        The velocity f(z, d) as MODULE:NAME, (B, N) and (B, M) to (B, N): claims along the flow are made for every d.
+    disturbance
+        The box LO:HI,LO:HI,... of d, a pair for each of its M coordinates.
     alpha
         The rate of the claim "decay": V-dot <= -alpha V; 0 asks for V-dot <= 0.
     kappa
@@ -95,7 +101,8 @@ def check(
     """
     require_writable("--json", json, Path(function))
     place = _numbers("--centre", centre)
-    sides = None if box is None else _sides(box)
+    sides = None if box is None else _sides("--box", box)
+    disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
     names = None if claims is None else [name for part in claims for name in part.split(",") if name]
 
     from rich.console import Console
@@ -109,6 +116,8 @@ def check(
             dynamics,
             dim=dim,
             step=step,
+            uncertain=uncertain,
+            disturbance=disturbances,
             alpha=alpha,
             kappa=kappa,
             centre=place,
@@ -135,12 +144,12 @@ def check(
     raise SystemExit(report.require(require).exit_code if require else report.exit_code)
 
 
-def _sides(text: str) -> list[tuple[float, float]]:
+def _sides(option: str, text: str) -> list[tuple[float, float]]:
     """Return the pairs of a box given as LO:HI for each coordinate, or as LO:HI or LO,HI for all."""
-    parts = [_numbers("--box", part.replace(":", ",")) for part in (text.split(",") if ":" in text else [text])]
+    parts = [_numbers(option, part.replace(":", ",")) for part in (text.split(",") if ":" in text else [text])]
     if not all(len(part) == 2 for part in parts):
         raise ConfigError(
-            f"--box: expected LO:HI for each coordinate, with commas between them, or LO:HI for all, got {text!r}"
+            f"{option}: expected LO:HI for each coordinate, with commas between them, or LO:HI for all, got {text!r}"
         )
     return [(low, high) for low, high in parts]
 

@@ -114,6 +114,11 @@ class Box:
         """The region as what bounds a larger set, in words."""
         return self.words
 
+    @property
+    def moving(self) -> int:
+        """How many coordinates, from the first on, trajectories can leave the region by: the others rest."""
+        return len(self.centre)
+
     def exit(self, directions: Tensor) -> Tensor:
         """Return (B, 1): how far from the centre the region ends along the unit ``directions`` (B, n)."""
         sides = torch.where(directions > 0, self.high - self.centre, self.low - self.centre)

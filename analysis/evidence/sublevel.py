@@ -123,7 +123,8 @@ class Sublevel:
         end = self.reach(rays)
         inside = distance <= end * (1 + SLACK)
         if self.on_boundary:
-            inside = inside & (distance >= end * (1 - 1e-9))
+            ended_by_level = end < (1 - 1e-9) * self.base.exit(rays)
+            inside = inside & ended_by_level & (distance >= end * (1 - 1e-9))
         elif self.lower > -math.inf:
             with torch.no_grad():
                 inside = inside & (self.value(states) >= self.lower)[:, None]

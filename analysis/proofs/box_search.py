@@ -145,7 +145,8 @@ class Search:
         """Return (B,): whether a box has no state where the base of the region ends."""
         if isinstance(self.base, Ball):
             return self.squared_distance(box).high < self.squared_radius.low
-        return ((box.low > self.base.low) & (box.high < self.base.high)).all(1)
+        inner = (box.low > self.base.low) & (box.high < self.base.high)
+        return inner[:, : self.base.moving].all(1)
 
     @property
     def edge(self) -> str:

@@ -69,8 +69,12 @@ def open_edge(boundary: Sublevel, seed: int) -> Tensor | None:
     base = boundary.base
     rays = low_rays(boundary.value, base, seed)
     is_open = (boundary.reach(rays) >= (1 - 1e-9) * base.exit(rays)).squeeze(1)
-    ray = rays[is_open][:1]
-    return (base.centre + base.exit(ray) * ray)[0] if len(ray) else None
+    edges = base.centre + base.exit(rays) * rays
+    if isinstance(base, Box):
+        slack = 1e-9 * (base.high - base.low)
+        at_face = (edges <= base.low + slack) | (edges >= base.high - slack)
+        is_open &= at_face[:, : base.moving].any(1)
+    return edges[is_open][0] if bool(is_open.any()) else None
 
 
 def sublevel_radius(value: ForeignFunction, centre: Tensor, level: float) -> float:
