@@ -254,6 +254,13 @@ def _leaky_relu(call: _Call, slope: float = 0.01) -> str:
     return call.write("Add", call.write("Relu", call.x), below)
 
 
+def _elu(call: _Call, alpha: float = 1, scale: float = 1, slope: float = 1) -> str:
+    # The attribute of Elu is a float32.
+    below = call.write("Min", call.write("Mul", call.x, call.operand(slope)), call.operand(0))
+    curved = call.write("Mul", call.write("Sub", call.write("Exp", below), call.operand(1)), call.operand(alpha))
+    return call.write("Mul", call.write("Add", call.write("Relu", call.x), curved), call.operand(scale))
+
+
 def _power(call: _Call, exponent: float) -> str:
     if exponent == 2:
         return call.write("Mul", call.x, call.x)
@@ -330,6 +337,7 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.hardtanh.default: lambda call, low=-1.0, high=1.0: _clamped(call, low, high),
     aten.relu.default: _plain("Relu"),
     aten.leaky_relu.default: _leaky_relu,
+    aten.elu.default: _elu,
     aten.abs.default: _plain("Abs"),
     **dict.fromkeys((aten.sign.default, aten.sgn.default), _plain("Sign")),
     aten.pow.Tensor_Scalar: _power,

@@ -216,9 +216,14 @@ def _step(node: NodeMessage, label: str, version: int, folder: Path) -> Step:
     own = {"version": version, "outputs": len(outputs)}
     attributes |= {name: value for name, value in own.items() if name in expected.parameters}
     try:
-        expected.bind(*node.input, **attributes)
+        bound = expected.bind(*node.input, **attributes)
     except TypeError as error:
         raise ConfigError(f"{label} has inputs or attributes that are not known here: {error}") from None
+    needed = [
+        value for name, value in bound.arguments.items() if expected.parameters[name].default is inspect.Parameter.empty
+    ]
+    if any("" in value if isinstance(value, tuple) else value == "" for value in needed):
+        raise ConfigError(f"{label} leaves out an input that it needs: its inputs are {node.input}")
     return Step(label, operation, tuple(name or None for name in node.input), outputs, attributes)
 
 

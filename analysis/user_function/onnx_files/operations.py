@@ -87,12 +87,21 @@ def _softplus(x: Tensor) -> Tensor:
     return torch.log1p(torch.exp(x))
 
 
-def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-    return functional.gelu(x, approximate=approximate)
+def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    # A sum of continuous functions, one of which is 0.
+    return torch.relu(x) + alpha * torch.expm1(torch.clamp(x, max=0.0))
 
 
 def _selu(x: Tensor, *, alpha: float = SELU[0], gamma: float = SELU[1]) -> Tensor:
-    return gamma * functional.elu(x, alpha)
+    return gamma * _elu(x, alpha=alpha)
+
+
+def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    if approximate not in ("none", "tanh"):
+        raise MalformedError(f"has the attribute approximate {approximate!r}; expected 'none' or 'tanh'")
+    if approximate == "none":
+        return functional.gelu(x)
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def _softmax(x: Tensor, *, axis: int | None = None, version: int) -> Tensor:
@@ -302,7 +311,7 @@ OPERATIONS: dict[str, Operation] = {
     "Erf": Operation(lambda x: x.erf()),
     "Relu": Operation(lambda x: x.relu()),
     "LeakyRelu": Operation(lambda x, *, alpha=ALPHA: functional.leaky_relu(x, alpha)),
-    "Elu": Operation(lambda x, *, alpha=1.0: functional.elu(x, alpha)),
+    "Elu": Operation(_elu),
     "Selu": Operation(_selu),
     "Gelu": Operation(_gelu),
     "Softplus": Operation(_softplus),
