@@ -82,6 +82,12 @@ def test_file_of_another_hand(tmp_path: Path) -> None:
     assert torch.allclose(found[:, 0], expected, rtol=1e-15, atol=0)
 
 
+def test_numbers_that_are_left_out_are_those_of_float32(tmp_path: Path) -> None:
+    """The default slope of LeakyRelu is the float32 next to 0.01."""
+    network = load_onnx(saved(tmp_path / "f.onnx", graph([node("LeakyRelu")], lengths=(1, 1))))
+    assert float(network(torch.tensor([[-1.0]]).double())) == -float(torch.tensor(0.01, dtype=torch.float32))
+
+
 def test_softplus_is_not_cut_off(tmp_path: Path) -> None:
     """PyTorch's own is x beyond 20."""
     network = load_onnx(saved(tmp_path / "f.onnx", graph([node("Softplus")], lengths=(1, 1))))
@@ -101,6 +107,7 @@ def test_lengths_of_the_input(lengths: tuple[int | None, ...], tmp_path: Path) -
     made = graph([node("Tanh", "x", "t"), node("Flatten", "t", "f", axis=0), node("Identity", "f")], lengths=lengths)
     network = load_onnx(saved(tmp_path / "f.onnx", made))
     assert torch.equal(network(STATES), torch.tanh(STATES))
+    assert network(STATES[:0]).shape == (0, 2)
 
 
 def test_bounds_contain_the_values(tmp_path: Path) -> None:
@@ -237,7 +244,7 @@ def test_other_bad_files_are_refused(tmp_path: Path) -> None:
     made.output.append(info("x", [1]))
     with pytest.raises(ConfigError, match="expected one output, got 2: 'y', 'x'"):
         load_onnx(saved(path, made))
-    with pytest.raises(ConfigError, match=r"its input 'x' is \(1, 2\) of each state .*, got the batch \(2, 3\)"):
+    with pytest.raises(ConfigError, match=r"takes states of shape \(1, 2\) as 'x', got a batch \(2, 3\)"):
         load_onnx(saved(path, QUADRATIC))(torch.zeros(2, 3).double())
     with pytest.raises(ConfigError, match="must take states"):
         load_function(str(path), 3, "value")

@@ -63,6 +63,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky": network(nn.Linear(2, 5), nn.LeakyReLU(0.1), nn.Linear(5, 3), nn.Softplus()),
     "elu": network(nn.Linear(2, 5), nn.ELU(), nn.Hardtanh(-0.3, 0.4), nn.Linear(5, 3)),
     "mixed": mixed,
+    "slices": lambda z: torch.cat([z[:, ::2], z[:, 1:], z.T.mT[:, -2:-1]], 1),
     "f": f,
     "Lie derivative": outputs(V, f, None, 0.0),
     "Lie derivative of a network": outputs(

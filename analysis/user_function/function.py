@@ -145,7 +145,7 @@ def load_function(
 def _found(location: str, output: Output) -> Any:
     """Return what stands at ``location``, "module:name" or an ONNX file; a value network's output (B, 1) is taken as (B,)."""
     if not location.endswith(".onnx"):
-        return find_object(location, "energy:V")
+        return find_object(location, "energy:V, or an ONNX file such as V.onnx")
     from analysis.user_function.onnx_files import load_onnx
 
     network = load_onnx(location)

@@ -5,6 +5,7 @@ of ``OPERATIONS``.
 """
 
 import inspect
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,10 @@ class OnnxNetwork(nn.Module):
             raise ConfigError(f"{self.name} takes {len(self.inputs)} inputs, {names}; got {len(inputs)}")
         for given, (name, shape) in zip(inputs, self.inputs, strict=True):
             if not _fits(given.shape[1:], shape):
-                words = f"{tuple(shape)} of each state (-1: any length)"
-                raise ConfigError(f"{self.name}: its input {name!r} is {words}, got the batch {tuple(given.shape)}")
+                lengths = ", ".join("any" if one == -1 else str(one) for one in shape)
+                raise ConfigError(
+                    f"{self.name} takes states of shape ({lengths}) as {name!r}, got a batch {tuple(given.shape)}"
+                )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # where vmap has no rule, it loops
             return torch.func.vmap(self._of_one)(*inputs)
@@ -144,10 +147,12 @@ class OnnxNetwork(nn.Module):
     def _of_one(self, *inputs: Tensor) -> Tensor:
         known = self._constants()
         for given, (name, shape) in zip(inputs, self.inputs, strict=True):
-            known[name] = given.reshape(shape)
+            # Said in full: what is left open (-1) cannot be told of an empty batch.
+            known[name] = given.reshape([given.numel() // _count(shape) if one == -1 else one for one in shape])
         for step in self.steps:
             step.run(known)
-        return known[self.output].reshape(-1)
+        result = known[self.output]
+        return result.reshape(result.numel())
 
 
 def load_onnx(path: str | Path) -> OnnxNetwork:
@@ -197,8 +202,12 @@ def _input(info: ValueInfo, name: str) -> tuple[str, list[int]]:
 
 
 def _fits(given: torch.Size, shape: list[int]) -> bool:
-    count = abs(torch.Size(shape).numel())
-    return given.numel() % count == 0 if -1 in shape else given.numel() == count
+    return given.numel() % _count(shape) == 0 if -1 in shape else given.numel() == _count(shape)
+
+
+def _count(shape: list[int]) -> int:
+    """Return the product of the lengths that are known."""
+    return math.prod(one for one in shape if one != -1)
 
 
 def _step(node: NodeMessage, label: str, version: int, folder: Path) -> Step:
