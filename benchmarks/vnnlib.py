@@ -57,8 +57,8 @@ class Instance:
 def exact(number: float) -> str:
     """Return all decimals of ``number``, without an exponent, which VNN-LIB has none of.
 
-    >>> exact(-1e-3)
-    '-0.001000000000000000020816681711721685133576393127441406250'
+    >>> exact(-(2.0**-20))
+    '-0.00000095367431640625'
     """
     return format(Decimal(number), "f")
 
