@@ -5,6 +5,7 @@
 ``audit``, ``replay``               judge a model's claims; evaluate a refuted claim's witness anew
 ``certify``                         prove what weights allow
 ``check``                           test a Lyapunov function of your own
+``load_onnx``                       a function from an ONNX file, as a module: a controller, say
 ``attack``                          what a model gets right within a ball of pixels
 ``compare_solvers``                 fixed-point solvers on one model, at equal evaluations
 ``fixed_point``                     a fixed point with its gradient, as a layer
@@ -27,6 +28,7 @@ __all__ = [
     "compare_solvers",
     "fixed_point",
     "load",
+    "load_onnx",
     "register_attack",
     "register_backbone",
     "register_cell",

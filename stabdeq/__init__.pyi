@@ -7,6 +7,7 @@ from analysis.findings.catalogue import register_check
 from analysis.replay import replay
 from analysis.report.report import Report
 from analysis.solver_comparison import compare_solvers
+from analysis.user_function.onnx_files import load_onnx
 from stabdeq.attacks.run import attack
 from stabdeq.checkpoint import load
 from stabdeq.registry import (
@@ -29,6 +30,7 @@ __all__ = [
     "compare_solvers",
     "fixed_point",
     "load",
+    "load_onnx",
     "register_attack",
     "register_backbone",
     "register_cell",

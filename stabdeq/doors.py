@@ -17,6 +17,7 @@ DOORS = {
     "compare_solvers": "analysis.solver_comparison:compare_solvers",
     "fixed_point": "stabdeq.solvers:fixed_point",
     "load": "stabdeq.checkpoint:load",
+    "load_onnx": "analysis.user_function.onnx_files:load_onnx",
     "register_attack": "stabdeq.registry:register_attack",
     "register_backbone": "stabdeq.registry:register_backbone",
     "register_cell": "stabdeq.registry:register_cell",

@@ -113,7 +113,7 @@ def load_function(
     centre: Tensor | None = None,
     trial: Tensor | None = None,
 ) -> ForeignFunction:
-    """Return the function ``given``, or at "module:name", after a try at the states ``trial`` (B, dim).
+    """Return the function ``given``, at "module:name" or in the ONNX file "name.onnx", after a try at the states ``trial`` (B, dim).
 
     What is given may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
     that, called without arguments, returns the function. A module is copied, put in evaluation mode and widened to
@@ -125,7 +125,7 @@ def load_function(
             of each (with how to wrap it, where that is seen), or it is random or couples the states of a batch.
     """
     location = given if isinstance(given, str) else _name_of(given, output)
-    found = _made(find_object(given, "energy:V") if isinstance(given, str) else given, location)
+    found = _made(_found(given, output) if isinstance(given, str) else given, location)
     if isinstance(found, InputConvexLyapunov) and output == "value":
         found = CentredValue(found, centre)
     if trial is None:
@@ -140,6 +140,16 @@ def load_function(
         raise ConfigError(f"{rule}: {wrapped}" if wrapped else f"{error}; {rule}") from error
     _require_repeatable(function, trial, first)
     return function
+
+
+def _found(location: str, output: Output) -> Any:
+    """Return what stands at ``location``, "module:name" or an ONNX file; a value network's output (B, 1) is taken as (B,)."""
+    if not location.endswith(".onnx"):
+        return find_object(location, "energy:V, or an ONNX file such as V.onnx")
+    from analysis.user_function.onnx_files import load_onnx
+
+    network = load_onnx(location)
+    return (lambda states: network(states).squeeze(1)) if output == "value" else network
 
 
 def _needs_gradients(function: ForeignFunction, trial: Tensor) -> bool:
