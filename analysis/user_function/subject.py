@@ -27,6 +27,7 @@ from stabdeq.lyapunov import InputConvexLyapunov, claims
 
 REFERENCE_STATES = 1024
 BOXES = 2**16  # for each claim: some seconds, of functions of some ten operations
+OUTWEIGHS = 32.0
 TRACED, COMPARED = 64, 4096  # states at which a function is read as operations, and held against them
 
 
@@ -87,7 +88,12 @@ class Subject:
     @cached_property
     def hole(self) -> float:
         """The radius of the ball around the centre of which nothing is claimed: ``inner``, or one in which rounding alone decides."""
-        return max(self.inner, INNERMOST * self.region.radius if self.rests_to_rounding else 0.0)
+        if not self.rests_to_rounding:
+            return self.inner
+        assert self.certainty is not None
+        # Nearer than this, what V is at the centre outweighs its growth.
+        within = (abs(self.certainty.of_value(self.centre)[1]) / self.typical_curvature) ** 0.5
+        return max(self.inner, INNERMOST * self.region.radius, OUTWEIGHS * within)
 
     @cached_property
     def rests_to_rounding(self) -> bool:

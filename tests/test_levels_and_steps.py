@@ -1,0 +1,217 @@
+"""Claims between levels of V, in boxes by coordinate, along steps and under disturbances, about systems with a known truth."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import stabdeq
+from analysis.evidence.regions import Box
+from analysis.evidence.sublevel import Sublevel
+from stabdeq.errors import ConfigError
+
+Function = Callable[[Tensor], Tensor]
+
+
+def square(z: Tensor) -> Tensor:
+    return z.square().sum(1)
+
+
+def to_the_circle(z: Tensor) -> Tensor:
+    """All but the origin tends to the circle of radius 1/2: V-dot = -2 V (V - 1/4) for V = |z|^2."""
+    return -z * (square(z) - 0.25)[:, None]
+
+
+def rotation(z: Tensor) -> Tensor:
+    return torch.stack([-z[:, 1], z[:, 0]], 1)
+
+
+def verdicts(value: Function, velocity: Function | None = None, **options: Any) -> dict[str, str]:
+    report = stabdeq.check(value, velocity, dim=2, **options)
+    return {finding.name: finding.verdict.name for finding in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("lower", "level", "expected"),
+    [(0.251, 0.9, "PROVED"), (0.249, 0.9, "REFUTED"), (0.251, None, "PROVED"), (0.1, 0.2, "REFUTED")],
+)
+def test_decrease_between_levels(lower: float, level: float | None, expected: str) -> None:
+    found = verdicts(square, to_the_circle, from_level=lower, sublevel=level, box=(-1, 1), claims=["decrease"])
+    assert found == {"decrease": expected}
+
+
+def test_a_level_leaves_out_what_lies_below_it_alone() -> None:
+    """V is below the lower level again further out, where it rises: those states are not of the region, nor seen as such."""
+
+    def dented(z: Tensor) -> Tensor:
+        return square(z) * torch.exp(-square(z))
+
+    region = Sublevel(Box(*torch.tensor([[0.0, 0.0], [-3.0, -3.0], [3.0, 3.0]], dtype=torch.float64)), dented, 1.0, 0.2)
+    states = region.sample(500, torch.Generator().manual_seed(0))
+    kept = states[region.contains(states)]
+    assert len(kept) > 100
+    assert (dented(kept) >= 0.2).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"from_level": 0.5, "sublevel": 0.4}, "no state lies between the levels"),
+        ({"from_level": 0.0}, "must exceed V at the centre"),
+        ({"from_level": 3.0}, "no state was found"),
+        ({"from_level": 0.5, "sublevel": "max"}, "excludes sublevel 'max'"),
+        ({"kappa": 0.1}, "which needs step"),
+        ({"box": [(-1, 1)] * 3}, "expected 1 or 2 pairs"),
+        ({"box": (-1, 1), "radius": 1.0}, "box excludes radius"),
+        ({"step": square}, "each the dynamics"),
+        ({"claims": ["decay"], "f": None, "step": rotation}, "along steps, kappa"),
+    ],
+)
+def test_regions_and_dynamics_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        stabdeq.check(square, options.pop("f", to_the_circle), dim=2, **options)
+
+
+def test_a_box_by_coordinate() -> None:
+    """V-dot = -2 V + 2 x^2 is positive from |x| = |y| on: in the box below nowhere, for it is narrow along x but at the corners."""
+
+    def narrow(z: Tensor) -> Tensor:
+        return torch.stack([z[:, 0] * (z[:, 0].abs() - 0.3), -z[:, 1]], 1)
+
+    assert verdicts(square, narrow, box=[(-0.29, 0.29), (-5, 5)], claims=["decrease"]) == {"decrease": "PROVED"}
+    assert verdicts(square, narrow, box=[(-0.32, 0.32), (-5, 5)], claims=["decrease"]) == {"decrease": "REFUTED"}
+
+
+@pytest.mark.parametrize(
+    ("step", "kappa", "expected"),
+    [
+        (lambda z: z / 2, None, "PROVED"),
+        (lambda z: z / 2, 0.7499, "PROVED"),  # V(z+) is V / 4 exactly
+        (lambda z: z / 2, 0.75, "SUPPORTED"),
+        (lambda z: z / 2, 0.7500001, "REFUTED"),
+        (rotation, None, "REFUTED"),
+        (lambda z: -1.1 * z, None, "REFUTED"),
+    ],
+)
+def test_decrease_along_steps(step: Function, kappa: float | None, expected: str) -> None:
+    found = verdicts(square, step=step, kappa=kappa, claims=["decrease"], inner_radius=0.01)
+    assert found == {"decrease": expected}
+
+
+def test_steps_that_stay_and_steps_that_leave() -> None:
+    box = {"box": [(-1, 1), (-2, 2)], "claims": ["invariant"]}
+    assert verdicts(square, step=lambda z: z / 2, **box) == {"invariant": "PROVED"}
+    assert verdicts(square, step=rotation, **box) == {"invariant": "REFUTED"}
+    assert verdicts(square, step=rotation, sublevel=0.9, **box) == {"invariant": "SUPPORTED"}  # equality, to rounding
+    assert verdicts(square, step=lambda z: 0.9 * rotation(z), sublevel=0.9, **box) == {"invariant": "PROVED"}
+    assert verdicts(square, step=lambda z: 1.01 * rotation(z), sublevel=0.9, **box) == {"invariant": "REFUTED"}
+    # Out of the box, though V is small there.
+    far = stabdeq.check(
+        lambda z: z[:, 1] ** 2 + z[:, 0] ** 2 / 1e4, step=lambda z: z * z.new_tensor([1.5, 0.1]), dim=2, **box
+    )
+    assert far["invariant"].verdict.name == "REFUTED"
+
+
+def two_machines(z: Tensor) -> Tensor:
+    """The power angle of two machines; sin(pi / 3) is rounded, so that the equilibrium is 1e-17 beside the origin."""
+    x, y = z.unbind(1)
+    return torch.stack([y, -0.5 * y - (torch.sin(x + math.pi / 3) - math.sin(math.pi / 3))], 1)
+
+
+def test_an_equilibrium_that_is_no_machine_number_is_enclosed() -> None:
+    def energy(z: Tensor) -> Tensor:
+        x, y = z.unbind(1)
+        return 2 * x**2 + 2 * x * y + 3 * y**2
+
+    claims = ["equilibrium", "decrease", "invariant", "attraction"]
+    report = stabdeq.check(energy, two_machines, dim=2, radius=1, sublevel=0.4, claims=claims)
+    assert [finding.verdict.name for finding in report.findings] == ["PROVED"] * 4
+    rests, falls, _, attracts = report.findings
+    assert "rest within" in rests.claim
+    assert "further than" in falls.claim
+    assert "which closes the hole" in falls.evidence
+    assert "which closes the hole" in attracts.evidence
+
+
+def test_what_is_truly_not_at_rest_is_no_rounding() -> None:
+    found = verdicts(square, lambda z: 1e-6 - z, claims=["equilibrium", "decrease"])
+    assert found == {"equilibrium": "REFUTED", "decrease": "REFUTED"}
+
+
+def test_a_value_that_vanishes_to_rounding_is_positive_beside_it() -> None:
+    def soft(z: Tensor) -> Tensor:
+        return (torch.nn.functional.softplus(z) + torch.nn.functional.softplus(-z)).sum(1) - 4 * math.log(2)
+
+    found = verdicts(soft, claims=["positive"])
+    assert found == {"positive": "PROVED"}
+
+
+@pytest.mark.parametrize(
+    ("velocity", "options", "expected"),
+    [
+        (lambda z: -z, {"sublevel": 0.9}, "PROVED"),
+        (lambda z: -z, {"sublevel": 0.9, "from_level": 0.1}, "PROVED"),
+        (to_the_circle, {"sublevel": 0.9, "from_level": 0.26}, "not PROVED"),  # to the circle, not to the origin
+        (
+            lambda z: -z + 2 * z * (square(z) < 0.01).double()[:, None],
+            {"sublevel": 0.9, "from_level": 0.1},
+            "not PROVED",
+        ),
+        (lambda z: -z, {"sublevel": 1.5}, "not PROVED"),  # it leaves the box
+        (lambda z: -(z**3), {"sublevel": 0.9}, "not PROVED"),  # true, but no linearisation tells
+    ],
+)
+def test_regions_of_attraction(velocity: Function, options: dict[str, Any], expected: str) -> None:
+    found = verdicts(square, velocity, box=(-1, 1), claims=["attraction"], **options)["attraction"]
+    assert (found == "PROVED") == (expected == "PROVED")
+    assert found != "REFUTED"
+
+
+def test_attraction_along_steps_under_a_controller_that_saturates() -> None:
+    def step(z: Tensor) -> Tensor:
+        x, y = z.unbind(1)
+        push = (-(x + 1.5 * y)).clamp(-1, 1)
+        return torch.stack([x + 0.1 * y, y + 0.1 * push], 1)
+
+    def energy(z: Tensor) -> Tensor:
+        x, y = z.unbind(1)
+        return 2 * x**2 + 2 * x * y + 2 * y**2
+
+    found = verdicts(energy, step=step, box=(-2, 2), sublevel=0.2, claims=["decrease", "invariant", "attraction"])
+    assert found == dict.fromkeys(("decrease", "invariant", "attraction"), "PROVED")
+
+
+def pushed(z: Tensor, d: Tensor) -> Tensor:
+    """V-dot = -2 (1 + d2) V + 0.2 d1 (x + y): below 0 for |d1| <= 1, |d2| <= 1/2 from |z| > 0.2 sqrt 2 on."""
+    return -z * (1 + d[:, 1:]) + 0.1 * d[:, :1]
+
+
+@pytest.mark.parametrize(("lower", "expected"), [(0.081, "PROVED"), (0.078, "REFUTED")])
+def test_decrease_for_every_disturbance(lower: float, expected: str) -> None:
+    options = {"box": (-1, 1), "disturbance": [(-1, 1), (-0.5, 0.5)], "sublevel": 0.9, "from_level": lower}
+    report = stabdeq.check(square, uncertain=pushed, dim=2, boxes=2**18, **options)
+    found = {finding.name: finding.verdict.name for finding in report.findings}
+    assert found == {"zero": "PROVED", "positive": "PROVED", "decrease": expected, "invariant": "PROVED"}
+    assert "for every disturbance in" in report.named["decrease"].claim
+
+
+def test_a_disturbance_that_pushes_out_refutes_invariance() -> None:
+    options = {"box": (-1, 1), "disturbance": [(-8, 8), (-0.5, 0.5)], "sublevel": 0.9, "claims": ["invariant"]}
+    assert verdicts(square, uncertain=pushed, **options) == {"invariant": "REFUTED"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"box": (-1, 1)}, "the box of their disturbances"),
+        ({"box": (-1, 1), "disturbance": (-1, 1), "claims": ["decrease"]}, "needs from_level"),
+        ({"box": (-1, 1), "disturbance": (-1, 1), "claims": ["equilibrium"]}, "whose equilibrium moves"),
+        ({"box": (-1, 1), "disturbance": (1, -1), "claims": ["positive"]}, "low < high"),
+    ],
+)
+def test_uncertain_dynamics_need_what_they_are_about(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        stabdeq.check(square, uncertain=pushed, dim=2, **options)
