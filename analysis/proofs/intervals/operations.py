@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
 
@@ -154,30 +155,6 @@ def _elementary(value: Rule, slope: Rule, curvature: Rule) -> Callable[[Any], Je
     return lambda x: as_jet(x).chained(value(as_jet(x).value), slope, curvature)
 
 
-def _one(u: Interval) -> Interval:
-    return Interval.point(torch.ones_like(u.low))
-
-
-def _tanh_slope(u: Interval) -> Interval:
-    return (_one(u) - u.tanh().square()).within(0, 1)
-
-
-def _sigmoid_slope(u: Interval) -> Interval:
-    return u.sigmoid() * (-u).sigmoid()
-
-
-def _atan_slope(u: Interval) -> Interval:
-    return (_one(u) + u.square()).reciprocal()
-
-
-def _tan_slope(u: Interval) -> Interval:
-    return _one(u) + u.tan().square()
-
-
-def _log1p_slope(u: Interval) -> Interval:
-    return (_one(u) + u).reciprocal()
-
-
 def _moves(function: Callable[..., Any], operands: int = 1, several: bool = False) -> Callable[..., Any]:
     """Return the operation on jets that only moves elements as ``function`` does those of its first ``operands`` tensors.
 
@@ -309,18 +286,7 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.sqrt.default: lambda x: _power(x, 0.5),
     aten.rsqrt.default: lambda x: _power(x, -0.5),
     aten.reciprocal.default: lambda x: as_jet(1.0) / x,
-    aten.exp.default: _elementary(Interval.exp, Interval.exp, Interval.exp),
-    aten.expm1.default: _elementary(Interval.expm1, Interval.exp, Interval.exp),
-    aten.log.default: _elementary(Interval.log, Interval.reciprocal, lambda u: -u.square().reciprocal()),
-    aten.log1p.default: _elementary(Interval.log1p, _log1p_slope, lambda u: -_log1p_slope(u).square()),
-    aten.sin.default: _elementary(Interval.sin, Interval.cos, lambda u: -u.sin()),
-    aten.cos.default: _elementary(Interval.cos, lambda u: -u.sin(), lambda u: -u.cos()),
-    aten.tan.default: _elementary(Interval.tan, _tan_slope, lambda u: (u.tan() * _tan_slope(u)).scaled(2)),
-    aten.tanh.default: _elementary(Interval.tanh, _tanh_slope, lambda u: (u.tanh() * _tanh_slope(u)).scaled(-2)),
-    aten.sigmoid.default: _elementary(
-        Interval.sigmoid, _sigmoid_slope, lambda u: _sigmoid_slope(u) * ((-u).sigmoid() - u.sigmoid())
-    ),
-    aten.atan.default: _elementary(Interval.atan, _atan_slope, lambda u: (u * _atan_slope(u).square()).scaled(-2)),
+    **{target: _elementary(*rules) for target, rules in ELEMENTARY.items()},
     aten.where.self: lambda condition, a, b: where(_truth(condition), as_jet(a), as_jet(b)),
     **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
     **{operation: lambda a, b: _greater(b, a) for operation in (aten.lt.Scalar, aten.lt.Tensor)},
