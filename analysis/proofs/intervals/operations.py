@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from analysis.proofs.deposits import DEPOSITS, layers, pile
 from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
+from analysis.proofs.intervals.piecewise import angle, elu, steps
 
 aten = torch.ops.aten
 # What says where and how a tensor is stored changes no number.
@@ -85,13 +87,25 @@ def _power(x: Jet, exponent: float) -> Jet:
     if exponent == 2:
         return x.square()
     p = float(exponent)
-    if Fraction(p) - 1 != Fraction(p - 1) or Fraction(p) * Fraction(p - 1) != Fraction(p * (p - 1)):
-        raise TypeError("expected an exponent whose derivatives have exact coefficients")
 
-    def multiple(factor: float, power: float) -> Rule:
-        return lambda u: u.power(power if factor else 0.0).scaled(factor)
+    def lowered(u: Interval, by: int) -> Interval:
+        """Return u^(p - by)."""
+        if Fraction(p) - by == Fraction(p - by):
+            return u.power(p - by)
+        if p.is_integer():
+            raise TypeError("expected an exponent whose neighbours are floats")
+        # Of one u >= 0, the powers rise or fall with the exponent.
+        return u.power(math.nextafter(p - by, -math.inf)).hull(u.power(math.nextafter(p - by, math.inf)))
 
-    return x.chained(x.value.power(p), multiple(p, p - 1), multiple(p * (p - 1), p - 2))
+    def multiple(factor: Interval, by: int) -> Rule:
+        number = float(factor.low)
+        if number == float(factor.high):
+            return lambda u: (lowered(u, by) if number else u.power(0)).scaled(number)
+        return lambda u: lowered(u, by) * factor.moved(lambda bound: bound.to(u.low.device))
+
+    first = Interval.point(torch.tensor(p, dtype=torch.float64))
+    second = first * (first - Interval.point(torch.tensor(1.0, dtype=torch.float64)))
+    return x.chained(x.value.power(p), multiple(first, 1), multiple(second, 2))
 
 
 def _sum(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
@@ -128,9 +142,8 @@ def _clamp(x: Jet, least: float | None = None, most: float | None = None) -> Jet
 
 
 def _leaky_relu(x: Jet, slope: float = 0.01) -> Jet:
-    if not 0 <= slope <= 1:
-        raise TypeError("expected a slope between 0 and 1")
-    return x.maximum(x * as_jet(slope))
+    scaled = x * as_jet(slope)
+    return x.maximum(scaled) if slope <= 1 else x.minimum(scaled)
 
 
 def _sign(x: Jet) -> Jet:
@@ -191,6 +204,16 @@ def _copied(target: Tensor, source: Tensor) -> Tensor:
     return source.expand(target.shape)
 
 
+def _deposited(target: Any) -> Callable[..., Jet]:
+    def operation(x: Any, *args: Any) -> Jet:
+        rest = list(args)
+        x, source = as_jet(x), as_jet(rest.pop(DEPOSITS[target][0]))
+        piled = layers(target, x.shape, source.shape, rest)
+        return _sum(_moves(pile, operands=3)(x, source, as_jet(0.0), piled), [0])
+
+    return operation
+
+
 MOVES = [
     aten.view.default,
     aten._unsafe_view.default,
@@ -206,6 +229,8 @@ MOVES = [
     aten.slice.Tensor,
     aten.index.Tensor,
     aten.index_select.default,
+    aten.gather.default,
+    aten.unfold.default,
     aten.diagonal.default,
     aten.flip.default,
     aten.repeat.default,
@@ -223,6 +248,14 @@ SPLITS = [aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int]
 
 
 SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
+
+
+STEPS = {
+    aten.floor.default: torch.floor,
+    aten.ceil.default: torch.ceil,
+    aten.trunc.default: torch.trunc,
+    aten.round.default: torch.round,
+}
 
 
 COUNTS = {aten.sum.default, aten.sum.dim_IntList}
@@ -287,6 +320,10 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.rsqrt.default: lambda x: _power(x, -0.5),
     aten.reciprocal.default: lambda x: as_jet(1.0) / x,
     **{target: _elementary(*rules) for target, rules in ELEMENTARY.items()},
+    aten.elu.default: elu,
+    **{target: steps(function) for target, function in STEPS.items()},
+    aten.atan2.default: lambda y, x: angle(as_jet(y), as_jet(x)),
+    **{target: _deposited(target) for target in DEPOSITS},
     aten.where.self: lambda condition, a, b: where(_truth(condition), as_jet(a), as_jet(b)),
     **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
     **{operation: lambda a, b: _greater(b, a) for operation in (aten.lt.Scalar, aten.lt.Tensor)},
