@@ -215,6 +215,7 @@ SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
     ).prod(1),
     "inverse": lambda z: (torch.linalg.inv(mass(z)) * W).sum((1, 2)),
     "det": lambda z: torch.linalg.det(mass(z)) / 100,
+    "slogdet": lambda z: torch.linalg.slogdet(mass(z)).logabsdet,
     "det 2": lambda z: torch.det(mass(z)[:, :2, :2]),
     "det 5": lambda z: torch.linalg.det(wide_mass(z)) / 1000,
     "gather": lambda z: z.sin().gather(1, places(z, 0, 2)).prod(1),
@@ -258,6 +259,7 @@ KINKED: dict[str, Callable[[Tensor], Tensor]] = {
     "max, min": lambda z: z.max(1).values + z.square().min(1)[0],
     "sort": lambda z: (z.sort(1)[0] * P).sum(1),
     "sort, descending": lambda z: (z.sort(1, descending=True).values * P).sum(1),
+    "sort, stable": lambda z: (z.sort(dim=1, stable=True)[0] * P).sum(1),
     "topk": lambda z: z.topk(2, 1)[0].prod(1),
     "median": lambda z: z.median(1)[0],
 }
@@ -427,6 +429,7 @@ REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "nan_to_num": lambda z: torch.nan_to_num(z).sum(1),
     "argmax": lambda z: z.argmax(1).double(),
     "the places of a sort": lambda z: z.gather(1, z.sort(1)[1]).sum(1),
+    "places that depend on the state": lambda z: z.index_put((z > 0,), torch.ones((), dtype=torch.float64)).sum(1),
     "dropout": lambda z: functional.dropout(z, 0.5).sum(1),
     "float32": lambda z: z.float().sum(1).double(),
     "scattered twice to one place": lambda z: z.cos().scatter(1, places(z, 2, 2), z.square()).sum(1),

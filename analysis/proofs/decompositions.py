@@ -160,6 +160,12 @@ def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, N
     return torch.stack(_sorted(x, dim, descending), dim), None
 
 
+def _stable_sort(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, None]:
+    return _sort(x, dim, descending)
+
+
 def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, in_order: bool = True) -> tuple[Tensor, None]:
     if not in_order:
         return NotImplemented  # PyTorch does not say in which
@@ -182,6 +188,11 @@ def _least(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, None]:
 def _addmv(x: Tensor, matrix: Tensor, vector: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     product = (matrix @ vector[:, None])[:, 0]
     return (x if beta == 1 else x * beta) + (product if alpha == 1 else product * alpha)
+
+
+def _sign_and_logarithm(a: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    found = _determinant(a)
+    return found.sign(), found.abs().log(), None, None
 
 
 def _column(matrix: Tensor, index: int) -> Tensor:
@@ -298,6 +309,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.cumsum.default: _running(torch.add),
     aten.cumprod.default: _running(torch.mul),
     aten.sort.default: _sort,
+    aten.sort.stable: _stable_sort,
     aten.topk.default: _topk,
     aten.median.dim: _median,
     aten.max.dim: _largest,
@@ -307,6 +319,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._new_zeros_with_same_feature_meta.default: _no_tangent,  # where forward differentiation has none
     aten.lerp.Tensor: _lerp,
     aten._linalg_det.default: lambda a: (_determinant(a), None, None),
+    aten._linalg_slogdet.default: _sign_and_logarithm,
     aten._linalg_solve_ex.default: _solve,
     aten.linalg_inv_ex.default: _inverse,
     # Where a matrix is singular, the quotients by its pivots are not known.

@@ -51,6 +51,8 @@ def _scatter(adds: bool) -> Callable[..., Places]:
 
 
 def _index_put(numbers: Tensor, source: Tensor, indices: list[Tensor | None], accumulate: bool = False) -> Places:
+    if not all(index is None or isinstance(index, Tensor) for index in indices):
+        raise TypeError("expected places that are constants")
     places = numbers[tuple(slice(None) if index is None else index for index in indices)]
     return places, source.expand(places.shape), accumulate
 
