@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from analysis.proofs.balls import JUMPING, evaluate, exact
-from analysis.proofs.intervals.elementary import ELEMENTARY
+from analysis.proofs.intervals.elementary import ELEMENTARY, INVERSE_LN_2, INVERSE_LN_10, LN_2
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.operations import STEPS
@@ -88,6 +88,13 @@ SPECIAL = [
     1e-300,
     -1e-300,
 ]
+
+
+def test_constants_are_within_a_unit_in_the_last_place() -> None:
+    roots = (2 / math.sqrt(math.pi), 2 / arb.pi().sqrt()), (math.pi / 2, arb.pi() / 2)
+    logarithms = (LN_2, natural(2)), (INVERSE_LN_2, 1 / natural(2)), (INVERSE_LN_10, 1 / natural(10))
+    for number, exactly in (*roots, *logarithms):
+        assert arb(math.nextafter(number, 0)) < exactly < arb(math.nextafter(number, math.inf))
 
 
 def test_every_elementary_function_is_tried() -> None:
