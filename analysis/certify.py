@@ -99,7 +99,7 @@ def certify(
     seed: int = 0,
     on_stage: Callable[[str], None] = lambda words: None,
 ) -> Report:
-    """Prove what weights allow: of a model and its predictions, or, with ``dim``, of dynamics made of affine maps and ReLUs.
+    """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
 
     A model, or the path of a checkpoint, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it

@@ -302,7 +302,6 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     # A number alone takes the dtype of the tensor beside it; a tensor of float32 beside states is widened, which is exact.
     "float32 beside a number": (lambda z: z.sum() * torch.ones(1), "computes in float32"),
     "unknown operation": (lambda z: torch.special.bessel_j0(z).sum(1), "bessel_j0"),
-    "odd exponent": (lambda z: (z[:, 0] + 3) ** 0.1, "pow"),
     "random": (lambda z: z.sum(1) + torch.rand(1, dtype=torch.float64), "random"),
 }
 

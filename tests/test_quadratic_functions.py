@@ -76,7 +76,6 @@ def test_piecewise_affine_dynamics_decay_to_an_equilibrium_in_reach() -> None:
         lambda z: -z * z,
         lambda z: z.flip(0),
         lambda z: -z + torch.arange(len(z)).double()[:, None],
-        lambda z: z.clamp(min=1),
         lambda z: -z + z[:1],
         lambda z: torch.zeros_like(z),
     ],

@@ -26,7 +26,7 @@ def certify(
     ----------
     subject
         A checkpoint.safetensors that "stabdeq train" wrote; or a velocity as MODULE:NAME,
-        of affine maps and ReLUs, found from the current folder too.
+        continuous and piecewise affine, found from the current folder too.
     dim
         N, the number of coordinates of a state, for a velocity.
     limit

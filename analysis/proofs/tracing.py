@@ -7,6 +7,7 @@ which the function may have caught; and where nothing was drawn at random.
 
 import math
 import operator
+import string
 import sys
 import sysconfig
 import warnings
@@ -20,12 +21,16 @@ import torch
 from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from analysis.proofs.decompositions import DECOMPOSITIONS
 
 # Two floats that differ by no more than sums taken in another order.
 AGREEMENT = 1e-12
 BATCH_AGREEMENT = 1e-9  # of one state with itself in a large batch, of the typical size
 READS_STATE = "it reads a state otherwise than by operations on tensors"
+# What forward differentiation asks of tensors: of their sizes, not of their numbers.
+SIZES_ALONE = {torch.ops.aten._has_same_storage_numel.default, torch.ops.aten.is_same_size.default}
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -179,14 +184,38 @@ class _Recorder(TorchDispatchMode):
             self._refuse(READS_STATE)
         if func._schema.is_mutable:
             self.mutates = True
-        elif func in _decompositions() or _is_composite(func):
-            with self:
-                found = _decompositions().get(func, func.decompose)(*args, **kwargs)
+        else:
+            found = self._decomposed(func, args, kwargs)
+            if func in DECOMPOSITIONS and isinstance(found, tuple):
+                whole = self._whole(func, leaves, form)  # for the results that the decomposition leaves out
+                return tuple(one if part is None else part for part, one in zip(found, whole, strict=True))
             if found is not NotImplemented:
                 return found
+        return self._whole(func, leaves, form)
+
+    def _decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Return what simpler operations make of it, NotImplemented where there are none; its constants are recorded, too."""
+        own = DECOMPOSITIONS.get(func)
+        if own is None and func not in _decompositions() and not _is_composite(func):
+            return NotImplemented
+        if own is not None:
+            args, kwargs = tree_map(self._as_recorded, (args, kwargs))
+        with self:
+            return (own or _decompositions().get(func, func.decompose))(*args, **kwargs)
+
+    def _as_recorded(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or isinstance(leaf, _Recorded):
+            return leaf
+        node = self._argument(leaf)
+        return _Recorded(node.meta["val"], node)
+
+    def _whole(self, func: Any, leaves: list[Any], form: Any) -> Any:
+        """Return what the operation itself gives, recorded as one node."""
         values = [leaf.value if isinstance(leaf, _Recorded) else leaf for leaf in leaves]
         result_args, result_kwargs = tree_unflatten(values, form)
         result = func(*result_args, **result_kwargs)
+        if func in SIZES_ALONE:
+            return result
         node_args, node_kwargs = tree_unflatten([self._argument(leaf) for leaf in leaves], form)
         node = self.graph.call_function(func, tuple(node_args), dict(node_kwargs))
         return self._wrapped(result, node)
@@ -226,12 +255,14 @@ class _Recorder(TorchDispatchMode):
 
 
 class _Einsum(TorchFunctionMode):
-    """Computes ``einsum`` as products and sums, whatever the lengths are: PyTorch takes another way where one of them is 1."""
+    """Computes ``einsum`` and ``inner`` as products and sums, whatever the lengths are: PyTorch takes another way where one is 1."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.einsum and isinstance(args[0], str) and "." not in args[0] and not kwargs:
+        if func is torch.einsum and isinstance(args[0], str) and not kwargs:
             operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
             return _einsum(args[0].replace(" ", ""), list(operands))
+        if func in (torch.inner, Tensor.inner) and not kwargs and 1 in (args[0].dim(), args[1].dim()):
+            return (args[0] * args[1]).sum(-1)
         return func(*args, **(kwargs or {}))
 
 
@@ -239,9 +270,21 @@ def _einsum(equation: str, operands: list[Tensor]) -> Tensor:
     """Return the sum over all indices that stand in no result of the products of ``operands``; no index stands twice in one."""
     inputs, arrow, output = equation.partition("->")
     terms = inputs.split(",")
-    letters = sorted(set("".join(terms)))
     if not arrow:
-        output = "".join(letter for letter in letters if inputs.count(letter) == 1)
+        output = "".join(letter for letter in sorted(set(inputs) - set(",.")) if inputs.count(letter) == 1)
+        output = "..." + output if "..." in inputs else output
+    if "..." in equation and len(terms) == len(operands):
+        others = [letter for letter in string.ascii_letters if letter not in equation]
+        lengths = [operand.dim() - len(term) + 3 for term, operand in zip(terms, operands, strict=True)]
+        most = (
+            max(length for term, length in zip(terms, lengths, strict=True) if "..." in term) if "..." in inputs else 0
+        )
+        terms = [
+            term.replace("...", "".join(others[most - length : most]))
+            for term, length in zip(terms, lengths, strict=True)
+        ]
+        output = output.replace("...", "".join(others[:most]))
+    letters = sorted(set("".join(terms)))
     if any(len(set(term)) < len(term) for term in terms) or len(terms) != len(operands):
         return torch.einsum(equation, operands)
     order = [*output, *(letter for letter in letters if letter not in output)]

@@ -11,7 +11,9 @@ from flint import arb
 from torch import Tensor
 
 from analysis.proofs.balls.ball import Balls, Truths, array_of, each, exact, full
-from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, aten
+from analysis.proofs.balls.elementary import ELEMENTARY
+from analysis.proofs.deposits import DEPOSITS, layers, pile
+from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, STEPS, aten
 
 
 class UnreadableError(Exception):
@@ -136,6 +138,8 @@ def _clamp(x: Any, least: float | None = None, most: float | None = None) -> Bal
 def _compared(a: Any, b: Any, holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool]) -> Truths:
     first, second = np.broadcast_arrays(as_balls(a).value, as_balls(b).value)
     sure, fail = _each_pair(holds, first, second), _each_pair(fails, first, second)
+    if all(as_balls(one).slope is None for one in (a, b)):  # what does not change has no edge
+        return Truths(sure, ~fail, np.zeros_like(sure))
     return Truths(sure, ~fail, _each_pair(lambda u, v: not (u > v or u < v), first, second))
 
 
@@ -252,14 +256,34 @@ def _filled(number: float) -> Callable[..., Balls]:
     return lambda x, *_: Balls(np.broadcast_to(full(number), as_balls(x).value.shape))
 
 
-def _elementary(function: Callable[[arb], arb], slope: Callable[[arb], arb]) -> Callable[[Any], Balls]:
-    return lambda x: as_balls(x).through(function, slope)
+def _elu(x: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Balls:
+    left = _mul(_mul(x, input_scale).through(arb.expm1, arb.exp), float(alpha))
+    return _mul(_where(_greater(x, 0), as_balls(x), left), float(scale))
 
 
-def _sigmoid(u: arb) -> arb:
-    return 1 / (1 + (-u).exp())
+def _angle(y: Any, x: Any) -> Balls:
+    y, x = as_balls(y), as_balls(x)
+
+    def factor(v: arb, u: arb) -> arb:
+        """Return 1 / (x^2 + y^2) off the cut, where the angle jumps."""
+        return 1 / (v**2 + u**2) if u > 0 or v > 0 or v < 0 else arb("nan")
+
+    inverse = np.frompyfunc(factor, 2, 1)(y.value, x.value)
+    value = array_of(np.frompyfunc(arb.atan2, 2, 1)(y.value, x.value))
+    return _combined(y, x, value, lambda: (x.value * _slope(y) - y.value * _slope(x)) * inverse)
 
 
+def _deposited(target: Any) -> Callable[..., Balls]:
+    def operation(x: Any, *args: Any) -> Balls:
+        rest = list(args)
+        x, source = as_balls(x), as_balls(rest.pop(DEPOSITS[target][0]))
+        piled = layers(target, torch.Size(x.value.shape), torch.Size(source.value.shape), rest)
+        return _sum(PILED(x, source, as_balls(0.0), piled), [0])
+
+    return operation
+
+
+PILED = _moves(pile, operands=3)
 OPERATIONS: dict[Any, Callable[..., Any]] = {
     **{target: _moves(target) for target in [*MOVES, *SPLITS]},
     **{target: _moves(target, operands=2) for target in SCATTERS},
@@ -294,19 +318,10 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.sqrt.default: lambda x: _power(x, 0.5),
     aten.rsqrt.default: lambda x: _div(1, _power(x, 0.5)),
     aten.reciprocal.default: lambda x: _div(1, x),
-    aten.exp.default: _elementary(arb.exp, arb.exp),
-    aten.expm1.default: _elementary(arb.expm1, arb.exp),
-    aten.log.default: _elementary(arb.log, lambda u: 1 / u),
-    aten.log1p.default: _elementary(arb.log1p, lambda u: 1 / (1 + u)),
-    aten.sin.default: _elementary(arb.sin, arb.cos),
-    aten.cos.default: _elementary(arb.cos, lambda u: -u.sin()),
-    aten.tan.default: _elementary(arb.tan, lambda u: 1 + u.tan() ** 2),
-    aten.tanh.default: _elementary(arb.tanh, lambda u: 1 / u.cosh() ** 2),
-    aten.sinh.default: _elementary(arb.sinh, arb.cosh),
-    aten.cosh.default: _elementary(arb.cosh, arb.sinh),
-    aten.erf.default: _elementary(arb.erf, lambda u: 2 / arb.pi().sqrt() * (-(u**2)).exp()),
-    aten.sigmoid.default: _elementary(_sigmoid, lambda u: _sigmoid(u) * _sigmoid(-u)),
-    aten.atan.default: _elementary(arb.atan, lambda u: 1 / (1 + u**2)),
+    **{target: lambda x, rules=rules: as_balls(x).through(*rules) for target, rules in ELEMENTARY.items()},
+    aten.elu.default: _elu,
+    aten.atan2.default: _angle,
+    **{target: _deposited(target) for target in DEPOSITS},
     aten.where.self: _where,
     **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
     **dict.fromkeys((aten.lt.Scalar, aten.lt.Tensor), lambda a, b: _greater(b, a)),
@@ -323,4 +338,4 @@ COMPARISONS = [
     getattr(getattr(aten, name), kind) for name in ("gt", "lt", "ge", "le", "eq", "ne") for kind in ("Scalar", "Tensor")
 ]
 # What is not continuous, and what may choose otherwise than continuously.
-JUMPING = frozenset([*COMPARISONS, aten.sign.default, aten.sgn.default, aten.where.self])
+JUMPING = frozenset([*COMPARISONS, *STEPS, aten.sign.default, aten.sgn.default, aten.where.self, aten.atan2.default])

@@ -1,1 +1,1 @@
-"""Proofs of a cell, or of dynamics made of affine maps and ReLUs, from their weights."""
+"""Proofs of a cell, or of piecewise affine dynamics, from their weights."""

@@ -1,7 +1,12 @@
-"""A quadratic Lyapunov function for dynamics of affine maps and ReLUs, read from the function itself."""
+"""A quadratic Lyapunov function for piecewise affine dynamics, read from the function itself.
 
+What is continuous and piecewise affine (a bound, an absolute value, the larger of two) is written in ReLUs.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -23,11 +28,17 @@ MOVES = {
     ATEN.squeeze.dims,
     ATEN.unsqueeze.default,
     ATEN.permute.default,
+    ATEN.flip.default,
+    ATEN.index_select.default,
 }
 
 
+ADDS, SUBTRACTS = (ATEN.add.Tensor, ATEN.add.Scalar), (ATEN.sub.Tensor, ATEN.sub.Scalar)
+MULTIPLIES, DIVIDES = (ATEN.mul.Tensor, ATEN.mul.Scalar), (ATEN.div.Tensor, ATEN.div.Scalar)
+
+
 class NotPiecewiseAffineError(Exception):
-    """A function is not made of affine maps and ReLUs alone, as far as it can be read."""
+    """A function is not continuous and piecewise affine, as far as it can be read."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,21 @@ class _Reader:
         self.graph, self.dim, self.batch = graph, dim, batch
         self.entering: list[Enclosure] = []  # coefficients (K, width) of what enters each ReLU, K growing
         self.count = 1 + dim
+        self._rules: dict[Any, Callable[..., Enclosure]] = {
+            ATEN.relu.default: self._relu,
+            ATEN.leaky_relu.default: self._leaky,
+            ATEN.abs.default: self._absolute,
+            ATEN.maximum.default: self._larger,
+            ATEN.minimum.default: self._smaller,
+            ATEN.clamp.default: self._clamp,
+            ATEN.clamp_min.default: self._clamp,
+            ATEN.clamp_max.default: lambda form, most: self._clamp(form, None, most),
+            ATEN.hardtanh.default: lambda form, least=-1.0, most=1.0: self._clamp(form, least, most),
+            ATEN.amax.default: lambda *over: self._folded(self._larger, *over),
+            ATEN.amin.default: lambda *over: self._folded(self._smaller, *over),
+            ATEN.sum.dim_IntList: lambda *over: self._folded(self._add, *over),
+            ATEN.mean.dim: self._mean,
+        }
 
     def network(self) -> ReluNetwork:
         values: dict[fx.Node, Any] = {}
@@ -128,27 +154,31 @@ class _Reader:
         if not forms:
             return target(*arguments, **options)  # pyrefly: ignore
         if target is ATEN.full_like.default:
-            return torch.full(arguments[0].centre.shape[1:], arguments[1], dtype=torch.float64)
+            return torch.full((self.batch, *arguments[0].centre.shape[1:]), arguments[1], dtype=torch.float64)
         if target in MOVES and not options:
             return self._moved(target, arguments)
-        if target in (ATEN.relu.default, ATEN.clamp_min.default, ATEN.clamp.default) and self._is_relu(
-            arguments, options
-        ):
-            return self._relu(arguments[0])
+        if target in self._rules and not options:
+            return self._rules[target](*arguments)
+        if target is ATEN.rsub.Scalar and len(arguments) == 2 and not options:
+            return self._add(-arguments[0], arguments[1])
+        if target is ATEN.expand.default and not options:
+            return self._expanded(*arguments)
+        if target is ATEN.pow.Tensor_Scalar and arguments[1] == 1:
+            return arguments[0]  # in a norm of order 1
         if target is ATEN.cat.default:
             return self._cat(*arguments)
         if target is ATEN.neg.default:
             return -arguments[0]
-        if target in (ATEN.add.Tensor, ATEN.sub.Tensor) and not options:
+        if target in (*ADDS, *SUBTRACTS) and len(arguments) == 2 and not options:
             second = arguments[1]
-            return self._add(arguments[0], -second if target is ATEN.sub.Tensor else second)
-        if target in (ATEN.mul.Tensor, ATEN.div.Tensor) and len(forms) == 1:
+            return self._add(arguments[0], -second if target in SUBTRACTS else second)
+        if target in (*MULTIPLIES, *DIVIDES) and len(forms) == 1:
             return self._times(target, *arguments)
         if target is ATEN.mm.default and len(forms) == 1 and forms[0] is arguments[0]:
             return arguments[0] @ self._constant(arguments[1])
         if target is ATEN.addmm.default and len(forms) == 1 and forms[0] is arguments[1] and not options:
             return self._add(arguments[1] @ self._constant(arguments[2]), arguments[0])
-        raise NotPiecewiseAffineError(f"the operation {target} is not read as affine or a ReLU")
+        raise NotPiecewiseAffineError(f"the operation {target} is not read as piecewise affine")
 
     def _widened(self, form: Enclosure) -> Enclosure:
         missing = (self.count - len(form.centre), *form.centre.shape[1:])
@@ -166,19 +196,20 @@ class _Reader:
             return form
         return Enclosure(target(form.centre, *rest), target(form.radius, *rest))
 
+    def _expanded(self, form: Enclosure, sizes: list[int]) -> Enclosure:
+        if len(sizes) != form.centre.dim() or sizes[0] not in (-1, self.batch):
+            raise NotPiecewiseAffineError("an expansion over the states of a batch")
+        return Enclosure(*(part.expand(-1, *sizes[1:]) for part in (form.centre, form.radius)))
+
     def _keeps_batch(self, target: Any, dims: int, first: Any = 0, *rest: Any) -> bool:
         if target is ATEN.permute.default:
             return first[0] == 0
-        if target is ATEN.squeeze.dims:
+        if target in (ATEN.squeeze.dims, ATEN.flip.default):
             return all(dim % dims != 0 for dim in first)
         if target is ATEN.slice.Tensor and first % dims == 0:
             start, end, step = (*rest, *(None, None, 1)[len(rest) :])
             return start in (None, 0) and (end is None or end >= self.batch) and step == 1
         return first % (dims + (target is ATEN.unsqueeze.default)) != 0
-
-    def _is_relu(self, arguments: tuple[Any, ...], options: Any) -> bool:
-        bounds = arguments[1:] or (0,)
-        return not options and not isinstance(bounds[0], torch.Tensor) and bounds[0] == 0 and set(bounds[1:]) <= {None}
 
     def _relu(self, form: Enclosure) -> Enclosure:
         shape = form.centre.shape[1:]
@@ -188,21 +219,70 @@ class _Reader:
         self.count += width
         return Enclosure.exact(new.reshape(self.count, *shape))
 
+    def _larger(self, first: Any, second: Any) -> Enclosure:
+        """max(a, b) = a + relu(b - a)"""
+        first, second = (first, second) if isinstance(first, Enclosure) else (second, first)
+        return self._add(first, self._relu(self._add(-first, second)))
+
+    def _smaller(self, first: Any, second: Any) -> Enclosure:
+        return -self._larger(*(-part for part in (first, second)))
+
+    def _absolute(self, form: Enclosure) -> Enclosure:
+        """|x| = 2 relu(x) - x"""
+        positive = self._relu(form)
+        return self._add(self._add(positive, positive), -form)
+
+    def _clamp(self, form: Enclosure, least: Any = None, most: Any = None) -> Enclosure:
+        # The second bound is met by what the first one leaves: so a proof sees that the slopes of both are never together.
+        if least is not None:
+            form = self._relu(form) if _is_zero(least) else self._add(self._relu(self._add(form, -least)), least)
+        return form if most is None else self._smaller(form, most)
+
+    def _leaky(self, form: Enclosure, slope: float = 0.01) -> Enclosure:
+        """s x + (1 - s) relu(x)"""
+        positive = self._relu(form)
+        return self._add(self._add(form, -positive) * slope, positive)
+
+    def _folded(
+        self, fold: Callable[[Any, Any], Enclosure], form: Enclosure, dims: list[int], keepdim: bool = False
+    ) -> Enclosure:
+        """Return ``fold`` of all slices along ``dims``."""
+        rank = form.centre.dim()
+        places = sorted((dim % rank for dim in dims or range(rank)), reverse=True)
+        if 0 in places:
+            raise NotPiecewiseAffineError("a sum or an extreme over the states of a batch")
+        for place in places:
+            slices = [form[(slice(None),) * place + (index,)] for index in range(form.centre.shape[place])]
+            form = reduce(fold, slices)
+            form = form[(slice(None),) * place + (None,)] if keepdim else form
+        return form
+
+    def _mean(self, form: Enclosure, dims: list[int], keepdim: bool = False) -> Enclosure:
+        count = math.prod(form.centre.shape[dim] for dim in dims)
+        return self._times(ATEN.div.Tensor, self._folded(self._add, form, dims, keepdim), count)
+
     def _cat(self, parts: list[Any], dim: int = 0) -> Enclosure:
-        if not all(isinstance(part, Enclosure) for part in parts) or dim % parts[0].centre.dim() == 0:
-            raise NotPiecewiseAffineError("a concatenation of constants, or of the states of a batch")
-        wide = [self._widened(part) for part in parts]
+        like = next(part for part in parts if isinstance(part, Enclosure))
+        if dim % like.centre.dim() == 0:
+            raise NotPiecewiseAffineError("a concatenation of the states of a batch")
+        wide = [
+            self._widened(part if isinstance(part, Enclosure) else self._as_form(self._alike(part, like)))
+            for part in parts
+        ]
         return Enclosure(*(torch.cat([getattr(part, name) for part in wide], dim) for name in ("centre", "radius")))
+
+    def _as_form(self, constant: Tensor) -> Enclosure:
+        return Enclosure.exact(
+            torch.cat([constant[None], torch.zeros(self.count - 1, *constant.shape, dtype=torch.float64)])
+        )
 
     def _add(self, first: Any, second: Any) -> Enclosure:
         if not isinstance(first, Enclosure):
             first, second = second, first
         if not isinstance(second, Enclosure):
             constant = self._alike(second, first)
-            second = torch.zeros(len(first.centre), *constant.shape, dtype=torch.float64)
-            second[0] = constant
-            second = Enclosure.exact(
-                second.reshape(len(second), *[1] * (first.centre.dim() - 1 - constant.dim()), *constant.shape)
+            second = self._as_form(
+                constant.reshape([1] * (first.centre.dim() - 1 - constant.dim()) + [*constant.shape])
             )
         if first.centre.dim() != second.centre.dim():
             raise NotPiecewiseAffineError("a sum of values of different shape mixes the states of a batch")
@@ -210,11 +290,11 @@ class _Reader:
 
     def _times(self, target: Any, first: Any, second: Any) -> Enclosure:
         if not isinstance(first, Enclosure):
-            if target is ATEN.div.Tensor:
+            if target in DIVIDES:
                 raise NotPiecewiseAffineError("a division by the state")
             first, second = second, first
         factor = Enclosure.exact(self._alike(second, first))
-        return first * (factor.reciprocal() if target is ATEN.div.Tensor else factor)
+        return first * (factor.reciprocal() if target in DIVIDES else factor)
 
     def _alike(self, value: Any, form: Enclosure) -> Tensor:
         """Return the constant that every state of the batch meets."""
@@ -224,6 +304,10 @@ class _Reader:
         if constant.dim() > form.centre.dim() or not bool((constant == constant[:1]).all()):
             raise NotPiecewiseAffineError("a constant differs between the states of a batch")
         return constant[0]
+
+
+def _is_zero(value: Any) -> bool:
+    return not isinstance(value, Tensor) and value == 0
 
 
 def _flat(arguments: Any) -> list[Any]:

@@ -145,39 +145,41 @@ class Interval:
         if exponent == 0.5:
             return self.sqrt()
         if exponent != int(exponent):
-            return _monotone(lambda x: x**exponent, self, exact_at=(0.0, 1.0)).where_known(self.low >= 0)
+            return monotone(lambda x: x**exponent, self, exact_at=(0.0, 1.0)).where_known(self.low >= 0)
         if exponent % 2:
-            return _monotone(lambda x: x.sign() * x.abs() ** exponent, self, exact_at=(0.0, 1.0))
+            return monotone(lambda x: x.sign() * x.abs() ** exponent, self, exact_at=(0.0, 1.0))
+        return monotone(lambda x: x**exponent, self.absolute(), exact_at=(0.0, 1.0))
+
+    def absolute(self) -> "Interval":
         inside = (self.low <= 0) & (self.high >= 0)
-        nearest = torch.where(inside, 0, torch.minimum(self.low.abs(), self.high.abs()))
-        return _monotone(lambda x: x**exponent, Interval(nearest, self.magnitude), exact_at=(0.0, 1.0))
+        return Interval(torch.where(inside, 0, torch.minimum(self.low.abs(), self.high.abs())), self.magnitude)
 
     def sqrt(self) -> "Interval":
-        return _monotone(torch.sqrt, self, exact_at=(0.0, 1.0)).where_known(self.low >= 0)
+        return monotone(torch.sqrt, self, exact_at=(0.0, 1.0)).where_known(self.low >= 0)
 
     def exp(self) -> "Interval":
-        return _positive(_monotone(torch.exp, self, exact_at=(0.0,)))
+        return _positive(monotone(torch.exp, self, exact_at=(0.0,)))
 
     def expm1(self) -> "Interval":
-        return _monotone(torch.expm1, self, exact_at=(0.0,))
+        return monotone(torch.expm1, self, exact_at=(0.0,))
 
     def log(self) -> "Interval":
-        return _monotone(torch.log, self, exact_at=(1.0,)).where_known(self.low > 0)
+        return monotone(torch.log, self, exact_at=(1.0,)).where_known(self.low > 0)
 
     def log1p(self) -> "Interval":
-        return _monotone(torch.log1p, self, exact_at=(0.0,)).where_known(self.low > -1)
+        return monotone(torch.log1p, self, exact_at=(0.0,)).where_known(self.low > -1)
 
     def tanh(self) -> "Interval":
-        return _monotone(torch.tanh, self, exact_at=(0.0,)).within(-1, 1)
+        return monotone(torch.tanh, self, exact_at=(0.0,)).within(-1, 1)
 
     def sigmoid(self) -> "Interval":
-        return _monotone(torch.sigmoid, self, exact_at=()).within(0, 1)
+        return monotone(torch.sigmoid, self, exact_at=()).within(0, 1)
 
     def atan(self) -> "Interval":
-        return _monotone(torch.atan, self, exact_at=(0.0,))
+        return monotone(torch.atan, self, exact_at=(0.0,))
 
     def tan(self) -> "Interval":
-        return _monotone(torch.tan, self, exact_at=(0.0,)).where_known(~_meets(self, math.pi / 2, math.pi))
+        return monotone(torch.tan, self, exact_at=(0.0,)).where_known(~_meets(self, math.pi / 2, math.pi))
 
     def sin(self) -> "Interval":
         return _wave(torch.sin, self, top=math.pi / 2, exact_at=(0.0,))
@@ -253,7 +255,7 @@ def _times_matrix(interval: Interval, matrix: Tensor) -> Interval:
     return Interval(product - reach, product + reach)
 
 
-def _monotone(function: Callable[[Tensor], Tensor], x: Interval, exact_at: tuple[float, ...]) -> Interval:
+def monotone(function: Callable[[Tensor], Tensor], x: Interval, exact_at: tuple[float, ...]) -> Interval:
     """Return a non-decreasing elementary function of an interval, exact at the numbers ``exact_at``."""
 
     def bound(end: Tensor, sign: int) -> Tensor:
@@ -273,7 +275,7 @@ def _positive(x: Interval) -> Interval:
 
 def _wave(function: Callable[[Tensor], Tensor], x: Interval, top: float, exact_at: tuple[float, ...]) -> Interval:
     """Return sin or cos of an interval; ``top`` is where it is 1."""
-    at_ends = [_monotone(function, Interval.point(end), exact_at) for end in x.ends]
+    at_ends = [monotone(function, Interval.point(end), exact_at) for end in x.ends]
     low, high = reduce(Interval.hull, at_ends).ends
     low = torch.where(_meets(x, top + math.pi, 2 * math.pi), -1.0, low)
     high = torch.where(_meets(x, top, 2 * math.pi), 1.0, high)

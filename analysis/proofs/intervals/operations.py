@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from analysis.proofs.deposits import DEPOSITS, layers, pile
+from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, exceeds, rearranged, where
+from analysis.proofs.intervals.piecewise import angle, elu, steps
 
 aten = torch.ops.aten
 # What says where and how a tensor is stored changes no number.
@@ -84,13 +87,25 @@ def _power(x: Jet, exponent: float) -> Jet:
     if exponent == 2:
         return x.square()
     p = float(exponent)
-    if Fraction(p) - 1 != Fraction(p - 1) or Fraction(p) * Fraction(p - 1) != Fraction(p * (p - 1)):
-        raise TypeError("expected an exponent whose derivatives have exact coefficients")
 
-    def multiple(factor: float, power: float) -> Rule:
-        return lambda u: u.power(power if factor else 0.0).scaled(factor)
+    def lowered(u: Interval, by: int) -> Interval:
+        """Return u^(p - by)."""
+        if Fraction(p) - by == Fraction(p - by):
+            return u.power(p - by)
+        if p.is_integer():
+            raise TypeError("expected an exponent whose neighbours are floats")
+        # Of one u >= 0, the powers rise or fall with the exponent.
+        return u.power(math.nextafter(p - by, -math.inf)).hull(u.power(math.nextafter(p - by, math.inf)))
 
-    return x.chained(x.value.power(p), multiple(p, p - 1), multiple(p * (p - 1), p - 2))
+    def multiple(factor: Interval, by: int) -> Rule:
+        number = float(factor.low)
+        if number == float(factor.high):
+            return lambda u: (lowered(u, by) if number else u.power(0)).scaled(number)
+        return lambda u: lowered(u, by) * factor.moved(lambda bound: bound.to(u.low.device))
+
+    first = Interval.point(torch.tensor(p, dtype=torch.float64))
+    second = first * (first - Interval.point(torch.tensor(1.0, dtype=torch.float64)))
+    return x.chained(x.value.power(p), multiple(first, 1), multiple(second, 2))
 
 
 def _sum(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Jet:
@@ -127,9 +142,8 @@ def _clamp(x: Jet, least: float | None = None, most: float | None = None) -> Jet
 
 
 def _leaky_relu(x: Jet, slope: float = 0.01) -> Jet:
-    if not 0 <= slope <= 1:
-        raise TypeError("expected a slope between 0 and 1")
-    return x.maximum(x * as_jet(slope))
+    scaled = x * as_jet(slope)
+    return x.maximum(scaled) if slope <= 1 else x.minimum(scaled)
 
 
 def _sign(x: Jet) -> Jet:
@@ -152,30 +166,6 @@ def _either(a: Any, b: Any) -> Truth:
 def _elementary(value: Rule, slope: Rule, curvature: Rule) -> Callable[[Any], Jet]:
     """Return the operation on jets of a function of one number, given it and its two derivatives."""
     return lambda x: as_jet(x).chained(value(as_jet(x).value), slope, curvature)
-
-
-def _one(u: Interval) -> Interval:
-    return Interval.point(torch.ones_like(u.low))
-
-
-def _tanh_slope(u: Interval) -> Interval:
-    return (_one(u) - u.tanh().square()).within(0, 1)
-
-
-def _sigmoid_slope(u: Interval) -> Interval:
-    return u.sigmoid() * (-u).sigmoid()
-
-
-def _atan_slope(u: Interval) -> Interval:
-    return (_one(u) + u.square()).reciprocal()
-
-
-def _tan_slope(u: Interval) -> Interval:
-    return _one(u) + u.tan().square()
-
-
-def _log1p_slope(u: Interval) -> Interval:
-    return (_one(u) + u).reciprocal()
 
 
 def _moves(function: Callable[..., Any], operands: int = 1, several: bool = False) -> Callable[..., Any]:
@@ -214,6 +204,16 @@ def _copied(target: Tensor, source: Tensor) -> Tensor:
     return source.expand(target.shape)
 
 
+def _deposited(target: Any) -> Callable[..., Jet]:
+    def operation(x: Any, *args: Any) -> Jet:
+        rest = list(args)
+        x, source = as_jet(x), as_jet(rest.pop(DEPOSITS[target][0]))
+        piled = layers(target, x.shape, source.shape, rest)
+        return _sum(_moves(pile, operands=3)(x, source, as_jet(0.0), piled), [0])
+
+    return operation
+
+
 MOVES = [
     aten.view.default,
     aten._unsafe_view.default,
@@ -229,6 +229,8 @@ MOVES = [
     aten.slice.Tensor,
     aten.index.Tensor,
     aten.index_select.default,
+    aten.gather.default,
+    aten.unfold.default,
     aten.diagonal.default,
     aten.flip.default,
     aten.repeat.default,
@@ -246,6 +248,14 @@ SPLITS = [aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int]
 
 
 SCATTERS = [aten.select_scatter.default, aten.slice_scatter.default]
+
+
+STEPS = {
+    aten.floor.default: torch.floor,
+    aten.ceil.default: torch.ceil,
+    aten.trunc.default: torch.trunc,
+    aten.round.default: torch.round,
+}
 
 
 COUNTS = {aten.sum.default, aten.sum.dim_IntList}
@@ -309,18 +319,11 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.sqrt.default: lambda x: _power(x, 0.5),
     aten.rsqrt.default: lambda x: _power(x, -0.5),
     aten.reciprocal.default: lambda x: as_jet(1.0) / x,
-    aten.exp.default: _elementary(Interval.exp, Interval.exp, Interval.exp),
-    aten.expm1.default: _elementary(Interval.expm1, Interval.exp, Interval.exp),
-    aten.log.default: _elementary(Interval.log, Interval.reciprocal, lambda u: -u.square().reciprocal()),
-    aten.log1p.default: _elementary(Interval.log1p, _log1p_slope, lambda u: -_log1p_slope(u).square()),
-    aten.sin.default: _elementary(Interval.sin, Interval.cos, lambda u: -u.sin()),
-    aten.cos.default: _elementary(Interval.cos, lambda u: -u.sin(), lambda u: -u.cos()),
-    aten.tan.default: _elementary(Interval.tan, _tan_slope, lambda u: (u.tan() * _tan_slope(u)).scaled(2)),
-    aten.tanh.default: _elementary(Interval.tanh, _tanh_slope, lambda u: (u.tanh() * _tanh_slope(u)).scaled(-2)),
-    aten.sigmoid.default: _elementary(
-        Interval.sigmoid, _sigmoid_slope, lambda u: _sigmoid_slope(u) * ((-u).sigmoid() - u.sigmoid())
-    ),
-    aten.atan.default: _elementary(Interval.atan, _atan_slope, lambda u: (u * _atan_slope(u).square()).scaled(-2)),
+    **{target: _elementary(*rules) for target, rules in ELEMENTARY.items()},
+    aten.elu.default: elu,
+    **{target: steps(function) for target, function in STEPS.items()},
+    aten.atan2.default: lambda y, x: angle(as_jet(y), as_jet(x)),
+    **{target: _deposited(target) for target in DEPOSITS},
     aten.where.self: lambda condition, a, b: where(_truth(condition), as_jet(a), as_jet(b)),
     **dict.fromkeys((aten.gt.Scalar, aten.gt.Tensor), _greater),
     **{operation: lambda a, b: _greater(b, a) for operation in (aten.lt.Scalar, aten.lt.Tensor)},
