@@ -8,54 +8,56 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from flint import fmpq, fmpq_mpoly
-from torch import Tensor, fx
+from torch import fx
 
-from analysis.evidence.regions import Ball, Box, Sublevel
+from analysis.evidence.regions import Ball, Box
 from analysis.findings import exactly
 from analysis.proofs.box_search import Proof, Unproved
 from analysis.proofs.polynomials.monomials import BITS, Problem, Terms, packed
-from analysis.proofs.polynomials.polynomial import NotPolynomialError, Quotient, Ring, rational
+from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient, Ring, rational
 from analysis.proofs.polynomials.reading import quotients
 from analysis.proofs.polynomials.squares import Squares, prove_positive
 
-# The largest power of two tried as a unit is that of the radius, the smallest so many halvings less.
+# The unit of a coordinate is at most about the radius, and at least so many halvings less.
 HALVINGS = 30
 
 
 def prove_polynomial(
     name: str,
     value: fx.GraphModule,
-    velocity: fx.GraphModule | None = None,
+    motion: fx.GraphModule | None = None,
     *,
-    centre: Tensor,
-    region: Ball | Box | Sublevel,
-    alpha: float | None = None,
+    base: Ball | Box,
+    level: float = math.inf,
+    lower: float = -math.inf,
     inner: float = 0.0,
-    lower_level: float | None = None,
-    step: fx.GraphModule | None = None,
+    rate: float | None = None,
+    in_steps: bool = False,
 ) -> Proof | Unproved:
-    """Try to prove the claim ``name`` of V, ``value`` (1, n) -> (1,), by sums of squares: a claim of ``PROOFS``.
+    """Try to prove the claim ``name``, one of ``PROOFS``, of V, ``value`` (1, n) -> (1,), by sums of squares.
 
-    The dynamics are z' = f(z), f being ``velocity``, or z+ = g(z), g being ``step``, both (1, n) -> (1, n). ``alpha`` is the rate of
-    "decay": V-dot <= -alpha V, or V(g(z)) <= (1 - alpha) V(z). At the ``centre`` (n,) strict claims need not hold. States nearer to the centre than ``inner``, or where V is less than
-    ``lower_level``, are left out. On a sublevel set the claim is proved of all of {V <= level} within the radius. Of functions
-    that are no quotients of polynomials nothing is proved. Raises ValueError where a claim lacks its dynamics or its rate, or is given
-    both kinds of dynamics.
+    ``motion`` (1, n) -> (1, n) is f of z' = f(z), or where time goes ``in_steps`` the next state, z+. The claim is proved of all states of
+    ``base`` where ``lower`` <= V <= ``level``, at least ``inner`` from the centre; strict claims need not hold at the centre.
+    ``rate`` is alpha of "decay", V-dot <= -alpha V; in steps it is kappa of "decrease", V(z+) <= (1 - kappa) V(z), strict where it is 0 or
+    None. "closed" is that V exceeds the level where the base ends; "convex" is of the whole base. Of functions that are no quotients
+    of polynomials nothing is proved. Raises ValueError where a claim lacks its dynamics or its rate.
     """
-    if name not in PROOFS:
-        return Unproved(f"there is no proof by sums of squares of a claim {name!r}.")
-    if name in DYNAMIC and (velocity is None) == (step is None):
-        raise ValueError("expected either the velocity or the step of the dynamics, got both or neither")
-    if name == "decay" and alpha is None:
+    if name not in PROOFS or (in_steps and name == "decay"):
+        return Unproved(f"there is no proof by sums of squares of a claim {name!r}{' in steps' * in_steps}.")
+    if name in DYNAMIC and motion is None:
+        raise ValueError(f"expected the dynamics, got None: the claim {name!r} needs them")
+    if name == "decay" and rate is None:
         raise ValueError("expected a rate alpha of the decay, got None")
+    question = _Question(
+        value, motion, base, level, lower, inner, rate if name == "decay" or in_steps else None, in_steps
+    )
     try:
-        question = _Question(value, velocity, step, centre, region, alpha if name == "decay" else None, inner, lower_level)
         return PROOFS[name](question)
-    except NotPolynomialError as error:
-        return Unproved(f"there is no proof by sums of squares: {error}.")
+    except BeyondSquaresError as error:
+        return Unproved(f"no sum of squares was sought: {error}.")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class _Question:
     """What is to be proved about: the functions as quotients of polynomials, and the states."""
 
     value_graph: fx.GraphModule
-    velocity_graph: fx.GraphModule | None
-    step_graph: fx.GraphModule | None
-    centre: Tensor
-    region: Ball | Box | Sublevel
-    alpha: float | None
+    motion_graph: fx.GraphModule | None
+    base: Ball | Box
+    level: float
+    lower: float
     inner: float
-    lower_level: float | None
+    rate: float | None
+    in_steps: bool
     directed: bool = False
 
     @cached_property
@@ -79,16 +81,11 @@ class _Question:
 
     @property
     def dim(self) -> int:
-        return len(self.centre)
-
-    @cached_property
-    def offset(self) -> list[Quotient]:
-        """z - c."""
-        return self.ring.coordinates[: self.dim]
+        return len(self.base.centre)
 
     @cached_property
     def states(self) -> list[Quotient]:
-        return [one + self.constant(at) for one, at in zip(self.offset, self.centre.tolist(), strict=True)]
+        return list(map(operator.add, self.ring.coordinates, self.constants(self.base.centre.tolist())))
 
     @cached_property
     def value(self) -> Quotient:
@@ -98,101 +95,84 @@ class _Question:
         return quotients(self.value_graph, states).item()
 
     @cached_property
-    def velocity(self) -> list[Quotient]:
-        """f, or g where time is discrete."""
-        graph = self.velocity_graph if self.step_graph is None else self.step_graph
-        if graph is None:
-            raise ValueError("expected the dynamics, got None: a claim about V-dot needs them")
-        return quotients(graph, self.states).tolist()
+    def motion(self) -> list[Quotient]:
+        assert self.motion_graph is not None
+        return quotients(self.motion_graph, self.states).tolist()
 
     @cached_property
     def excess(self) -> Quotient:
-        """V-dot + alpha V, or V(g(z)) - (1 - alpha) V(z): to be negative."""
-        if self.step_graph is None:
-            change = self.ring.sum([self.value.derivative(place) * one for place, one in enumerate(self.velocity)])
+        """V-dot or V(z+) - V(z), and the rate times V(z): to be negative."""
+        if self.in_steps:
+            change = self.value_at(self.motion) - self.value
         else:
-            change = self.value_at(self.velocity) - self.value
-        return change if self.alpha is None else change + self.value * self.constant(self.alpha)
-
-    @property
-    def excess_words(self) -> str:
-        change = "V-dot" if self.step_graph is None else "V(g(z)) - V"
-        return change if self.alpha is None else f"{change} + {exactly(self.alpha)} V"
+            change = self.ring.sum([self.value.derivative(place) * one for place, one in enumerate(self.motion)])
+        return change if not self.rate else change + self.constant(self.rate) * self.value
 
     def constant(self, number: float) -> Quotient:
         return self.ring.constant(rational(number))
 
-    def squared(self, offset: list[Quotient]) -> Quotient:
-        return self.ring.sum([one * one for one in offset])
+    def constants(self, numbers: list[float]) -> list[Quotient]:
+        return list(map(self.constant, numbers))
 
-    def within(self, states: list[Quotient], shape: Ball | Box) -> list[Quotient]:
+    def squared_distance(self, states: list[Quotient]) -> Quotient:
+        offset = map(operator.sub, states, self.constants(self.base.centre.tolist()))
+        return self.ring.sum([one**2 for one in offset])
+
+    def in_base(self, states: list[Quotient]) -> list[Quotient]:
         """Return what is >= 0 at those ``states`` (n,) that are in the ball or box, and at no others."""
-        if isinstance(shape, Box):
-            sides = zip(states, shape.low.tolist(), shape.high.tolist(), strict=True)
-            return [(one - self.constant(low)) * (self.constant(high) - one) for one, low, high in sides]
-        offset = [one - self.constant(at) for one, at in zip(states, shape.centre.tolist(), strict=True)]
-        return [self.constant(shape.radius) ** 2 - self.squared(offset)]
+        if isinstance(self.base, Ball):
+            return [self.constant(self.base.radius) ** 2 - self.squared_distance(states)]
+        sides = zip(states, *map(self.constants, (self.base.low.tolist(), self.base.high.tolist())), strict=True)
+        return [(one - low) * (high - one) for one, low, high in sides]
 
-    @property
-    def shape(self) -> Ball | Box:
-        """The ball or the box that the region is, or is a part of."""
-        return Ball(self.region.centre, self.region.radius) if isinstance(self.region, Sublevel) else self.region
+    @cached_property
+    def within(self) -> list[Quotient]:
+        return self.in_base(self.states)
+
+    @cached_property
+    def below(self) -> Quotient:
+        """What is >= 0 where V <= level."""
+        return self.constant(self.level) - self.value
 
     @cached_property
     def constraints(self) -> list[Quotient]:
         """What is >= 0 in the states that the claim is about, and nowhere else."""
-        found = []
-        if isinstance(self.region, Sublevel):
-            found.append(self.constant(self.region.level) - self.value)
-        found += self.within(self.states, self.shape)
+        found = [] if self.level == math.inf else [self.below]
+        found += self.within
         if self.inner:
-            found.append(self.squared(self.offset) - self.constant(self.inner) ** 2)
-        if self.lower_level is not None:
-            found.append(self.value - self.constant(self.lower_level))
+            found.append(self.squared_distance(self.states) - self.constant(self.inner) ** 2)
+        if self.lower > -math.inf:
+            found.append(self.value - self.constant(self.lower))
         return found
 
     @cached_property
     def units(self) -> list[int]:
         """The exponents of the powers of two that the ring's coordinates are measured in; directions are as they are."""
-        reach = [self.region.radius] * self.dim
-        if isinstance(self.region, Box):
-            reach = ((self.region.high - self.region.low) / 2).tolist()
-        largest = [round(math.log2(one)) for one in reach]
-        if not isinstance(self.region, Sublevel):
-            return largest + [0] * (self.ring.dim - self.dim)
-        return [self._unit_along(axis, most) for axis, most in enumerate(largest)]
+        base = self.base
+        reach = ((base.high - base.low) / 2).tolist() if isinstance(base, Box) else [base.radius] * self.dim
+        largest = [round(math.log2(one)) if one > 0 else 0 for one in reach]
+        if self.level < math.inf:
+            largest = [self._unit_along(axis, most) for axis, most in enumerate(largest)]
+        return largest + [0] * (self.ring.dim - self.dim)
 
     def _unit_along(self, axis: int, most: int) -> int:
-        """Return the exponent of the largest power of two within which V stays below the level along an axis, both ways."""
-        above = (self.constraints[0]).numerator  # of level - V
+        """Return the exponent of the largest power of two at which V does not exceed the level along an axis, in either sense."""
         for exponent in range(most, most - HALVINGS, -1):
-            ends = [[fmpq(0)] * self.ring.dim for _ in range(2)]
-            ends[0][axis], ends[1][axis] = _power_of_two(exponent), -_power_of_two(exponent)
-            if any(above(*end) >= 0 for end in ends):
-                return exponent
+            for unit in (_power_of_two(exponent), -_power_of_two(exponent)):
+                at = [fmpq(0)] * self.ring.dim
+                at[axis] = unit
+                if self.below.numerator(*at) >= 0:
+                    return exponent
         return most
 
     @property
     def covers(self) -> str:
-        if isinstance(self.region, Sublevel):
-            words = f"all of V <= {exactly(self.region.level)} within {exactly(self.region.radius)} of the centre"
-        else:
-            words = self.region.words
-        if self.inner:
-            words += f", further than {exactly(self.inner)} from the centre"
-        return words if self.lower_level is None else f"{words}, where V >= {exactly(self.lower_level)}"
-
-    def proved(self, problems: list[Problem], words: str, *, strictly: bool = True) -> Proof | Unproved:
-        """Return the proof that the target of each of ``problems`` is positive but at the centre; ``words`` say what that means."""
-        where = self.within(self.states, self.shape)
-        divisors = [self.problem(Quotient(self.ring, one), where) for one in self.ring.divisors]
-        found = []
-        for problem, what in [*((one, "that no divisor is 0") for one in divisors), *((one, words) for one in problems)]:
-            squares = prove_positive(problem, strictly=strictly or problem in divisors)
-            if squares is None:
-                return Unproved(f"no sum of squares was found that shows {what} on {self.covers}.")
-            found.append(squares)
-        return Proof(f"{words} on {self.covers}: {_described(found)}", 0)
+        base = f"{exactly(self.base.radius)} of the centre" if isinstance(self.base, Ball) else self.base.words
+        parts = (
+            [exactly(self.lower)] * (self.lower > -math.inf) + ["V"] + [exactly(self.level)] * (self.level < math.inf)
+        )
+        words = f"all of {{{' <= '.join(parts)}}} within {base}" if len(parts) > 1 else self.base.words
+        return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
 
     def problem(
         self, target: Quotient, inequalities: list[Quotient], equalities: list[Quotient] | None = None
@@ -204,6 +184,23 @@ class _Question:
         directions = range(self.dim, self.ring.dim)
         leads = tuple(1 << BITS * place for place in directions) or (0,)
         return Problem(scaled[0][0], scaled[1], scaled[2], self.ring.dim, leads, len(directions))
+
+    def proved(self, words: str, problems: list[Problem], *, strictly: bool) -> Proof | Unproved:
+        """Return the proof of all ``problems``, which together say what ``words`` do."""
+        found = []
+        for divisor in self.ring.divisors:
+            # It is a polynomial in z alone, also where the question is directed.
+            problem = replace(self.problem(Quotient(self.ring, divisor), self.within), leads=(0,))
+            squares = prove_positive(problem, strictly=True)
+            if squares is None:
+                return Unproved(f"no sum of squares was found that shows that no divisor is 0 in {self.base.words}.")
+            found.append(squares)
+        for problem in problems:
+            squares = prove_positive(problem, strictly=strictly)
+            if squares is None:
+                return Unproved(f"no sum of squares was found that shows that {words}.")
+            found.append(squares)
+        return Proof(f"{words}: {_described(found)}", 0)
 
 
 def _scaled(polynomial: fmpq_mpoly, units: list[int]) -> Terms:
@@ -220,81 +217,101 @@ def _power_of_two(exponent: int) -> fmpq:
     return fmpq(2**exponent) if exponent >= 0 else fmpq(1, 2**-exponent)
 
 
-def _described(proofs: list[Squares]) -> str:
-    largest = max(proofs, key=lambda one: (one.degree, one.monomials))
+def _described(found: list[Squares]) -> str:
+    largest = max(found, key=lambda one: (one.degree, one.monomials))
     return (
-        f"by sums of squares of degree at most {largest.degree} with a positive definite Gram matrix of {largest.monomials} monomials, "
-        "in exact rational arithmetic but for its Cholesky factorisation, whose rounding is accounted for."
+        f"by sums of squares of degree at most {largest.degree}, of {largest.monomials} monomials. The identity is checked in rational "
+        "arithmetic, and its matrix by a Cholesky factorisation with all rounding accounted for."
     )
 
 
 def _zero(question: _Question) -> Proof | Unproved:
-    return _vanishing("V", [question.value])
+    return _vanishing("V(c)", [question.value])
 
 
 def _equilibrium(question: _Question) -> Proof | Unproved:
-    if question.step_graph is None:
-        return _vanishing("f", question.velocity)
-    return _vanishing("g(z) - z", list(map(operator.sub, question.velocity, question.states)))
+    if question.in_steps:
+        return _vanishing("z+ - c at z = c", list(map(operator.sub, question.motion, question.states)))
+    return _vanishing("f(c)", question.motion)
 
 
 def _vanishing(symbol: str, found: list[Quotient]) -> Proof | Unproved:
     if all(one.at_centre == 0 for one in found):
-        return Proof(f"{symbol} = 0 at the centre, in exact rational arithmetic.", 0)
-    return Unproved(f"{symbol} is not 0 at the centre, in exact rational arithmetic.")
+        return Proof(f"{symbol} is 0 in rational arithmetic.", 0)
+    return Unproved(f"{symbol} is not 0 in rational arithmetic.")
 
 
 def _positive(question: _Question) -> Proof | Unproved:
-    return question.proved([question.problem(question.value, question.constraints)], "V > 0 off the centre")
+    problem = question.problem(question.value, question.constraints)
+    return question.proved(f"V > 0 off the centre on {question.covers}", [problem], strictly=True)
 
 
 def _convex(question: _Question) -> Proof | Unproved:
-    """Prove y' H(z) y >= 0, H being V's Hessian, as a polynomial in the 2n coordinates (z, y); every square is one of forms in y."""
-    whole = replace(question, region=question.shape, inner=0.0, lower_level=None, directed=True)
+    """Prove y' H(z) y >= 0, H being V's Hessian, as a polynomial in the 2n coordinates (z, y), by squares of forms in y."""
+    whole = replace(question, level=math.inf, lower=-math.inf, inner=0.0, directed=True)
     along = whole.ring.coordinates[whole.dim :]
-    slopes = [whole.value.derivative(place) for place in range(whole.dim)]
-    form = whole.ring.sum(
-        [one.derivative(j) * along[i] * along[j] for i, one in enumerate(slopes) for j in range(whole.dim)]
-    )
-    words = "V's Hessian is positive semidefinite"
-    return whole.proved([whole.problem(form, whole.constraints)], words, strictly=False)
+    slope = whole.ring.sum([whole.value.derivative(place) * one for place, one in enumerate(along)])
+    form = whole.ring.sum([slope.derivative(place) * one for place, one in enumerate(along)])
+    problem = whole.problem(form, whole.constraints)
+    return whole.proved(f"V's Hessian is positive semidefinite on {whole.covers}", [problem], strictly=False)
 
 
-def _derivative(question: _Question, strictly: bool) -> Proof | Unproved:
-    words = f"{question.excess_words} < 0 off the centre" if strictly else f"{question.excess_words} <= 0"
+def _decrease(question: _Question) -> Proof | Unproved:
     problem = question.problem(-question.excess, question.constraints)
-    return question.proved([problem], words, strictly=strictly)
+    if question.in_steps:
+        words = f"V(z+) <= (1 - {exactly(question.rate)}) V(z)" if question.rate else "V(z+) < V(z) off the centre"
+    else:
+        words = "V-dot < 0 off the centre"
+    return question.proved(f"{words} on {question.covers}", [problem], strictly=not question.rate)
+
+
+def _decay(question: _Question) -> Proof | Unproved:
+    assert question.rate is not None
+    problem = question.problem(-question.excess, question.constraints)
+    words = f"V-dot + {exactly(question.rate)} V <= 0 on {question.covers}"
+    return question.proved(words, [problem], strictly=False)
 
 
 def _closed(question: _Question) -> Proof | Unproved:
-    if not isinstance(question.region, Sublevel):
-        return Unproved(f"there is no proof by sums of squares that {question.region.words} is closed.")
-    return question.proved([_exceeding(question)], _exceeds(question.region))
+    if question.level == math.inf:
+        return Unproved("there is no level that V could exceed where the region ends.")
+    return question.proved(_exceeds(question), _exceeding(question), strictly=True)
 
 
 def _invariant(question: _Question) -> Proof | Unproved:
-    region = question.region
-    if not isinstance(region, Sublevel):
-        return Unproved(f"there is no proof by sums of squares that {region.words} is invariant.")
-    level = question.constant(region.level)
-    if question.step_graph is None:
-        within = question.within(question.states, question.shape)
-        falling = question.problem(-question.excess, within, [question.value - level])
-        words = f"{_exceeds(region)} and V-dot < 0 wherever V = {exactly(region.level)}"
-        return question.proved([_exceeding(question), falling], words)
-    kept = [level - question.value_at(question.velocity), *question.within(question.velocity, question.shape)]
-    problems = [question.problem(one, question.constraints) for one in kept]
-    words = f"V(g(z)) <= {exactly(region.level)} and g(z) is within {exactly(region.radius)} of the centre"
-    return question.proved(problems, words, strictly=False)
+    level = question.level
+    if question.in_steps:
+        kept = question.in_base(question.motion)
+        kept += [] if level == math.inf else [question.constant(level) - question.value_at(question.motion)]
+        problems = [question.problem(one, question.constraints) for one in kept]
+        return question.proved(f"z+ stays in {question.covers}", problems, strictly=False)
+    if level == math.inf:
+        return Unproved(f"there is no proof by sums of squares that {question.base.words} is invariant.")
+    falling = question.problem(-question.excess, question.within, [question.below])
+    words = f"{_exceeds(question)} and V-dot < 0 wherever V = {exactly(level)}"
+    return question.proved(words, [*_exceeding(question), falling], strictly=True)
 
 
-def _exceeding(question: _Question) -> Problem:
-    excess = question.value - question.constant(question.region.level)
-    return question.problem(excess, [], question.within(question.states, question.shape))
+def _exceeding(question: _Question) -> list[Problem]:
+    """Return that V exceeds the level where the base ends: on the sphere, or on every face of the box."""
+    if isinstance(question.base, Ball):
+        return [question.problem(-question.below, [], question.within)]
+    problems = []
+    for place, state in enumerate(question.states):
+        others = question.within[:place] + question.within[place + 1 :]
+        for end in (question.base.low, question.base.high):
+            face = state - question.constant(float(end[place]))
+            problems.append(question.problem(-question.below, others, [face]))
+    return problems
 
 
-def _exceeds(region: Sublevel) -> str:
-    return f"V > {exactly(region.level)} at distance {exactly(region.radius)} of the centre"
+def _exceeds(question: _Question) -> str:
+    where = (
+        f"at distance {exactly(question.base.radius)} of the centre"
+        if isinstance(question.base, Ball)
+        else f"on the faces of {question.base.words}"
+    )
+    return f"V > {exactly(question.level)} {where}"
 
 
 PROOFS: dict[str, Callable[[_Question], Proof | Unproved]] = {
@@ -302,8 +319,8 @@ PROOFS: dict[str, Callable[[_Question], Proof | Unproved]] = {
     "positive": _positive,
     "convex": _convex,
     "equilibrium": _equilibrium,
-    "decrease": partial(_derivative, strictly=True),
-    "decay": partial(_derivative, strictly=False),
+    "decrease": _decrease,
+    "decay": _decay,
     "invariant": _invariant,
     "closed": _closed,
 }

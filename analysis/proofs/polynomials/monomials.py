@@ -77,15 +77,13 @@ def shape(problem: Problem, half: int) -> Shape:
     lead = max(map(degree, problem.leads))
     same = _parity(problem)
     monomials = _monomials(problem, half - lead)
-    multipliers = [
-        _monomials(problem, (2 * half - degree_of(given)) // 2 - lead) for given in problem.inequalities
-    ]
+    multipliers = [_monomials(problem, (2 * half - degree_of(given)) // 2 - lead) for given in problem.inequalities]
     free = [
         [one for one in _up_to(problem.dim, 2 * half - degree_of(given)) if same(one) == same(0)]
         for given in problem.equalities
     ]
     _prune(problem, monomials, multipliers, free, same)
-    products = _products(_split(monomials, same))
+    products = products_of(_split(monomials, same))
     free = [
         [one for one in some if all(one + other in products for other in given)]
         for some, given in zip(free, problem.equalities, strict=True)
@@ -110,7 +108,7 @@ def sparse(problem: Problem, full: Shape) -> Shape:
         for some, given in zip(full.free, problem.equalities, strict=True)
     ]
     for blocks, given in zip(multipliers, problem.inequalities, strict=True):
-        known = known | {one + other for one in _products(blocks) for other in given}
+        known = known | {one + other for one in products_of(blocks) for other in given}
     for some, given in zip(free, problem.equalities, strict=True):
         known = known | {one + other for one in some for other in given}
     return Shape(_joined(full.main, known), multipliers, free)
@@ -154,7 +152,7 @@ def _split(monomials: list[int], same: Callable[[int], int]) -> Blocks:
     return list(blocks.values())
 
 
-def _products(blocks: Blocks) -> dict[int, int]:
+def products_of(blocks: Blocks) -> dict[int, int]:
     """Return the products of two monomials of one block, and how many ordered pairs make each."""
     counts: dict[int, int] = {}
     for block in blocks:
@@ -181,10 +179,10 @@ def _prune(
         one + other for some, given in zip(free, problem.equalities, strict=True) for one in some for other in given
     }
     while True:
-        counts = _products(_split(monomials, same))
+        counts = products_of(_split(monomials, same))
         raised, lowered = set(from_free), {}
         for place, (some, given) in enumerate(zip(multipliers, problem.inequalities, strict=True)):
-            for one, pairs in _products(_split(some, same)).items():
+            for one, pairs in products_of(_split(some, same)).items():
                 is_square = pairs == 1
                 for other, coefficient in given.items():
                     if is_square and coefficient > 0:
@@ -192,9 +190,7 @@ def _prune(
                     else:
                         raised.add(one + other)
         removed = {
-            one
-            for one in monomials
-            if counts[2 * one] == 1 and 2 * one not in problem.target and 2 * one not in raised
+            one for one in monomials if counts[2 * one] == 1 and 2 * one not in problem.target and 2 * one not in raised
         }
         idle = {pair for one in removed for pair in lowered.get(2 * one, [])}
         idle |= {

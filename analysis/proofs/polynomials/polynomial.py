@@ -5,6 +5,7 @@ The polynomials are ``fmpq_mpoly`` of the library FLINT, through python-flint.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import cast
 
 from flint import Ordering, fmpq, fmpq_mpoly, fmpq_mpoly_ctx
@@ -13,13 +14,18 @@ from flint import Ordering, fmpq, fmpq_mpoly, fmpq_mpoly_ctx
 MOST_TERMS, MOST_DEGREE = 5000, 24
 
 
-class NotPolynomialError(Exception):
-    """A function is not a quotient of polynomials of moderate size whose denominator is not 0 at the centre."""
+class BeyondSquaresError(Exception):
+    """A function is no quotient of polynomials with a denominator that is not 0 at the centre, or the question is too large."""
 
 
 def rational(number: float) -> fmpq:
     """Return a finite float or an integer as it is."""
     return fmpq(*number.as_integer_ratio())
+
+
+def as_float(number: fmpq | float) -> float:
+    """Return the nearest float."""
+    return number if isinstance(number, float) else float(Fraction(int(number.p), int(number.q)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Quotient:
 
     def __post_init__(self) -> None:
         if len(self.numerator) > MOST_TERMS or self.degree > MOST_DEGREE:
-            raise NotPolynomialError(f"it is a polynomial of degree {self.degree} with {len(self.numerator)} terms")
+            raise BeyondSquaresError(f"it is a polynomial of degree {self.degree} with {len(self.numerator)} terms")
 
     @property
     def degree(self) -> int:
@@ -92,12 +98,10 @@ class Quotient:
         return self + -other
 
     def __mul__(self, other: "Quotient") -> "Quotient":
-        powers = {
-            place: self.powers.get(place, 0) + other.powers.get(place, 0) for place in self.powers | other.powers
-        }
+        powers = {place: self.powers.get(place, 0) + other.powers.get(place, 0) for place in self.powers | other.powers}
         # Refused before it is multiplied out, which may take for ever.
         if self.degree + other.degree > MOST_DEGREE:
-            raise NotPolynomialError(f"it is a polynomial of degree {self.degree + other.degree}")
+            raise BeyondSquaresError(f"it is a polynomial of degree {self.degree + other.degree}")
         return Quotient(self.ring, self.numerator * other.numerator, powers)
 
     def __truediv__(self, other: "Quotient") -> "Quotient":
@@ -115,7 +119,7 @@ class Quotient:
         """Return 1 / the quotient, its numerator becoming a divisor unless it is a constant."""
         least = self.at_centre
         if least == 0:
-            raise NotPolynomialError("it divides by what is 0 at the centre")
+            raise BeyondSquaresError("it divides by what is 0 at the centre")
         # Over no divisor, the product of its own divisors is what they are as a numerator.
         upper = Quotient(self.ring, self.ring.constant(1 / least)._times(self.powers))
         if self.numerator.is_constant():

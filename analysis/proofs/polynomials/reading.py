@@ -14,17 +14,22 @@ from torch import Tensor, fx
 
 from analysis.proofs.balls.ball import array_of, each
 from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, STORAGE, aten
-from analysis.proofs.polynomials.polynomial import NotPolynomialError, Quotient, Ring, rational
+from analysis.proofs.polynomials.polynomial import MOST_DEGREE, BeyondSquaresError, Quotient, Ring, rational
+
+# Quotients are made one number at a time.
+MOST_COORDINATES = 100
 
 
 def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
     """Return the values of the graph of one state (1, n), less the batch, at the state ``inputs`` (n,): () or (n,) of ``Quotient``.
 
-    Raises NotPolynomialError at the first operation that makes no quotient of polynomials.
+    Raises BeyondSquaresError at the first operation that makes no quotient of polynomials.
     """
+    if len(inputs) > MOST_COORDINATES:
+        raise BeyondSquaresError(f"it is a function of {len(inputs)} coordinates")
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target not in READ:
-            raise NotPolynomialError(f"the operation {node.target} makes no polynomial")
+            raise BeyondSquaresError(f"the operation {node.target} makes no polynomial")
     reader = _Reader(inputs[0].ring)
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
@@ -42,18 +47,18 @@ def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
             known[node] = operator.getitem(*args)
         else:
             known[node] = _operation(reader, node, args, kwargs)
-    raise NotPolynomialError("the graph has no output")
+    raise BeyondSquaresError("the graph has no output")
 
 
 def _operation(reader: "_Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
     made = node.meta["val"]
     if any(one.dtype != torch.float64 for one in (made if isinstance(made, list | tuple) else [made])):
-        raise NotPolynomialError(f"the operation {node.target} computes in another type than float64")
+        raise BeyondSquaresError(f"the operation {node.target} computes in another type than float64")
     options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
     try:
         return OPERATIONS[node.target](reader, *args, **options)
-    except (TypeError, AttributeError, IndexError, ValueError) as error:
-        raise NotPolynomialError(f"the operation {node.target} is not read with these arguments") from error
+    except (TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+        raise BeyondSquaresError(f"the operation {node.target} is not read with these arguments") from error
 
 
 class _Reader:
@@ -108,8 +113,8 @@ class _Reader:
         return self.div(total, self.array(x).size // max(1, total.size))
 
     def power(self, x: Any, exponent: float) -> np.ndarray:
-        if not float(exponent).is_integer():
-            raise NotPolynomialError(f"the power {exponent} makes no polynomial")
+        if not float(exponent).is_integer() or abs(exponent) > MOST_DEGREE:
+            raise BeyondSquaresError(f"the power {exponent} makes no polynomial")
         return each(lambda one: one ** int(exponent), self.array(x))
 
     def filled(self, x: Any, number: float) -> np.ndarray:

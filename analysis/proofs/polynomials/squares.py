@@ -9,16 +9,14 @@ arithmetic, each of its coefficients is spread over the entries of G that make i
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
-import clarabel
 import numpy as np
 import torch
 from flint import fmpq, fmpq_mat
-from scipy import sparse as matrices
 
 from analysis.proofs.matrices.definiteness import proves_positive_definite
+from analysis.proofs.polynomials.moments import Proposal, proposed
 from analysis.proofs.polynomials.monomials import (
     BITS,
     Blocks,
@@ -27,13 +25,14 @@ from analysis.proofs.polynomials.monomials import (
     Terms,
     count_of,
     degree_of,
+    products_of,
     shape,
     sparse,
 )
-from analysis.proofs.polynomials.polynomial import rational
+from analysis.proofs.polynomials.polynomial import BeyondSquaresError, as_float, rational
 
-# A dense block of so many monomials takes the solver some seconds.
-LARGEST_BLOCK, MOST_MONOMIALS = 48, 600
+# A dense block of so many monomials takes the solver about ten seconds; the time grows with the sixth power of the size.
+LARGEST_BLOCK, MOST_MONOMIALS = 66, 600
 # Where blocks are small, a search of those that are smaller yet saves nothing.
 SMALL_BLOCK = 12
 
@@ -46,24 +45,34 @@ class Squares:
     monomials: int
 
 
-@dataclass(frozen=True)
-class _Proposal:
-    """What the solver found: Gram matrices of the target and of each inequality's multipliers, and each equality's coefficients."""
-
-    main: list[np.ndarray]
-    multipliers: list[list[np.ndarray]]
-    free: list[np.ndarray]
-
-
 def prove_positive(problem: Problem, *, strictly: bool) -> Squares | None:
-    """Return a proof of ``problem``, but at the centre, or None, which says nothing; where not ``strictly``, of >= 0."""
+    """Return a proof of ``problem``, but at the centre, or None, which says nothing; where not ``strictly``, of >= 0.
+
+    Raises BeyondSquaresError where the solver would take too long.
+    """
     if not problem.target:
         return None if strictly else Squares(0, 0)
+    # What leaves out the centre may not be needed, and squares that may not be 0 there are worse to find.
+    around = [one for one in problem.inequalities if one.get(0, 0) >= 0]
+    whole = replace(problem, inequalities=around)
+    found = _proved(whole, strictly)
+    return _proved(problem, strictly) if found is None and whole != problem else found
+
+
+def _proved(problem: Problem, strictly: bool) -> Squares | None:
     least = -(-max(degree_of(problem.target), *map(degree_of, problem.inequalities + problem.equalities), 0) // 2)
+    is_tried = False
     for half in (least, least + 1):
         for candidate in _shapes(problem, half):
-            if (not strictly or _vanishes_at_centre_alone(candidate.main, problem.dim)) and _proves(problem, candidate):
-                return Squares(2 * half, sum(map(len, candidate.main)))
+            is_tried = True
+            if strictly and not _vanishes_at_centre_alone(candidate.main, problem.dim):
+                continue
+            for proposal in _proposals(problem, candidate):
+                if _is_proof(problem, candidate, proposal):
+                    return Squares(2 * half, sum(map(len, candidate.main)))
+    if not is_tried:
+        words = f"it would be of degree {2 * least}, with more than {LARGEST_BLOCK} monomials in one matrix"
+        raise BeyondSquaresError(words)
     return None
 
 
@@ -76,8 +85,33 @@ def _shapes(problem: Problem, half: int) -> Iterator[Shape]:
         smaller = sparse(problem, full)
         if smaller.largest <= LARGEST_BLOCK and smaller != full:
             yield smaller
-    if full.largest <= LARGEST_BLOCK:
+    if full.largest <= LARGEST_BLOCK or _is_fixed(full):
         yield full
+
+
+def _proposals(problem: Problem, candidate: Shape) -> Iterator[Proposal]:
+    """Yield what may prove the problem: no multipliers, where that leaves no choice, and then what the solver finds."""
+    if _is_unique(candidate):
+        grams = [
+            [np.zeros((len(block), len(block))) for block in blocks]
+            for blocks in (candidate.main, *candidate.multipliers)
+        ]
+        yield Proposal(grams[0], grams[1:], [np.zeros(len(some)) for some in candidate.free])
+    if not _is_fixed(candidate):
+        found = proposed(problem, candidate)
+        if found is not None:
+            yield found
+
+
+def _is_unique(candidate: Shape) -> bool:
+    """Return whether one Gram matrix alone makes any polynomial, since all products of two monomials differ."""
+    pairs = sum(len(block) * (len(block) + 1) // 2 for block in candidate.main)
+    return len(products_of(candidate.main)) == pairs
+
+
+def _is_fixed(candidate: Shape) -> bool:
+    """Return whether besides there are no multipliers, so that nothing is to be found."""
+    return not any(candidate.multipliers) and not any(candidate.free) and _is_unique(candidate)
 
 
 def _vanishes_at_centre_alone(blocks: Blocks, dim: int) -> bool:
@@ -87,98 +121,7 @@ def _vanishes_at_centre_alone(blocks: Blocks, dim: int) -> bool:
     return all(monomials & some for some in powers)
 
 
-def _proves(problem: Problem, candidate: Shape) -> bool:
-    proposal = _proposed(problem, candidate)
-    return proposal is not None and _is_proof(problem, candidate, proposal)
-
-
-def _proposed(problem: Problem, candidate: Shape) -> _Proposal | None:
-    """Return what the solver proposes, the Gram matrix's least eigenvalue being as large as can be; None if that is not positive.
-
-    The unknowns of the problem solved are moments y_m, one a monomial: the least sum_m p_m y_m where the moments of all squares
-    are positive semidefinite and the squares' own sum to 1. The multipliers of these constraints are the matrices sought.
-    """
-    columns: dict[int, int] = {}
-    entries: list[tuple[int, int, float]] = []
-    bounds: list[float] = []
-
-    def row(terms: Terms | dict[int, float], factor: float, bound: float = 0.0) -> None:
-        for monomial, coefficient in terms.items():
-            place = columns.setdefault(monomial, len(columns))
-            entries.append((len(bounds), place, factor * float(coefficient)))
-        bounds.append(bound)
-
-    def moments(block: list[int], given: dict[int, float]) -> None:
-        for end, other in enumerate(block):
-            for one in block[: end + 1]:
-                factor = -1.0 if one == other else -(2**0.5)
-                row({one + other + monomial: coefficient for monomial, coefficient in given.items()}, factor)
-
-    row({2 * one: 1.0 for block in candidate.main for one in block}, 1.0, 1.0)
-    for some, given in zip(candidate.free, problem.equalities, strict=True):
-        numbers = _floats(given)
-        for one in some:
-            row({one + monomial: coefficient for monomial, coefficient in numbers.items()}, 1.0)
-    cones = [clarabel.ZeroConeT(len(bounds))]
-    grams = [(candidate.main, {0: 1.0})]
-    grams += [(blocks, _floats(given)) for blocks, given in zip(candidate.multipliers, problem.inequalities, strict=True)]
-    for blocks, numbers in grams:
-        for block in blocks:
-            moments(block, numbers)
-            cones.append(clarabel.PSDTriangleConeT(len(block)))
-    if not candidate.main or not problem.target.keys() <= columns.keys():
-        return None
-    cost = np.zeros(len(columns))
-    for monomial, coefficient in problem.target.items():
-        cost[columns[monomial]] = _float(coefficient)
-    multipliers = _solved(cost, entries, bounds, cones)
-    if multipliers is None or multipliers[0] >= 0:
-        return None
-    return _unpacked(multipliers, candidate)
-
-
-def _solved(
-    cost: np.ndarray, entries: list[tuple[int, int, float]], bounds: list[float], cones: list[object]
-) -> np.ndarray | None:
-    """Return the multipliers of ``entries`` x + s = ``bounds`` with s in the cones, at the least ``cost`` x, or None without any."""
-    rows, places, numbers = zip(*entries, strict=True)
-    size = len(cost)
-    left = matrices.csc_matrix((numbers, (rows, places)), shape=(len(bounds), size))
-    settings = clarabel.DefaultSettings()
-    settings.verbose, settings.max_threads, settings.chordal_decomposition_enable = False, 1, False
-    solver = clarabel.DefaultSolver(
-        matrices.csc_matrix((size, size)), cost, left, np.array(bounds), cones, settings
-    )
-    found = np.array(solver.solve().z)
-    return found if len(found) == len(bounds) and np.isfinite(found).all() else None
-
-
-def _unpacked(multipliers: np.ndarray, candidate: Shape) -> _Proposal:
-    """Return the solver's multipliers as matrices: of the normalisation, the equalities, then each block's upper triangle."""
-    margin, start = -multipliers[0], 1
-    free = []
-    for some in candidate.free:
-        free.append(-multipliers[start : start + len(some)])
-        start += len(some)
-    grams = []
-    for blocks in (candidate.main, *candidate.multipliers):
-        found = []
-        for block in blocks:
-            size = len(block)
-            lower = np.tril_indices(size)
-            matrix = np.zeros((size, size))
-            matrix[lower] = multipliers[start : start + len(lower[0])]
-            start += len(lower[0])
-            matrix = (matrix + matrix.T) / 2
-            off_diagonal = ~np.eye(size, dtype=bool)
-            matrix[off_diagonal] *= 2**0.5
-            found.append(matrix)
-        grams.append(found)
-    main = [matrix + margin * np.eye(len(matrix)) for matrix in grams[0]]
-    return _Proposal(main, grams[1:], free)
-
-
-def _is_proof(problem: Problem, candidate: Shape, proposal: _Proposal) -> bool:
+def _is_proof(problem: Problem, candidate: Shape, proposal: Proposal) -> bool:
     """Return whether the proposal, once what is left of the identity is absorbed, proves the target to be positive."""
     rest = dict(problem.target)
     for given, blocks, grams in zip(problem.inequalities, candidate.multipliers, proposal.multipliers, strict=True):
@@ -186,11 +129,7 @@ def _is_proof(problem: Problem, candidate: Shape, proposal: _Proposal) -> bool:
             _subtract(rest, _squares(block, gram), given)
     for given, some, numbers in zip(problem.equalities, candidate.free, proposal.free, strict=True):
         _subtract(rest, {one: rational(float(number)) for one, number in zip(some, numbers, strict=True)}, given)
-    pairs: dict[int, int] = {}
-    for block in candidate.main:
-        for one in block:
-            for other in block:
-                pairs[one + other] = pairs.get(one + other, 0) + 1
+    pairs = products_of(candidate.main)
     grams = [gram.copy() for gram in proposal.main]
     # What is left is added twice: what the first sums in floating point leave is bounded after the second.
     for _ in range(2):
@@ -200,7 +139,9 @@ def _is_proof(problem: Problem, candidate: Shape, proposal: _Proposal) -> bool:
         shares = {one: left.get(one, fmpq(0)) / count for one, count in pairs.items()}
         grams = [gram + _spread(block, shares) for block, gram in zip(candidate.main, grams, strict=True)]
     left = _remainder(rest, candidate.main, grams)
-    errors = {one: math.nextafter(abs(_float(left.get(one, fmpq(0)) / count)), math.inf) for one, count in pairs.items()}
+    errors = {
+        one: math.nextafter(abs(as_float(left.get(one, fmpq(0)) / count)), math.inf) for one, count in pairs.items()
+    }
     return all(
         bool(np.isfinite(gram).all())
         and bool(proves_positive_definite(torch.from_numpy(gram), torch.from_numpy(_spread(block, errors))))
@@ -241,13 +182,4 @@ def _remainder(rest: Terms, blocks: Blocks, grams: list[np.ndarray]) -> Terms:
 
 
 def _spread(block: list[int], shares: Terms | dict[int, float]) -> np.ndarray:
-    return np.array([[float(_float(shares[one + other])) for other in block] for one in block])
-
-
-def _floats(terms: Terms) -> dict[int, float]:
-    return {one: _float(coefficient) for one, coefficient in terms.items()}
-
-
-def _float(number: fmpq | float) -> float:
-    """Return the nearest float."""
-    return number if isinstance(number, float) else float(Fraction(int(number.p), int(number.q)))
+    return np.array([[float(as_float(shares[one + other])) for other in block] for one in block])
