@@ -136,6 +136,12 @@ def test_the_edge_of_truth(radius: float) -> None:
         assert is_proved("decrease", squared, cubic, ball(dim, radius)) == (radius < 1)
 
 
+def test_a_slow_direction() -> None:
+    slow = torch.tensor([1.0, 1e-9], dtype=torch.float64)
+    for slower, holds in ((slow, True), (-slow.flip(0), False), (slow * torch.tensor([1, -1]), False)):
+        assert is_proved("decrease", squared, lambda z, slower=slower: (z**3 / 2 - z) * slower, ball(2, 1.0)) == holds
+
+
 def test_a_centre_elsewhere() -> None:
     centre = torch.tensor([0.3, -1.7], dtype=torch.float64)
     for radius in (0.99, 1.01):
@@ -461,8 +467,12 @@ def test_too_large_a_question_is_not_begun() -> None:
     found = prove("decrease", squared, lambda z: -z + (z @ dense) ** 3, ball(14, 1.0))
     assert isinstance(found, Unproved)
     assert "more than 66 monomials in one matrix" in found.reason
-    with pytest.raises(BeyondSquaresError):
+    with pytest.raises(BeyondSquaresError, match="101 coordinates"):
         quotients(read(squared, torch.rand(2, 101, dtype=torch.float64)), Ring(101).coordinates)
+    wide = torch.ones(14, 4000, dtype=torch.float64)
+    found = prove("positive", lambda z: ((z @ wide) ** 2).sum(1), None, ball(14, 1.0))
+    assert isinstance(found, Unproved)
+    assert "56000 constants" in found.reason
     # Where there is no choice, none is too large.
     assert is_proved("decrease", squared, lambda z: -z + 0.01 * z.sum(1, keepdim=True), ball(80, 1.0))
 

@@ -12,6 +12,8 @@ from analysis.proofs.polynomials.polynomial import as_float
 
 # What needs multipliers as large, of polynomials whose coefficients are at most 1, is beyond double precision.
 LARGEST_MULTIPLIER = 1e12
+# To which the solver's equations and its optimum are to hold: a least eigenvalue below that is not found.
+ACCURACY = 1e-10
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def _solved(
     left = sparse.csc_matrix((numbers, (rows, places)), shape=(len(bounds), size))
     settings = clarabel.DefaultSettings()  # pyrefly: ignore
     settings.verbose, settings.max_threads, settings.chordal_decomposition_enable = False, 1, False
+    settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = ACCURACY
     no_quadratic = sparse.csc_matrix((size, size))
     solver = clarabel.DefaultSolver(no_quadratic, cost, left, np.array(bounds), cones, settings)  # pyrefly: ignore
     # Its status is worth nothing and is not read: whether the numbers prove anything is decided elsewhere.

@@ -17,7 +17,7 @@ from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, STORAG
 from analysis.proofs.polynomials.polynomial import MOST_DEGREE, BeyondSquaresError, Quotient, Ring, rational
 
 # Quotients are made one number at a time.
-MOST_COORDINATES = 100
+MOST_COORDINATES, MOST_CONSTANTS = 100, 50_000
 
 
 def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
@@ -74,6 +74,8 @@ class _Reader:
         if isinstance(operand, Tensor):
             if operand.is_complex() or operand.dtype == torch.bool:
                 raise TypeError("expected real numbers")
+            if operand.numel() > MOST_CONSTANTS:
+                raise BeyondSquaresError(f"it computes with {operand.numel()} constants")
             return each(self.number, np.array(operand.detach().tolist(), dtype=object).reshape(operand.shape))
         return array_of(self.number(operand))
 
@@ -97,8 +99,7 @@ class _Reader:
         return array_of(self.array(a) / self.array(b))
 
     def matmul(self, a: Any, b: Any) -> np.ndarray:
-        a, b = self.array(a), self.array(b)
-        return self.sum(array_of(a[..., :, :, None] * b[..., None, :, :]), [-2])
+        return array_of(self.array(a) @ self.array(b))
 
     def addmm(self, bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> np.ndarray:
         return self.add(self.mul(bias, beta), self.matmul(a, b), alpha=alpha)
