@@ -230,6 +230,8 @@ def test_sets_without_their_middle() -> None:
         lower = inner**2
         assert is_proved("decrease", squared, motion, ball(2, 1.0), level=0.9, lower=lower) == holds
         assert is_proved("decrease", squared, motion, box(2, 1.0), lower=lower) == holds
+    # So small a hole is not needed.
+    assert is_proved("decrease", VAN_DER_POL, reversed_van_der_pol(1.0), ball(2, 3.0), level=2.0, inner=1e-9)
     found = prove("decrease", squared, motion, ball(2, 1.0), level=0.5, lower=0.25, inner=0.2)
     assert "{0.25 <= V <= 0.5} within 1 of the centre, further than 0.2 from the centre" in found.words
 
@@ -240,6 +242,10 @@ def test_a_set_is_closed_where_v_exceeds_the_level() -> None:
             assert is_proved("closed", squared, None, base, level=level) == holds
             assert is_proved("invariant", squared, lambda z: -z, base, level=level) == holds
     assert not is_proved("closed", squared, None, ball(2, 1.0))
+    # V is 0 at the centre and at +-1/2, so that V-dot is not negative wherever V = 0.
+    assert not is_proved("invariant", lambda z: (z**4 - z**2 / 4).sum(1), lambda z: -z, ball(1, 1.0), level=0.0)
+    for sign in (-1, 1):  # on one face of the box V is 0 in the middle, on the other 2
+        assert not is_proved("closed", lambda z, sign=sign: squared(z) + sign * z[:, 0], None, box(2, 1.0), level=0.1)
     # V falls on the boundary alone: V-dot = 2 V (1/2 - V) (V - 2)^2 on circles, negative at V = 1.
 
     def motion(z: Tensor) -> Tensor:
@@ -448,6 +454,7 @@ def test_constants_are_the_floats_that_they_are() -> None:
         (lambda z: squared(z) / z[:, 0], "divides by what is 0 at the centre"),
         (lambda z: squared(z.float()).double(), "another type than float64"),
         (lambda z: z[:, 0] * (z[:, 0] > 0), "aten.gt.Scalar"),
+        (lambda z: squared(z) * (2**53 + 1), "aten.mul.Tensor is not read with these arguments"),
     ],
 )
 def test_what_is_no_polynomial_is_refused_by_name(function: Function, words: str) -> None:

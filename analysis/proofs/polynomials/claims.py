@@ -273,8 +273,8 @@ def _decay(question: _Question) -> Proof | Unproved:
 
 
 def _closed(question: _Question) -> Proof | Unproved:
-    if question.level == math.inf:
-        return Unproved("there is no level that V could exceed where the region ends.")
+    if question.level == math.inf or question.below.at_centre == 0:
+        return Unproved(_no_boundary(question))
     return question.proved(_exceeds(question), _exceeding(question), strictly=True)
 
 
@@ -285,11 +285,18 @@ def _invariant(question: _Question) -> Proof | Unproved:
         kept += [] if level == math.inf else [question.constant(level) - question.value_at(question.motion)]
         problems = [question.problem(one, question.constraints) for one in kept]
         return question.proved(f"z+ stays in {question.covers}", problems, strictly=False)
-    if level == math.inf:
-        return Unproved(f"there is no proof by sums of squares that {question.base.words} is invariant.")
+    if level == math.inf or question.below.at_centre == 0:
+        return Unproved(_no_boundary(question))
     falling = question.problem(-question.excess, question.within, [question.below])
     words = f"{_exceeds(question)} and V-dot < 0 wherever V = {exactly(level)}"
     return question.proved(words, [*_exceeding(question), falling], strictly=True)
+
+
+def _no_boundary(question: _Question) -> str:
+    """Return why nothing is proved of a boundary {V = level}: there is none, or the centre is on it, where strict proofs do not hold."""
+    if question.level == math.inf:
+        return f"there is no level of V that bounds a set in {question.base.words}."
+    return f"V is {exactly(question.level)} at the centre itself."
 
 
 def _exceeding(question: _Question) -> list[Problem]:
