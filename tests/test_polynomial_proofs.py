@@ -405,7 +405,7 @@ READABLE: list[Function] = [
     lambda z: (z @ torch.tensor([[1.0, 2.0], [0.1, -0.3]], dtype=torch.float64)).pow(3).mean(1),
     lambda z: torch.einsum("bi,bj->bij", z, z).sum((1, 2)),
     lambda z: torch.nn.functional.linear(z, z.new_ones(3, 2), z.new_tensor([0.1, 0.2, 0.3])).square().sum(-1),
-    lambda z: (torch.cat([z, z.flip(1) ** 2], 1)[:, [3, 0]] * 0.1).sum(1),
+    lambda z: (torch.cat([z, z.flip(1) ** 2], 1)[:, [3, 0]] * 0.1).prod(1),
     lambda z: z.split(1, dim=1)[1].squeeze(1).neg() - 2 * z[:, 0] / 3 + 1 - (2 - z[:, 1]) ** 2,
     lambda z: (z[:, 0] - 3) ** -2 + 1 / (1 + squared(z)) + z[:, 1].reciprocal() * z[:, 1] / (1 + squared(z)),
     lambda z: torch.stack([z[:, 0], torch.zeros_like(z[:, 0]), torch.ones_like(z[:, 1])], 1).roll(1, 1) @ z.new_ones(3),

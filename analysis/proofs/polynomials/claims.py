@@ -167,11 +167,10 @@ class _Question:
 
     @property
     def covers(self) -> str:
-        base = f"{exactly(self.base.radius)} of the centre" if isinstance(self.base, Ball) else self.base.words
         parts = (
             [exactly(self.lower)] * (self.lower > -math.inf) + ["V"] + [exactly(self.level)] * (self.level < math.inf)
         )
-        words = f"all of {{{' <= '.join(parts)}}} within {base}" if len(parts) > 1 else self.base.words
+        words = f"all of {{{' <= '.join(parts)}}} within {self.base.within}" if len(parts) > 1 else self.base.words
         return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
 
     def problem(

@@ -113,6 +113,10 @@ class _Reader:
         total = self.sum(x, dims, keepdim)
         return self.div(total, self.array(x).size // max(1, total.size))
 
+    def product(self, x: Any, axis: int | None = None, keepdim: bool = False) -> np.ndarray:
+        one = self.ring.constant(fmpq(1))
+        return array_of(np.prod(self.array(x), axis=axis, keepdims=keepdim, initial=one))  # pyrefly: ignore
+
     def power(self, x: Any, exponent: float) -> np.ndarray:
         if not float(exponent).is_integer() or abs(exponent) > MOST_DEGREE:
             raise BeyondSquaresError(f"the power {exponent} makes no polynomial")
@@ -158,6 +162,7 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _Reader.addmm,
     **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList), _Reader.sum),
     **dict.fromkeys((aten.mean.default, aten.mean.dim), _Reader.mean),
+    **dict.fromkeys((aten.prod.default, aten.prod.dim_int), _Reader.product),
     aten.pow.Tensor_Scalar: _Reader.power,
     aten.square.default: lambda reader, x: reader.power(x, 2),
     aten.reciprocal.default: lambda reader, x: reader.div(1, x),
