@@ -195,7 +195,7 @@ def test_decrease_for_every_disturbance(lower: float, expected: str) -> None:
     report = stabdeq.check(square, uncertain=pushed, dim=2, boxes=2**18, **options)
     found = {finding.name: finding.verdict.name for finding in report.findings}
     assert found == {"zero": "PROVED", "positive": "PROVED", "decrease": expected, "invariant": "PROVED"}
-    assert "for every disturbance in" in report.named["decrease"].claim
+    assert "for every disturbance in" in report.named["decrease.decrease"].claim
 
 
 def test_a_disturbance_that_pushes_out_refutes_invariance() -> None:

@@ -26,12 +26,15 @@ CLAIM = "attraction"
 
 def attraction(subject: Subject) -> Finding:
     """Return whether samples and the falsifier speak against it: the dynamics rest at the centre, V falls, and nothing leaves the set."""
-    findings = [equilibrium(subject), decrease(subject), invariant(subject)]
+    findings = [decrease(subject), invariant(subject)]
+    rests = equilibrium(subject)
+    if rests.verdict is not Verdict.SUPPORTED and rest_of(subject) is None:
+        findings = [rests, *findings]
     worst = next((one for one in findings if one.verdict is not Verdict.SUPPORTED), None)
     if worst is None:
-        return replace(findings[1], check=CLAIM, name=CLAIM, claim=subject.sentence(CLAIM))
+        return replace(findings[0], check=CLAIM, name=CLAIM, claim=subject.sentence(CLAIM))
     # V that rises somewhere does not show the set to be one; that is no counterexample.
-    evidence = f"V does not show it: {worst.claim} is {worst.verdict.name}. {worst.evidence}"
+    evidence = f"V does not show it: '{worst.claim}' is {worst.verdict.name}. {worst.evidence}"
     return subject.finding(CLAIM, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
 
 

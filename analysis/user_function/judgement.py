@@ -11,7 +11,7 @@ from torch import Tensor
 from analysis.evidence.regions import Ball, Box
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import equilibrium, zero
-from analysis.user_function.attraction import attraction
+from analysis.user_function.attraction import attraction, rest_of
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
@@ -85,6 +85,8 @@ def _judged(subject: Subject, name: str) -> Finding:
     """Return the finding on one claim: a violation is looked for, then jumps, then a proof."""
     began = time.perf_counter()
     finding = _tried(subject, name)
+    if name == "equilibrium" and finding.verdict is Verdict.REFUTED and (rest := rest_of(subject)) is not None:
+        finding = replace(finding, evidence=f"{finding.evidence} One rests within {rest.distance:.2g} of it.")
     if finding.verdict is not Verdict.REFUTED:
         try:
             if subject.jump is not None:

@@ -1,5 +1,6 @@
 """What of a user's claims can be proved: by V's structure where it is of this library's family, else by interval bounds."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.box_search import ASSUMPTION, Proof, Unproved
 from analysis.proofs.boxes import prove_claim
+from analysis.proofs.polynomials import prove_polynomial
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
 from analysis.user_function.attraction import close_hole, prove_attraction, rest_of
@@ -26,7 +28,7 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     """Return a supported ``finding`` as proved where a proof is found, refuted where one meets a counterexample, else with the reason."""
     words = _by_structure(subject, finding.check)
     if words is None and finding.check in BY_BOXES:
-        outcome = _by_boxes(subject, finding.check)
+        outcome = _by_squares_or_boxes(subject, finding.check)
         if isinstance(outcome, Unproved) and finding.check == "equilibrium" and (beside := _beside(subject, finding)):
             return beside
         if isinstance(outcome, Unproved):
@@ -122,13 +124,35 @@ def _by_structure(subject: Subject, name: str) -> str | None:
     }.get(name)
 
 
-def _by_boxes(subject: Subject, name: str) -> Proof | Unproved:
-    """Return the proof of the claim ``name`` by interval bounds, or why there is none."""
-    if reason := _beyond_boxes(subject):
-        return Unproved(reason)
+def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
+    """Return the proof of the claim ``name`` by sums of squares or by interval bounds, or why there is none."""
     if name == "attraction":
-        return prove_attraction(subject, lambda part: _on_boxes(subject, part))
-    return _on_boxes(subject, name)
+        return prove_attraction(subject, lambda part: _by_squares_or_boxes(subject, part))
+    squares = _by_squares(subject, name)
+    if isinstance(squares, Proof):
+        return squares
+    reason = _beyond_boxes(subject)
+    return Unproved(f"{squares.reason} Besides, {reason}") if reason else _on_boxes(subject, name)
+
+
+def _by_squares(subject: Subject, name: str) -> Proof | Unproved:
+    """Return the proof of the claim ``name`` by sums of squares, where V and the dynamics are polynomials or quotients of them."""
+    certainty = subject.certainty
+    if certainty is None or subject.boxes <= 0 or not _is_differentiated(subject):
+        return Unproved("V and the dynamics cannot be read as operations.")
+    off_centre = name in OFF_CENTRE
+    region = subject.region if off_centre else subject.whole_region
+    return prove_polynomial(
+        name,
+        certainty.value,
+        certainty.motion,
+        base=subject.base,
+        level=subject.level,
+        lower=region.lower if isinstance(region, Sublevel) else -math.inf,
+        inner=subject.hole if off_centre else 0.0,
+        rate=subject.rate,
+        in_steps=subject.in_steps,
+    )
 
 
 def _on_boxes(subject: Subject, name: str) -> Proof | Unproved:
@@ -154,9 +178,14 @@ def _beyond_boxes(subject: Subject) -> str:
             function.dtype != torch.float64 and subject.certainty is None
         ):  # else its operations are seen to be in float64
             return f"{function.name} does not compute in float64."
-    if not subject.in_steps and not subject.differentiation.uses_autograd:
+    if not _is_differentiated(subject):
         return f"{subject.value.name} has no gradient by autograd that is its slope."
     return ""
+
+
+def _is_differentiated(subject: Subject) -> bool:
+    """Return whether V's slope is that of its operations, where the claims are of a slope."""
+    return subject.in_steps or subject.differentiation.uses_autograd
 
 
 def _sentence(reason: str) -> str:

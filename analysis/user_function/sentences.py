@@ -7,7 +7,7 @@ NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
 OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold around the centre
 NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS)
 
-_ATTRACTION = "Every trajectory from {} stays in it and tends to the equilibrium at the centre."
+_ATTRACTION = "Every trajectory from {} stays in it and tends to one equilibrium, at the centre or next to it."
 
 
 def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool = False, is_whole: bool = True) -> str:

@@ -91,9 +91,11 @@ class Subject:
         if not self.rests_to_rounding:
             return self.inner
         assert self.certainty is not None
-        # Nearer than this, what V is at the centre outweighs its growth.
-        within = (abs(self.certainty.of_value(self.centre)[1]) / self.typical_curvature) ** 0.5
-        return max(self.inner, INNERMOST * self.region.radius, OUTWEIGHS * within)
+        smallest = max(self.inner, INNERMOST * self.region.radius)
+        if self.certainty.of_value(self.centre)[0] == 0:
+            return smallest
+        # Nearer than this, the rounding of V at the centre outweighs its growth.
+        return max(smallest, OUTWEIGHS * (self.tolerance * self.typical_value / self.typical_curvature) ** 0.5)
 
     @cached_property
     def rests_to_rounding(self) -> bool:
@@ -107,14 +109,17 @@ class Subject:
         units = torch.eye(len(self.centre), dtype=torch.float64)
         try:
             slopes = [self.certainty.slope_of_value(self.centre, unit) for unit in units]
-            parts = [(self.certainty.of_value(self.centre)[1], self.typical_value)]
-            parts += [(slope, self.typical_value / self.region.radius) for slope in slopes]
+            sign, value = self.certainty.of_value(self.centre)
+            parts = [(sign == 0, value, self.typical_value)]
+            parts += [(slope == 0, slope, self.typical_value / self.region.radius) for slope in slopes]
             if self.motion is not None:
-                parts.append((self.certainty.of_speed(self.centre)[1] ** 0.5, self.typical_speed))
+                sign, square = self.certainty.of_speed(self.centre)
+                parts.append((sign == 0, square**0.5, self.typical_speed))
         except (EvaluationError, UnreadableError):
             return False
-        known = [(abs(found), typical) for found, typical in parts if found == found]
-        return any(found > 0 for found, _ in known) and all(found <= self.tolerance * size for found, size in known)
+        known = [(is_zero, abs(number), size) for is_zero, number, size in parts if number == number]
+        is_exact = all(is_zero for is_zero, _, _ in known)
+        return not is_exact and all(number <= self.tolerance * size for _, number, size in known)
 
     @cached_property
     def typical_speed(self) -> float:
