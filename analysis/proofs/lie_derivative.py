@@ -49,11 +49,10 @@ def composed(value_graph: fx.GraphModule, step_graph: fx.GraphModule, kappa: flo
 
     def falls(states: Tensor) -> Tensor:
         value, after = value_graph(states), step_graph(states)
+        change = value_graph(after) - value
         if matrix is not None:
-            # With P = P', V(g) - V(z) = (g - z)'P(g + z), where z'Pz would be told from itself in vain.
+            # With P = P', V(g) - V(z) = (g - z)'P(g + z), whose bounds are closer.
             change = ((after - states) @ matrix * (after + states)).sum(1)
-        else:
-            change = value_graph(after) - value
         return change + kappa * value if kappa else change
 
     return trace(falls, state)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
-from analysis.proofs.intervals.jets import Jet
 from analysis.proofs.intervals.operations import UnboundedError
 from analysis.proofs.linear.forms import HUGE, UP, Boxes
-from analysis.proofs.linear.program import Builder, Condition, Numbers
+from analysis.proofs.linear.rules import program_of
 
 # Boxes whose numbers stay in a processor's cache.
 BOXES_AT_ONCE = 512
@@ -41,9 +40,7 @@ class LinearBounds:
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
-        dim = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"].shape[1]
-        builder = Builder(dim)
-        found = builder.numbers(builder.evaluated(graph))
+        builder, found = program_of(graph)
         if found.shape.numel() != 1:
             raise UnboundedError(f"expected one number of a state, got {found.shape.numel()}")
         needed = {found.place}

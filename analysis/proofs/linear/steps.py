@@ -30,6 +30,7 @@ class Local:
     bent: tuple[Form, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
 class Step:
     """A result of ``size`` numbers, from the results of the steps ``sources``."""
 
@@ -49,9 +50,6 @@ class Step:
 class States(Step):
     """The coordinates of the state."""
 
-    size: int
-    sources: tuple[int, ...] = ()
-
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         dim, count = boxes.centre.shape
         terms = torch.cat(
@@ -70,11 +68,6 @@ class Constant(Step):
     """Numbers that depend on no state, known to lie in an interval (m,)."""
 
     value: Interval
-    sources: tuple[int, ...] = ()
-
-    @property
-    def size(self) -> int:  # pyrefly: ignore
-        return len(self.value.low)
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         return _within(
@@ -89,8 +82,6 @@ class Constant(Step):
 class Enclosed(Step):
     """Numbers of which an interval over the boxes alone is known, computed by ``enclose`` from those of the sources."""
 
-    size: int
-    sources: tuple[int, ...]
     enclose: Callable[[list[Interval]], Interval]
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
@@ -114,13 +105,8 @@ def _within(value: Interval, boxes: Boxes, rounding: float) -> tuple[Form, Local
 class Moved(Step):
     """Numbers picked by ``index`` (m,) from those of the sources, one after the other."""
 
-    sources: tuple[int, ...]
     index: Tensor
     lengths: tuple[int, ...]
-
-    @property
-    def size(self) -> int:  # pyrefly: ignore
-        return len(self.index)
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         terms = torch.cat([form.terms for form in forms])[self.index] if len(forms) > 1 else forms[0].terms[self.index]
@@ -139,8 +125,6 @@ class Moved(Step):
 class Weighted(Step):
     """The sum of the sources, each times its factor (m, 1) or number, and of ``bias`` (m, 1)."""
 
-    size: int
-    sources: tuple[int, ...]
     factors: tuple[Tensor, ...]
     bias: Tensor | None = None
 
@@ -167,17 +151,12 @@ class Weighted(Step):
 class Matrix(Step):
     """A matrix (m, k) times the source, plus ``bias`` (m, 1)."""
 
-    sources: tuple[int, ...]
     matrix: Tensor
     bias: Tensor | None = None
     magnitudes: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "magnitudes", self.matrix.abs())
-
-    @property
-    def size(self) -> int:  # pyrefly: ignore
-        return len(self.matrix)
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         (form,) = forms
@@ -200,16 +179,13 @@ class Matrix(Step):
 
 @dataclass(frozen=True, eq=False)
 class Elementary(Step):
-    """A function of each number of the source, by its ``relaxation``; ``image`` gives its range."""
+    """A function of each number of the source, by its ``relaxation``."""
 
-    size: int
-    sources: tuple[int, ...]
     relaxation: Relaxation
-    image: Callable[[Interval], Interval]
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         (form,) = forms
-        slope, gap = self.relaxation(form.range)
+        slope, gap, value = self.relaxation(form.range)
         shift = gap.low / 2 + gap.high / 2
         error = torch.maximum(gap.high - shift, shift - gap.low) * UP
         magnitude = slope.abs()
@@ -217,7 +193,7 @@ class Elementary(Step):
         terms = form.terms * slope[:, None]
         terms[:, -1] += shift
         total = (magnitude * form.error + error) * UP
-        return Form(terms, total, boxes, self.image(form.range)), Local((slope,), shift, error, (form,))
+        return Form(terms, total, boxes, value), Local((slope,), shift, error, (form,))
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
         return [coefficients * local.factors[0]]
@@ -229,9 +205,6 @@ class Product(Step):
 
     With x = x0 + u and y = y0 + v, x y = y0 x + x0 y - x0 y0 + u v, and 4 u v = (s u + v / s)^2 - (s u - v / s)^2.
     """
-
-    size: int
-    sources: tuple[int, ...]
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
         first, second = forms
@@ -261,10 +234,10 @@ class Product(Step):
 
 @dataclass(frozen=True, eq=False)
 class Choice(Step):
-    """The first source where a condition holds, else the second; ``holds`` says from the ranges of the others where it surely does, and may."""
+    """The first source where a condition holds, else the second; ``holds`` says, from the ranges of the others, where it surely and
+    possibly does.
+    """
 
-    size: int
-    sources: tuple[int, ...]
     holds: Callable[[list[Interval]], tuple[Tensor, Tensor]]
 
     def forward(self, forms: list[Form], boxes: Boxes, rounding: float) -> tuple[Form, Local]:
