@@ -22,7 +22,8 @@ class Planes:
     """Bounds of w over boxes: ``lower`` . z + ``lower_offset`` <= w(z) <= ``upper`` . z + ``upper_offset`` for every z in a box.
 
     The slopes are (B, n), the offsets (B,), all float64, and what they say holds in real arithmetic. ``value`` (B,) bounds w over the
-    box. NaN where nothing is known.
+    box. NaN where nothing is known. ``doubt`` (B, n) is about how much each side's length adds to the gap between the planes: unlike a
+    slope, which bounds follow, it is what halving the side takes away.
     """
 
     lower: Tensor
@@ -49,7 +50,7 @@ class LinearBounds:
                 needed.update(builder.steps[place].sources)
         self._result = found.place
         self._steps = {place: builder.steps[place] for place in sorted(needed)}
-        # At least (terms + 16) units: of any sum that is made, of as many uses as there are of a number, and a few operations more.
+        # In units of the last place, more than the terms of any sum that is made, and the uses of any number, and a few operations.
         self._rounding = (sum(step.size for step in self._steps.values()) + 32) * ROUNDOFF
 
     def __call__(self, boxes: Interval) -> Planes:
