@@ -41,6 +41,9 @@ OTHERS: list[Callable[[Tensor], Tensor]] = [
     lambda u: torch.stack([u, u * u, 1 - u], 1).mean(1),
     lambda u: torch.nn.functional.silu(u),
     lambda u: u / 3 + u / 0.1,
+    lambda u: torch.erf(u) + torch.cosh(u / 4),
+    lambda u: torch.asinh(u) * torch.nn.functional.elu(u),
+    lambda u: torch.floor(u) + torch.atan2(u, 1 + u * u),
 ]
 
 
@@ -251,6 +254,22 @@ def test_a_derivative_knows_nothing_where_v_may_jump() -> None:
         assert bool(w(box((0.5, 1.5), (0, 1))).upper_offset.isnan())
         assert bool(w(box((0.5, 1.5), (0, 1))).value.high.isnan())
         assert float(w(box((2, 3), (0, 1))).value.high) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda z: torch.floor(z[:, 0]),
+        lambda z: torch.atan2(z[:, 0], z[:, 1]),
+        lambda z: torch.erf(z[:, 0]),
+        lambda z: torch.exp2(z[:, 0]),
+        lambda z: z[:, 0].abs().pow(1.1),
+    ],
+)
+def test_a_derivative_that_is_rounded_or_misses_a_jump_is_refused(value: Callable[[Tensor], Tensor]) -> None:
+    graph = recorded(value)
+    with pytest.raises(UnboundedError, match="not known in real arithmetic"):
+        lie_derivative(graph, recorded(lambda z: torch.ones_like(z)), torch.ones(1, 2, dtype=torch.float64))
 
 
 def test_the_derivative_is_of_the_operations_not_of_a_backward_pass() -> None:

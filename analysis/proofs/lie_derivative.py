@@ -5,12 +5,13 @@ V's gradient is that of its recorded operations, whatever backward pass its auth
 
 import copy
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from analysis.proofs.intervals.operations import MOVES, OPERATIONS, UnboundedError
+from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, UnboundedError
 from analysis.proofs.tracing import trace
 
 aten = torch.ops.aten
@@ -18,6 +19,36 @@ INCREASING = {aten.sigmoid.default, aten.tanh.default, aten.exp.default, aten.ex
 # Where one of these changes, a function may jump, of which its derivative elsewhere tells nothing.
 COMPARISONS = {
     getattr(getattr(aten, name), kind) for name in ("gt", "ge", "lt", "le", "eq", "ne") for kind in ("Scalar", "Tensor")
+}
+# Continuous where they are defined, with a derivative that PyTorch records as it is in real arithmetic; that of erf, exp2 or log10 has
+# a constant that is rounded, and floor or atan2 jump where no derivative tells.
+CONTINUOUS = {
+    *MOVES,
+    *SPLITS,
+    *SCATTERS,
+    *(
+        getattr(aten, name).default
+        for name in ["exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sigmoid", "atan", "asin", "acos"]
+    ),
+    *(
+        getattr(aten, name).default
+        for name in ["sinh", "cosh", "asinh", "acosh", "atanh", "square", "sqrt", "rsqrt", "reciprocal"]
+    ),
+    *(
+        getattr(aten, name).default
+        for name in ["neg", "abs", "relu", "leaky_relu", "hardtanh", "elu", "clamp", "clamp_min", "clamp_max"]
+    ),
+    *(
+        getattr(aten, name).default
+        for name in ["maximum", "minimum", "amax", "amin", "mm", "bmm", "addmm", "sum", "mean", "copy", "_to_copy"]
+    ),
+    *(
+        getattr(aten, name).default
+        for name in ["full_like", "zeros_like", "ones_like", "logical_and", "logical_or", "logical_not"]
+    ),
+    *(getattr(getattr(aten, name), kind) for name in ("add", "sub", "mul", "div") for kind in ("Tensor", "Scalar")),
+    *(getattr(aten, name).Tensor for name in ("bitwise_and", "bitwise_or")),
+    *(aten.rsub.Scalar, aten.sum.dim_IntList, aten.mean.dim, aten.bitwise_not.default, aten.where.self),
 }
 SIGNS = {aten.sign.default, aten.sgn.default}
 
@@ -27,7 +58,8 @@ def lie_derivative(value_graph: fx.GraphModule, velocity_graph: fx.GraphModule, 
 
     Where V has a kink, bounds of w over a box that holds it are to hold every product of f with a generalised (Clarke) gradient, which
     they do if no comparison is taken to be certain of numbers that touch. Where V may jump, bounds of w are NaN: a term 0 / s is
-    added, with s = 1 or -1 as the comparison has it. Raises UnboundedError where V is made of operations without interval form.
+    added, with s = 1 or -1 as the comparison has it. Raises UnboundedError where V's derivative is not known in real
+    arithmetic.
     """
     jumps = _jumps(value_graph)
 
@@ -81,15 +113,20 @@ def _jumps(value_graph: fx.GraphModule) -> list[Callable[[Tensor], Tensor]]:
     """Return functions of states (1, n), of values 1 and -1 (a sign's 0 besides), that change wherever V may jump."""
     found = []
     for node in value_graph.graph.nodes:
-        if (
-            node.op == "call_function"
-            and getattr(node.target, "namespace", "") == "aten"
-            and node.target not in OPERATIONS
-        ):
-            raise UnboundedError(f"the operation {node.target} has no interval form")
+        depends = any(isinstance(one.meta.get("val"), Tensor) for one in node.all_input_nodes)
+        if node.op == "call_function" and depends and not _is_known(node):
+            raise UnboundedError(f"the derivative of the operation {node.target} is not known in real arithmetic")
         if node.target in COMPARISONS | SIGNS:
             found.append(_up_to(value_graph, node.name, node.target in COMPARISONS))
     return found
+
+
+def _is_known(node: fx.Node) -> bool:
+    """Return whether an operation is continuous and has the derivative that PyTorch records, where no comparison or sign changes."""
+    if node.target is aten.pow.Tensor_Scalar:
+        exponent: Any = node.args[1]
+        return Fraction(exponent) - 1 == Fraction(exponent - 1)  # which is the exponent of its derivative
+    return node.target in CONTINUOUS | COMPARISONS | SIGNS
 
 
 def _up_to(graph: fx.GraphModule, name: str, is_truth: bool) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.jets import Jet, Truth
 from analysis.proofs.intervals.operations import (
     MOVES,
@@ -133,15 +134,7 @@ def _sigmoid(builder: Builder, x: Any) -> Numbers:
 
 
 SMOOTH = [
-    aten.exp.default,
-    aten.expm1.default,
-    aten.log.default,
-    aten.log1p.default,
-    aten.sin.default,
-    aten.cos.default,
-    aten.tan.default,
-    aten.tanh.default,
-    aten.atan.default,
+    *(target for target in ELEMENTARY if target is not aten.sigmoid.default),
     aten.square.default,
     aten.sqrt.default,
     aten.rsqrt.default,
