@@ -263,7 +263,7 @@ def test_a_derivative_knows_nothing_where_v_may_jump() -> None:
         lambda z: torch.atan2(z[:, 0], z[:, 1]),
         lambda z: torch.erf(z[:, 0]),
         lambda z: torch.exp2(z[:, 0]),
-        lambda z: z[:, 0].abs().pow(1.1),
+        lambda z: z[:, 0].abs().pow(0.3),
     ],
 )
 def test_a_derivative_that_is_rounded_or_misses_a_jump_is_refused(value: Callable[[Tensor], Tensor]) -> None:
