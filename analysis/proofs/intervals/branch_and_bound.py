@@ -17,11 +17,14 @@ class Examined:
 
     ``closed`` (B,): the claim holds all over the box. ``violated`` (B,): it surely fails at the box's middle.
     ``weights`` (B, n) >= 0: how much each side's length adds to the doubt; where not finite, the lengths alone decide.
+    ``within``, where given, are corners (B, n), (B, n) of smaller boxes outside which the claim holds too: of a box left open, no more
+    than that is searched.
     """
 
     closed: Tensor
     violated: Tensor
     weights: Tensor
+    within: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ def cover(
     *,
     max_boxes: int,
     deadline: float = math.inf,
+    at_once: int = BOXES_AT_ONCE,
 ) -> Cover:
-    """Examine the boxes between ``low`` and ``high`` (B, n), and halve those left open until none is left.
+    """Examine the boxes between ``low`` and ``high`` (B, n), ``at_once`` in a batch, and halve those left open until none is left.
 
     Effort is counted in boxes, so that a busy machine changes nothing; ``deadline``, a time of ``time.monotonic``, is a stop
     besides. Halves share their border, so that nothing is lost between them.
@@ -56,14 +60,15 @@ def cover(
             return _stopped(low, high, count, f"{len(low)} are still open (give more: --boxes {8 * max_boxes})")
         if time.monotonic() > deadline:
             return _stopped(low, high, count, f"the time was up, with {len(low)} still open (give more: --budget)")
-        batch_low, batch_high = low[-BOXES_AT_ONCE:], high[-BOXES_AT_ONCE:]
-        low, high = low[:-BOXES_AT_ONCE], high[:-BOXES_AT_ONCE]
+        batch_low, batch_high = low[-at_once:], high[-at_once:]
+        low, high = low[:-at_once], high[:-at_once]
         found = examine(batch_low, batch_high)
         count += len(batch_low)
         if bool(found.violated.any()):
             at = found.violated
             return replace(_stopped(batch_low[at], batch_high[at], count, "the inequality fails"), fails=True)
-        open_low, open_high = batch_low[~found.closed], batch_high[~found.closed]
+        within = (batch_low, batch_high) if found.within is None else found.within
+        open_low, open_high = (corner[~found.closed] for corner in within)
         halves = _halved(open_low, open_high, found.weights[~found.closed])
         if halves is None:
             return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
@@ -77,14 +82,17 @@ def middle(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _halved(low: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return both halves of each box, cut across the side of most doubt; None where a side has no number inside."""
+    """Return both halves of each box, cut across the side of most doubt; None where no side has a number inside."""
     length = high - low
     doubt = torch.where(weights.isfinite().all(1, keepdim=True), weights, 1) * length
     # A side is not left alone for ever, however little the bounds say of it.
-    side = (doubt + 1e-3 * doubt.amax(1, keepdim=True) * length / length.amax(1, keepdim=True)).argmax(1, keepdim=True)
-    cut = middle(low, high).gather(1, side)
-    if bool(((cut <= low.gather(1, side)) | (cut >= high.gather(1, side))).any()):
+    doubt = doubt + 1e-3 * doubt.amax(1, keepdim=True) * length / length.amax(1, keepdim=True)
+    cuts = middle(low, high)
+    splits = (cuts > low) & (cuts < high)
+    if not bool(splits.any(1).all()):
         return None
+    side = doubt.masked_fill(~splits, -1).argmax(1, keepdim=True)
+    cut = cuts.gather(1, side)
     return torch.cat([low, low.scatter(1, side, cut)]), torch.cat([high.scatter(1, side, cut), high])
 
 

@@ -1,0 +1,100 @@
+"""Planes below and above a function over boxes of states: its graph, read as linear functions of the state with an error."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from analysis.proofs.intervals.interval import ROUNDOFF, Interval
+from analysis.proofs.intervals.operations import UnboundedError
+from analysis.proofs.linear.forms import HUGE, UP, Boxes
+from analysis.proofs.linear.rules import program_of
+
+# Boxes whose numbers stay in a processor's cache.
+BOXES_AT_ONCE = 512
+# The coordinates may be as large as this, so that what underflows is as small as taken into account.
+LARGEST = 1e15
+UNDERFLOWN = 1e-200
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Bounds of w over boxes: ``lower`` . z + ``lower_offset`` <= w(z) <= ``upper`` . z + ``upper_offset`` for every z in a box.
+
+    The slopes are (B, n), the offsets (B,), all float64, and what they say holds in real arithmetic. ``value`` (B,) bounds w over the
+    box. NaN where nothing is known. ``doubt`` (B, n) is about how much each side's length adds to the gap between the planes: unlike a
+    slope, which bounds follow, it is what halving the side takes away.
+    """
+
+    lower: Tensor
+    lower_offset: Tensor
+    upper: Tensor
+    upper_offset: Tensor
+    value: Interval
+    doubt: Tensor
+
+
+class LinearBounds:
+    """Linear bounds of a function w(z), one number, over boxes, from its ``graph`` of one state (1, n) (``analysis.proofs.tracing``).
+
+    Raises UnboundedError where an operation of the graph has no bounds.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        builder, found = program_of(graph)
+        if found.shape.numel() != 1:
+            raise UnboundedError(f"expected one number of a state, got {found.shape.numel()}")
+        needed = {found.place}
+        for place in reversed(range(len(builder.steps))):
+            if place in needed:
+                needed.update(builder.steps[place].sources)
+        self._result = found.place
+        self._steps = {place: builder.steps[place] for place in sorted(needed)}
+        # In units of the last place, more than the terms of any sum that is made, and the uses of any number, and a few operations.
+        self._rounding = (sum(step.size for step in self._steps.values()) + 32) * ROUNDOFF
+
+    def __call__(self, boxes: Interval) -> Planes:
+        """Return the planes over ``boxes`` (B, n), B >= 1."""
+        parts = [
+            self._planes(Boxes(low.mT.contiguous(), high.mT.contiguous()))
+            for low, high in zip(boxes.low.split(BOXES_AT_ONCE), boxes.high.split(BOXES_AT_ONCE), strict=True)
+        ]
+        slope, low, high, value_low, value_high, doubt = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt)
+
+    def _planes(self, boxes: Boxes) -> tuple[Tensor, ...]:
+        forms, found, known = {}, {}, (boxes.low.abs() <= LARGEST).all(0) & (boxes.high.abs() <= LARGEST).all(0)
+        for place, step in self._steps.items():
+            forms[place], found[place] = step.forward([forms[s] for s in step.sources], boxes, self._rounding)
+            known &= (forms[place].size <= HUGE).all(0)
+        count = boxes.centre.shape[1]
+        coefficients = {self._result: torch.ones(1, count, dtype=torch.float64)}
+        offset, error = torch.zeros(2, count, dtype=torch.float64)
+        doubt = torch.zeros_like(boxes.centre)
+        for place in reversed(self._steps):
+            if place not in coefficients or place == 0:
+                continue
+            step, local, own = self._steps[place], found[place], coefficients.pop(place)
+            added = own.abs() * local.error
+            error += added.sum(0)
+            for form in local.bent:
+                share = added / form.radius.clamp(min=1e-300)
+                for side in range(len(doubt)):
+                    doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
+            if local.shift is not None:
+                offset += (own * local.shift).sum(0)
+            for source, part in zip(step.sources, step.backward(own, local), strict=True):
+                if len(part):
+                    coefficients[source] = coefficients[source] + part if source in coefficients else part
+        slope = coefficients.get(0)
+        slope = torch.zeros_like(boxes.centre) if slope is None else slope
+        error = (error * (1 + self._rounding) + UNDERFLOWN) * UP + offset.abs() * (4 * ROUNDOFF)
+        slope, offset = slope.masked_fill(~known, torch.nan), offset.masked_fill(~known, torch.nan)
+        low, high = (
+            (offset - error) - ROUNDOFF * (offset - error).abs(),
+            (offset + error) + ROUNDOFF * (offset + error).abs(),
+        )
+        spread = (Interval.point(slope) * Interval(boxes.low, boxes.high)).sum([-2])
+        own = forms[self._result].range.moved(lambda bound: bound[0])
+        value = (spread + Interval(low, high)).intersected(own.where_known(known))
+        return slope.mT, low, high, value.low, value.high, doubt.mT
