@@ -124,7 +124,7 @@ def test_what_is_not_finished_says_how_to_go_on() -> None:
 
 
 def test_only_what_is_proved_holds_where_proofs_are_required() -> None:
-    report = check(own.square, own.sink, dim=8, claims=["positive"], **QUICK)
+    report = check(own.square, own.sink, dim=8, claims=["proper"], **QUICK)
     assert report.holds
     assert report.require("proved").exit_code == 3
     proved = check(own.square, dim=2, claims=["positive"], **QUICK)

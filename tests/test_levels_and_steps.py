@@ -90,7 +90,7 @@ def test_a_box_by_coordinate() -> None:
     [
         (lambda z: z / 2, None, "PROVED"),
         (lambda z: z / 2, 0.7499, "PROVED"),  # V(z+) is V / 4 exactly
-        (lambda z: z / 2, 0.75, "SUPPORTED"),
+        (lambda z: z / 2, 0.75, "PROVED"),
         (lambda z: z / 2, 0.7500001, "REFUTED"),
         (rotation, None, "REFUTED"),
         (lambda z: -1.1 * z, None, "REFUTED"),

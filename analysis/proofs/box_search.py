@@ -12,13 +12,14 @@ from torch import Tensor
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
-from analysis.proofs.intervals.branch_and_bound import Examined, cover, middle
+from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds
 
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
+LINEAR_AT_ONCE = 4096
 COMPARED = 4096  # states at which a function is held against its graph
 
 
@@ -200,19 +201,18 @@ class Search:
         words: str,
         hole: tuple[Tensor, Tensor] | None = None,
         inside: str = "",
+        linear: Callable[[Interval, Interval], Examined] | None = None,
     ) -> Proof | Unproved:
         """Return the proof that ``examine``, of boxes and points within them, closes the region but for a box ``hole``.
 
-        ``words`` say what was shown of the boxes, ``inside`` what of the hole.
+        ``words`` say what was shown of the boxes, ``inside`` what of the hole. ``linear`` examines them by linear bounds, which close
+        larger boxes in less time but none on which equality holds: it is tried first, with as many boxes again.
         """
-        low, high = self.corners
-        boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
-        found = cover(
-            *boxes,
-            lambda low, high: self.agreed(examine, Interval(low, high), middle(low, high)),
-            max_boxes=self.max_boxes,
-            deadline=self.deadline,
-        )
+        found, by = None, "interval arithmetic"
+        if linear is not None:
+            found, by = self._cover(linear, hole, LINEAR_AT_ONCE), "linear bounds"
+        if found is None or (found.fault and not found.fails):
+            found, by = self._cover(examine, hole, BOXES_AT_ONCE), "interval arithmetic"
         if found.fault:
             state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
             where = found.state if found.fails else None
@@ -222,7 +222,20 @@ class Search:
             sides = " x ".join(f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True))
             words = f"{inside} on the box {sides}" + (f", and {words} elsewhere" if found.boxes else "")
         count = "one box that covers" if examined == 1 else f"{examined} boxes that cover"
-        return Proof(f"{words}: by interval arithmetic on {count} {self.covers}. {ASSUMPTION}", examined)
+        return Proof(f"{words}: by {by} on {count} {self.covers}. {ASSUMPTION}", examined)
+
+    def _cover(
+        self, examine: Callable[[Interval, Interval], Examined], hole: tuple[Tensor, Tensor] | None, at_once: int
+    ) -> Cover:
+        low, high = self.corners
+        boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
+        return cover(
+            *boxes,
+            lambda low, high: self.agreed(examine, Interval(low, high), middle(low, high)),
+            max_boxes=self.max_boxes,
+            deadline=self.deadline,
+            at_once=at_once,
+        )
 
     def agreed(self, examine: Callable[[Interval, Interval], Examined], box: Interval, points: Tensor) -> Examined:
         """Return what ``examine`` finds on boxes, once the functions give at ``points`` (B, n) in them what their graphs do.

@@ -20,6 +20,7 @@ from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.box_search import ASSUMPTION, Proof, Search, Unproved
+from analysis.proofs.falling import along_the_flow, below_zero
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.intervals.interval import Interval
@@ -99,7 +100,7 @@ def _positive(search: Search) -> Proof | Unproved:
 
     at_centre = search.value.at(search.centre)
     if search.is_below(at_centre.value) or bool((at_centre.value.low > 0).all()):
-        return search.covered(examine, "V > 0")
+        return search.covered(examine, "V > 0", linear=below_zero(search, strictly=True))
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
         return Unproved(
@@ -114,7 +115,8 @@ def _positive(search: Search) -> Proof | Unproved:
     if hole is None and not search.inner:
         return Unproved("V's Hessian is not shown to be positive definite on any box around the centre.")
     facts = "V(c) = 0, grad V(c) = 0 and " if slack == 0 else "V(c) and grad V(c) are nearly 0 and "
-    return search.covered(examine, "V > 0", hole, f"{facts}V's Hessian is positive definite")
+    inside = f"{facts}V's Hessian is positive definite"
+    return search.covered(examine, "V > 0", hole, inside, below_zero(search, strictly=True))
 
 
 def _convex(search: Search) -> Proof | Unproved:
@@ -141,7 +143,11 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
         # Twice the form's symmetric part: the factor leaves its sign alone.
         form = product + product.moved(lambda bound: bound.mT)
         form = form if search.rate is None else form + hessian.scaled(search.rate)
-        slope = sizes(hessian, [-2, -1]) * size(speed) + sizes(jacobian, [-2, -1]) * size(at_centre.gradient)
+        parts = [(sizes(hessian, [-2, -1]), size(speed)), (sizes(jacobian, [-2, -1]), size(at_centre.gradient))]
+        # Across a jump a size is unknown, and 0 times it is 0.
+        slope = sum(
+            (one * other for one, other in parts if other), start=torch.zeros(len(box.low), dtype=torch.float64)
+        )
         slack = search.slack(constant, slope + (search.rate or 0.0) * size(at_centre.gradient))
         return is_definite(-form, strictly, less=slack) & ~(value.bends_up | value.bends_down)
 
@@ -155,9 +161,10 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
         return Examined(search.is_outside(box, bounds) | holds, violated, weights(gradient))
 
     excess = "V-dot" if search.rate is None else f"V-dot + {exactly(search.rate)} V"
+    words = f"{excess} {'<' if strictly else '<='} 0"
     at_centre, speed = search.value.at(search.centre), search.motion.at(search.centre).value
     if search.is_below(at_centre.value):
-        return search.covered(examine, f"{excess} {'< 0' if strictly else '<= 0'}")
+        return search.covered(examine, words, linear=along_the_flow(search, strictly=strictly))
     needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": speed}
     needed |= {} if search.rate is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
@@ -170,7 +177,7 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
     definite = "negative definite" if strictly else "negative semidefinite"
     facts = ", ".join(needed) if all(map(is_zero, needed.values())) else "f(c) and grad V(c) are nearly 0"
     inside = f"{facts} and {excess} is a {definite} form in z - c"
-    return search.covered(examine, f"{excess} {'<' if strictly else '<='} 0", hole, inside)
+    return search.covered(examine, words, hole, inside, along_the_flow(search, strictly=strictly))
 
 
 def _invariant(search: Search) -> Proof | Unproved:

@@ -15,6 +15,7 @@ from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.box_search import Proof, Search, Unproved, mean_value
 from analysis.proofs.boxes import is_definite, matrices, searched, size, vanishing, weights
+from analysis.proofs.falling import along_steps
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
 
@@ -65,7 +66,7 @@ def _decrease(search: Search) -> Proof | Unproved:
 
     words = "V(z+) < V(z)" if strictly else f"V(z+) <= (1 - {exactly(kappa)}) V(z)"
     if search.is_below(search.value.at(search.centre).value):
-        return search.covered(examine, words)
+        return search.covered(examine, words, linear=along_steps(search, strictly=strictly))
     at_centre = excess.at(search.centre)
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
@@ -85,7 +86,7 @@ def _decrease(search: Search) -> Proof | Unproved:
         )
     nearly = "" if slack == 0 else "nearly "
     inside = f"V(z+) - V(z) and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
-    return search.covered(examine, words, hole, inside)
+    return search.covered(examine, words, hole, inside, along_steps(search, strictly=strictly))
 
 
 def _invariant(search: Search) -> Proof | Unproved:

@@ -27,18 +27,18 @@ class FunctionEnclosure:
     def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
         self._function = function
         try:
-            self._graph = read(function, trial[:2])
+            self.graph = read(function, trial[:2])
         except TraceError as error:
             raise UnboundedError(str(error)) from error
         self._size = size_of(function, trial)
-        self._sources = _first_of_equals(self._graph.graph, {})
+        self._sources = _first_of_equals(self.graph.graph, {})
         self(Interval.point(trial[:2]), 2)
         if not self.agrees_at(trial):
             raise UnboundedError(f"at {len(trial)} states its values are not those of its operations")
 
     def agrees_at(self, states: Tensor) -> bool:
         """Return whether the function gives at each of ``states`` (B, n) what its operations do, to another order of sums."""
-        return stands_for(self._graph, self._function, states, self._size)
+        return stands_for(self.graph, self._function, states, self._size)
 
     def __call__(self, boxes: Interval, order: int) -> Bounds:
         """Return the bounds over ``boxes`` (B, n) with every derivative up to ``order``; its shape is () or (n,)."""
@@ -56,7 +56,7 @@ class FunctionEnclosure:
             for node, found in self._known(point, 0, self._sources).items()
             if _is_exact(found)
         }
-        values = self._known(point, 0, _first_of_equals(self._graph.graph, exact))
+        values = self._known(point, 0, _first_of_equals(self.graph.graph, exact))
         return self._result(self._known(point, 1, self._sources, values)).bounds(point.shape, 1)
 
     def _known(
@@ -77,13 +77,13 @@ class FunctionEnclosure:
 
     def _result(self, known: dict[fx.Node, Any]) -> Jet:
         """Return the jet of the one state of the batch."""
-        return rearranged(lambda numbers: numbers[0], [as_jet(known[self._graph.graph.output_node()])])[0]
+        return rearranged(lambda numbers: numbers[0], [as_jet(known[self.graph.graph.output_node()])])[0]
 
     def _evaluated(self, node: fx.Node, known: dict[fx.Node, Any], boxes: Interval, order: int) -> Any:
         if node.op == "placeholder":
             return Jet.states(boxes, order)
         if node.op == "get_attr":
-            return constant(operator.attrgetter(str(node.target))(self._graph))
+            return constant(operator.attrgetter(str(node.target))(self.graph))
         inputs: Any = fx.map_arg((node.args, node.kwargs), lambda argument: known[argument])
         target: Any = node.target
         args, kwargs = inputs

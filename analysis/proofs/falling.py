@@ -1,0 +1,99 @@
+"""Boxes on which a function of the state is below 0, by linear bounds: its own, and those of V, which say what is outside of the levels."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from analysis.evidence.sublevel import Sublevel
+from analysis.proofs.box_search import Search
+from analysis.proofs.intervals.branch_and_bound import Examined
+from analysis.proofs.intervals.graph import UnboundedError
+from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.lie_derivative import composed, lie_derivative, without_last_increase
+from analysis.proofs.linear import LinearBounds, contracted
+from analysis.proofs.tracing import TraceError, trace
+
+
+@dataclass(frozen=True)
+class Falling:
+    """The claim w < 0 on a search's region, or w <= 0 where not ``strictly``, by the ``excess`` w as a graph of one state (1, n)."""
+
+    search: Search
+    excess: fx.GraphModule
+    of_excess: LinearBounds
+    of_value: LinearBounds
+    strictly: bool
+
+    def __call__(self, box: Interval, points: Interval) -> Examined:
+        """Examine the boxes (B, n); what is left of one is where V may be within the levels and w may be 0 or more."""
+        search, region = self.search, self.search.region
+        low, high, outside = box.low, box.high, search.is_outside(box)
+        if isinstance(region, Sublevel):
+            value = self.of_value(box)
+            outside = search.is_outside(box, value.value)
+            for slope, offset, bound in (
+                (-value.lower, region.level - value.lower_offset, region.level),
+                (value.upper, value.upper_offset - region.lower, region.lower),
+            ):
+                if abs(bound) < math.inf:
+                    low, high, empty = contracted(
+                        low, high, slope, torch.nextafter(offset, offset.new_tensor(math.inf))
+                    )
+                    outside = outside | empty
+        excess = self.of_excess(Interval(low, high))
+        holds = excess.value.high < 0 if self.strictly else excess.value.high <= 0
+        low, high, empty = contracted(low, high, excess.upper, excess.upper_offset)
+        closed = outside | holds | empty
+        return Examined(closed, self._violated(points.low, ~closed), excess.doubt, (low, high))
+
+    def _violated(self, points: Tensor, is_open: Tensor) -> Tensor:
+        """Return (B,): at which of the ``points`` (B, n) in boxes left open the claim surely fails."""
+        violated = torch.zeros_like(is_open)
+        places = (is_open & (points != self.search.centre).any(1)).nonzero().squeeze(1)
+        if not len(places):
+            return violated
+        with torch.no_grad():
+            about = torch.func.vmap(self.excess)(points[places][:, None]).flatten()
+        places = places[about >= 0]
+        if len(places):
+            at = Interval.point(points[places])
+            excess, value = self.of_excess(at).value, self.of_value(at).value
+            fails = excess.low >= 0 if self.strictly else excess.low > 0
+            violated[places] = fails & self.search.is_inside(at, value)
+        return violated
+
+
+def along_the_flow(search: Search, *, strictly: bool) -> Falling | None:
+    """Return the examination of V-dot, or of V-dot + alpha V; None where V or the dynamics have no linear bounds."""
+    value, rate, state = search.value.graph, search.rate, search.centre[None]
+
+    def excess() -> fx.GraphModule:
+        if not rate:
+            return lie_derivative(without_last_increase(value), search.motion.graph, state)
+        derivative = lie_derivative(value, search.motion.graph, state)
+        return trace(lambda states: derivative(states) + rate * value(states), state)
+
+    return _examination(search, excess, strictly=strictly)
+
+
+def along_steps(search: Search, *, strictly: bool) -> Falling | None:
+    """Return the examination of V(z+) - (1 - kappa) V(z); None where V or the step have no linear bounds."""
+    value, step, state = search.value.graph, search.motion.graph, search.centre[None]
+    return _examination(search, lambda: composed(value, step, search.rate or 0.0, state), strictly=strictly)
+
+
+def below_zero(search: Search, *, strictly: bool) -> Falling | None:
+    """Return the examination of -V, for the claim V > 0; None where V has no linear bounds."""
+    value = search.value.graph
+    return _examination(search, lambda: trace(lambda states: -value(states), search.centre[None]), strictly=strictly)
+
+
+def _examination(search: Search, excess: Callable[[], fx.GraphModule], *, strictly: bool) -> Falling | None:
+    try:
+        graph = excess()
+        return Falling(search, graph, LinearBounds(graph), LinearBounds(search.value.graph), strictly)
+    except (UnboundedError, TraceError):
+        return None
