@@ -1,7 +1,9 @@
 """Properties of maps hold exactly where their claims do; states in boxes by coordinate, between levels, outside of a hole."""
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -298,6 +300,16 @@ def test_a_decrease_outside_of_a_hole() -> None:
         )
     with pytest.raises(AssertionError, match="not finite"):
         testing.assert_decrease(lambda z: zoo.square(z) + math.nan, dynamics, states, from_level=9.1)
+
+
+def test_the_properties_of_steps_on_the_page_hold() -> None:
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "property-test.md"
+    scope: dict[str, object] = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)), scope)
+    for test in ("test_my_energy_falls_with_every_step", "test_the_origin_rests"):
+        scope[test]()
+    with pytest.raises(AssertionError):  # and 0.09 is all
+        testing.assert_step_decrease(scope["V"], scope["step"], only([[1, 0]]), kappa=0.0901)
 
 
 ONE = only([[1, 0]])
