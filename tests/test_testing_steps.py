@@ -85,6 +85,15 @@ class TestDecrease:
             with pytest.raises(AssertionError, match=r"V\(z\+\) <= \(1 - 0\.1901\) V\(z\) fails"):
                 testing.assert_step_decrease(V, step, states, kappa=0.1901)
 
+    @given(testing.states_on_shells(2))
+    @EXAMPLES
+    def test_coordinates_of_different_size_have_their_own_rounding(self, states: Tensor) -> None:
+        size = only([[1e6, 1e-6]])
+        V, step = (lambda z: zoo.square(z / size)), (lambda z: 0.9 * z)
+        testing.assert_step_decrease(V, step, states * size, kappa=0.19)
+        with pytest.raises(AssertionError):
+            testing.assert_step_decrease(V, step, states * size, kappa=0.1901)
+
     @given(testing.states_on_shells(2, smallest=1e-6, centre=FAR))
     @EXAMPLES
     def test_states_far_from_zero_are_rounded_in_their_last_digit(self, states: Tensor) -> None:
@@ -190,6 +199,21 @@ class TestInvariant:
             testing.assert_step_invariant(turned, only([[0.9, 0.8]]), **region)
         with pytest.raises(AssertionError):  # it leaves the sublevel set alone
             testing.assert_step_invariant(torch.ones_like, only([[0.5, 0]]), **region)
+
+    def test_sides_of_different_length_have_their_own_rounding(self) -> None:
+        states = only([[1e6, 1e-6]])
+        region = {"low": (-1e6, -1e-6), "high": (1e6, 1e-6), "V": lambda z: zoo.square(z / states), "level": 2.0}
+        testing.assert_step_invariant(lambda z: -z, states, **region)
+        for half in ({"low", "high"}, {"V", "level"}):
+            with pytest.raises(AssertionError):
+                testing.assert_step_invariant(
+                    lambda z: z * (1 + only([[0, 1e-9]])), states, **{key: region[key] for key in half}
+                )
+
+    def test_both_in_different_dtypes(self) -> None:
+        for V, step in ((lambda z: zoo.square(z.float()), turned), (zoo.square, lambda z: turned(z).float())):
+            testing.assert_step_invariant(step, only([[1.2, 0]]), low=-1.3, high=1.3, V=V, level=1.44)
+            testing.assert_step_decrease(V, lambda z, step=step: 0.9 * step(z), only([[1.2, 0]]), kappa=0.19)
 
     def test_what_is_not_finite_fails(self) -> None:
         for step, state in (

@@ -48,7 +48,7 @@ def assert_step_decrease(
     """Assert V(z+) <= (1 - ``kappa``) V(z) at ``states`` (B, n) other than ``centre`` (n,), by default 0, where z+ = step(z).
 
     With ``kappa`` = 0 the claim is strict, V(z+) < V(z), and a fall within rounding fails; with more, up to 1, a rise within
-    rounding passes. Rounding is that of V, and V's change where z+ moves by a unit of roundoff of the states' size. States
+    rounding passes. Rounding is that of V, and V's change where a coordinate of z+ moves by a unit of roundoff. States
     within ``inner_radius`` of the centre, and those where V < ``from_level``, claim nothing. V is (B, n) -> (B,), and needs no
     gradient; step is (B, n) -> (B, n).
     """
@@ -104,8 +104,8 @@ def assert_step_invariant(
             lowest, highest = box
             outside |= ((states < lowest) | (states > highest)).any(1)
             excesses += [*(after - highest).T, *(lowest - after).T]
-            size = norm(states) + norm(after)
-            scales += [size + bound.abs() for bound in (*highest, *lowest)]
+            size = states.abs() + after.abs()
+            scales += [*(size + highest.abs()).T, *(size + lowest.abs()).T]
         if V is not None and level is not None:
             before, value = value_of(V, states), value_of(V, after)
             outside |= before > level
@@ -126,15 +126,15 @@ def assert_step_invariant(
 def _scale(V: Value, states: Tensor, after: Tensor, value: Tensor) -> Tensor:
     """Return (B,): what rounding of V = ``value`` (B,) at the next states ``after`` (B, n) is relative to.
 
-    Next states are rounded in the last digit of the terms that they are summed from, of the states' size: where V is steep, or
-    the centre far from 0, V feels that more than its own rounding.
+    A next state's coordinates are rounded in the last digit of what they are summed from, of the size of that coordinate before
+    and after: where V is steep, or the centre far from 0, V feels that more than its own rounding.
     """
     eps = max(torch.finfo(tensor.dtype).eps for tensor in (states, after, value))
-    nudge = eps * (norm(states) + norm(after))
+    nudge = eps * (states.abs() + after.abs())
     scale = value.abs()
     for column in range(after.shape[1]):
         moved = after.clone()
-        moved[:, column] += nudge
+        moved[:, column] += nudge[:, column]
         scale = scale + (value_of(V, moved) - value).abs() / eps
     return scale
 
