@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         "commands": [f"python -m benchmarks.field{' --field DIR' * bool(options.field)} --boxes {options.boxes}"],
         "columns": COLUMNS,
         "rows": [],
-        "note": "CPU seconds are of the whole call, samples included; boxes are those of all parts of the claim.",
+        "note": "CPU s are of the whole call, samples included; boxes are those of all parts of the claim, 0 where no proof was by boxes.",
     }
     cases = [case for case in cases if not options.systems or case.name in options.systems]
     next(iter(cases)).judge("zero", 1)  # modules are imported before the clock starts

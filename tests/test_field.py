@@ -22,10 +22,10 @@ def V(z):
 def get(name):
     shared = {"V": V, "box": (2, 3)}
     if name == "van":
-        return SimpleNamespace(f=lambda z: -z, c1=0.25, c2=1.0, **shared)
+        return SimpleNamespace(f=lambda z: -z.sin(), c1=0.25, c2=1.0, **shared)
     if name in ("double", "pend_big", "path_big"):
-        return SimpleNamespace(f=lambda z: z, c1=0.25, c2=1.0, **shared)
-    return SimpleNamespace(step=lambda z: 0.5 * z, rho=1.5, kappa=0.5, **shared)
+        return SimpleNamespace(f=lambda z: z.sin(), c1=0.25, c2=1.0, **shared)
+    return SimpleNamespace(step=lambda z: 0.5 * z.sin(), rho=1.5, kappa=0.5, **shared)
 """
 
 
