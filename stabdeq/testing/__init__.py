@@ -25,18 +25,20 @@ from stabdeq.testing.dynamics import (
     unstable_linear,
 )
 from stabdeq.testing.flow import assert_flow_decays
-from stabdeq.testing.functions import Field, Value
+from stabdeq.testing.functions import Field, Step, Value
 from stabdeq.testing.half_space import Projection, assert_projection
 from stabdeq.testing.networks import input_convex_networks, lyapunov_functions
 from stabdeq.testing.shape import assert_convex, assert_positive_definite, assert_zero_at_centre
 from stabdeq.testing.solver import assert_solver
 from stabdeq.testing.states import (
     states_along_trajectories,
+    states_between_levels,
     states_in_ball,
     states_in_box,
     states_near_centre,
     states_on_shells,
 )
+from stabdeq.testing.steps import assert_step_decrease, assert_step_invariant, assert_step_rests
 
 __all__ = [
     "CubicDynamics",
@@ -44,6 +46,7 @@ __all__ = [
     "KnownCell",
     "LinearDynamics",
     "Projection",
+    "Step",
     "Value",
     "assert_attack",
     "assert_contraction",
@@ -56,6 +59,9 @@ __all__ = [
     "assert_positive_definite",
     "assert_projection",
     "assert_solver",
+    "assert_step_decrease",
+    "assert_step_invariant",
+    "assert_step_rests",
     "assert_zero_at_centre",
     "contracting_cells",
     "expanding_cells",
@@ -65,6 +71,7 @@ __all__ = [
     "stable_linear",
     "stable_nonnormal",
     "states_along_trajectories",
+    "states_between_levels",
     "states_in_ball",
     "states_in_box",
     "states_near_centre",

@@ -18,14 +18,13 @@ from stabdeq.testing.functions import (
     value_of,
     velocity_of,
 )
+from stabdeq.testing.hole import Hole
 from stabdeq.testing.judgement import judge, where
 from stabdeq.testing.literals import literal, name
+from stabdeq.testing.rays import beyond, leaving
 from stabdeq.testing.tensors import require_non_negative, require_positive
 
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line
-
-DOUBLINGS = 64
-BISECTIONS = 64
 
 
 def assert_equilibrium(F: Field, centre: Tensor, *, reference: float = 1.0) -> None:
@@ -64,18 +63,27 @@ def assert_decay(V: Value, F: Field, states: Tensor, *, alpha: float) -> None:
     judge(f"V-dot <= -{alpha:g} V", (states,), measure, line)
 
 
-def assert_decrease(V: Value, F: Field, states: Tensor, *, centre: Tensor | None = None) -> None:
+def assert_decrease(
+    V: Value,
+    F: Field,
+    states: Tensor,
+    *,
+    centre: Tensor | None = None,
+    inner_radius: float = 0.0,
+    from_level: float | None = None,
+) -> None:
     """Assert V-dot < 0, strictly, at ``states`` (B, n) other than ``centre`` (n,), by default 0.
 
     A V-dot of 0 to within rounding fails too: V of a rotation does not decrease, whatever the sign of its last digit.
+    States within ``inner_radius`` of the centre, and those where V < ``from_level``, claim nothing.
     """
-    origin = origin_of(states, centre)
+    origin_of(states, centre)
+    hole = Hole(centre, inner_radius, from_level)
 
     def line(states: Tensor) -> str:
-        given = f", centre={literal(centre)}" if centre is not None else ""
-        return f"assert_decrease({name(V, 'V')}, {name(F, 'F')}, {literal(states)}{given})"
+        return f"assert_decrease({name(V, 'V')}, {name(F, 'F')}, {literal(states)}{hole})"
 
-    judge("V-dot < 0", (states,), _decrease(V, F, origin), line)
+    judge("V-dot < 0", (states,), _decrease(V, F, hole), line)
 
 
 def assert_invariant(V: Value, F: Field, states: Tensor, *, level: float, centre: Tensor | None = None) -> None:
@@ -98,43 +106,21 @@ def assert_invariant(V: Value, F: Field, states: Tensor, *, level: float, centre
         return
 
     def closed(rays: Tensor) -> tuple[Violation, float]:
-        value = value_of(V, _beyond(V, rays, origin, level))
+        value = value_of(V, beyond(V, rays, origin, level))
         return claims.positive(value, torch.full_like(value, level)), 0.0
 
     judge(f"V >= {level:g} somewhere along the ray", (rays,), closed, line)
-    boundary = _boundary(V, _beyond(V, rays, origin, level), origin, level)
-    judge(f"V-dot < 0 where V = {level:g}", (boundary,), _decrease(V, F, origin), line)
+    boundary = leaving(V, beyond(V, rays, origin, level), origin, level)
+    judge(f"V-dot < 0 where V = {level:g}", (boundary,), _decrease(V, F, Hole(centre)), line)
 
 
-def _decrease(V: Value, F: Field, origin: Tensor) -> Callable[[Tensor], tuple[Violation, float]]:
+def _decrease(V: Value, F: Field, hole: Hole) -> Callable[[Tensor], tuple[Violation, float]]:
     def measure(states: Tensor) -> tuple[Violation, float]:
         value, gradient = value_and_gradient_of(V, states)
         velocity = velocity_of(F, states)
         # V itself counts: autograd gives a slope to some V that are NaN.
         violation = claims.decay(gradient, velocity, value, 0.0)
         # The claim is strict: what rounding could have made negative does not pass.
-        return where((states != origin).any(1), violation), -rounding(states, value, velocity)
+        return where(hole.leaves(states, value), violation), -rounding(states, value, velocity)
 
     return measure
-
-
-def _beyond(V: Value, rays: Tensor, origin: Tensor, level: float) -> Tensor:
-    """Return a state (B, n) along each ray, as far as ``rays`` (B, n) or further, that is not in {V <= level}."""
-    far = rays
-    for _ in range(DOUBLINGS):
-        inside = value_of(V, far) <= level
-        if not bool(inside.any()):
-            break
-        far = torch.where(inside[:, None], origin + 2 * (far - origin), far)
-    return far
-
-
-def _boundary(V: Value, outside: Tensor, origin: Tensor, level: float) -> Tensor:
-    """Return where the segment from ``origin`` (n,) to ``outside`` (B, n) leaves {V <= level}, by bisection."""
-    low, high = torch.zeros_like(outside[:, :1]), torch.ones_like(outside[:, :1])
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        # NaN counts as outside, so that the bisection ends where it begins.
-        inside = (value_of(V, origin + middle * (outside - origin)) <= level)[:, None]
-        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return origin + high * (outside - origin)

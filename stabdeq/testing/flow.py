@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.functions import Field, Value, require_states, value_of
-from stabdeq.testing.judgement import judge, where
+from stabdeq.testing.judgement import judge, where, worst_of
 from stabdeq.testing.literals import literal, name
 from stabdeq.testing.runge_kutta import integrate
 from stabdeq.testing.tensors import require_non_negative, require_positive
@@ -36,12 +36,12 @@ def assert_flow_decays(
     def resolved(states: Tensor) -> tuple[Violation, float]:
         scale = bound(states).abs()
         change = _settled(V, F, states, time, scale, tolerance)[1]
-        return where(value_of(V, states) != 0, _worst(change, scale)), tolerance / 4
+        return where(value_of(V, states) != 0, worst_of(change, scale)), tolerance / 4
 
     def decays(states: Tensor) -> tuple[Violation, float]:
         allowed = bound(states)
         values = _settled(V, F, states, time, allowed.abs(), tolerance)[0]
-        return where(value_of(V, states) != 0, _worst(values - allowed, allowed.abs())), tolerance
+        return where(value_of(V, states) != 0, worst_of(values - allowed, allowed.abs())), tolerance
 
     def line(states: Tensor) -> str:
         given = f"alpha={float(alpha)!r}, time={float(time)!r}, tolerance={float(tolerance)!r}"
@@ -70,10 +70,3 @@ def _values(V: Value, F: Field, states: Tensor, time: float, steps: int) -> Tens
         states = integrate(F, states, time / MOMENTS / steps, steps)
         values.append(value_of(V, states))
     return torch.stack(values)
-
-
-def _worst(excess: Tensor, scale: Tensor) -> Violation:
-    """Return, of violations (8, B), each state's largest relative one; NaN is the largest."""
-    relative = Violation(excess, scale).relative
-    worst = relative.argmax(0, keepdim=True)
-    return Violation(excess.gather(0, worst)[0], scale.gather(0, worst)[0])

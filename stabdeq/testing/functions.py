@@ -11,6 +11,7 @@ from stabdeq.testing.literals import name
 
 Value = Callable[[Tensor], Tensor]  # V: (B, n) -> (B,)
 Field = Callable[[Tensor], Tensor]  # F: (B, n) -> (B, n)
+Step = Callable[[Tensor], Tensor]  # z -> z+: (B, n) -> (B, n)
 
 
 def require_states(states: Tensor) -> None:
@@ -37,6 +38,11 @@ def value_of(V: Value, states: Tensor) -> Tensor:
 def velocity_of(F: Field, states: Tensor) -> Tensor:
     """Return F (B, n) at a copy of ``states`` (B, n); raise ConfigError where F returns anything else."""
     return _checked(F(states.detach().clone()), states, tuple(states.shape), name(F, "F")).detach()
+
+
+def next_of(step: Step, states: Tensor) -> Tensor:
+    """Return the next states (B, n) after a copy of ``states`` (B, n); raise ConfigError where ``step`` returns anything else."""
+    return _checked(step(states.detach().clone()), states, tuple(states.shape), name(step, "step")).detach()
 
 
 def value_and_gradient_of(V: Value, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,13 @@ def where(applies: Tensor, violation: Violation) -> Violation:
     return Violation(excess, torch.where(applies, violation.scale, torch.ones_like(violation.scale)))
 
 
+def worst_of(excess: Tensor, scale: Tensor) -> Violation:
+    """Return, of violations (K, B), each state's largest relative one; NaN is the largest."""
+    relative = Violation(excess, scale).relative
+    worst = relative.argmax(0, keepdim=True)
+    return Violation(excess.gather(0, worst)[0], scale.gather(0, worst)[0])
+
+
 def _failing(violation: Violation, allowed: float) -> Tensor:
     # NaN compares false with everything, and is a failure.
     return ~(violation.relative <= allowed)

@@ -1,6 +1,7 @@
-"""Hypothesis strategies for states: in balls and boxes, at all distances, next to the centre, along trajectories."""
+"""Hypothesis strategies for states: in balls and boxes, at all distances, between levels of V, next to the centre, along trajectories."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from hypothesis import strategies
@@ -8,9 +9,10 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from stabdeq.errors import ConfigError
-from stabdeq.testing.functions import Field
+from stabdeq.testing.functions import Field, Value, value_of
+from stabdeq.testing.rays import beyond, leaving
 from stabdeq.testing.runge_kutta import integrate
-from stabdeq.testing.tensors import made_from, require_positive, require_sizes, tensors
+from stabdeq.testing.tensors import made_from, ranges_of, require_positive, require_sizes, tensors
 
 # Coordinates below this part of the radius are 0: the square of a smaller one, or its fourth power, may underflow to 0, and a
 # strict claim would then fail for no fault of the function. ``states_near_centre`` begins here.
@@ -36,13 +38,26 @@ def states_in_ball(
     return made_from(tensors((batch, dim), -radius, radius), placed)
 
 
-def states_in_box(dim: int, low: float, high: float, *, batch: int = 1) -> SearchStrategy[Tensor]:
-    """Return a strategy for states (batch, dim), float64, with every coordinate between ``low`` and ``high``."""
+def states_in_box(
+    dim: int, low: float | Sequence[float], high: float | Sequence[float], *, batch: int = 1
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, with every coordinate between ``low`` and ``high``.
+
+    Each is a number for all coordinates, or as many as there are.
+    """
     require_sizes(dim, batch)
-    if not -math.inf < low < high < math.inf:
-        raise ConfigError(f"expected finite low < high, got {low} and {high}")
-    drawn = tensors((batch, dim), low, high)
-    return made_from(drawn, lambda states: _without_dust(states, high - low)) if low <= 0 <= high else drawn
+    columns: dict[tuple[float, float], list[int]] = {}
+    for column, ends in enumerate(ranges_of(dim, low, high)):
+        columns.setdefault(ends, []).append(column)
+    drawn = strategies.tuples(*(tensors((batch, len(those)), *ends) for ends, those in columns.items()))
+
+    def placed(parts: tuple[Tensor, ...]) -> Tensor:
+        states = torch.empty(batch, dim, dtype=torch.float64)
+        for ((lowest, highest), those), part in zip(columns.items(), parts, strict=True):
+            states[:, those] = _without_dust(part, highest - lowest) if lowest <= 0 <= highest else part
+        return states
+
+    return made_from(drawn, placed)
 
 
 def states_on_shells(
@@ -61,15 +76,36 @@ def states_on_shells(
 
     def placed(drawn: tuple[Tensor, Tensor]) -> Tensor:
         cube, exponents = drawn
-        first = torch.zeros_like(cube)
-        first[:, 0] = 1
-        length = cube.norm(dim=1, keepdim=True)
-        # Too short a vector to have a direction in all its digits gives way to the first axis.
-        ray = torch.where(length < 1e-3, first, cube / length.clamp(min=1e-3))
-        return origin + ray * 10**exponents
+        return origin + _directions(cube) * 10**exponents
 
     exponents = tensors((batch, 1), math.log10(smallest), math.log10(largest))
     return made_from(strategies.tuples(tensors((batch, dim), -1, 1), exponents), placed)
+
+
+def states_between_levels(
+    V: Value, dim: int, low: float, high: float, *, centre: Tensor | None = None, batch: int = 1
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, with ``low`` <= V <= ``high``, on rays from ``centre`` (dim,).
+
+    A level is drawn, and found on the ray by bisection; states for which that fails are not drawn, as where V never exceeds
+    ``low`` on the ray. It shrinks to the lowest level. V is (B, n) -> (B,). Raises ConfigError where V(c) > ``low``.
+    """
+    origin = _centre(dim, centre, batch)
+    at_centre = float(value_of(V, origin[None]))
+    if not at_centre <= low < high < math.inf:
+        raise ConfigError(f"expected V at the centre, {at_centre:g}, <= low < high < inf, got {low:g} and {high:g}")
+
+    def placed(drawn: tuple[Tensor, Tensor]) -> Tensor:
+        cube, fraction = drawn
+        level = low + fraction[:, 0] * (high - low)
+        return leaving(V, beyond(V, origin + _directions(cube), origin, high), origin, level)
+
+    def is_between(states: Tensor) -> bool:
+        value = value_of(V, states)
+        return bool(((low <= value) & (value <= high)).all())
+
+    drawn = strategies.tuples(tensors((batch, dim), -1, 1), tensors((batch, 1), 0, 1))
+    return made_from(drawn, placed).filter(is_between)
 
 
 def states_near_centre(
@@ -94,6 +130,15 @@ def states_along_trajectories(
     drawn = strategies.tuples(starts, strategies.integers(0, steps))
     reached = made_from(drawn, lambda start: integrate(F, start[0], time / steps, start[1]))
     return reached.filter(lambda states: bool(states.isfinite().all()))
+
+
+def _directions(cube: Tensor) -> Tensor:
+    """Return unit vectors (B, n) along the rows of ``cube`` (B, n)."""
+    first = torch.zeros_like(cube)
+    first[:, 0] = 1
+    length = cube.norm(dim=1, keepdim=True)
+    # Too short a vector to have a direction in all its digits gives way to the first axis.
+    return torch.where(length < 1e-3, first, cube / length.clamp(min=1e-3))
 
 
 def _without_dust(states: Tensor, size: float) -> Tensor:

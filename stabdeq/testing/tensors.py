@@ -1,7 +1,7 @@
 """Tensors of bounded floats, which every strategy here is made of, and the checks of its arguments."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -44,6 +44,23 @@ def require_sizes(*sizes: int) -> None:
     for size in sizes:
         if not isinstance(size, int) or size < 1:
             raise ConfigError(f"expected whole numbers of at least 1 for dim, batch, hidden and steps, got {size!r}")
+
+
+def ranges_of(dim: int, low: float | Sequence[float], high: float | Sequence[float]) -> list[tuple[float, float]]:
+    """Return (low, high) of each of ``dim`` coordinates, each given as a number for all or as one a coordinate.
+
+    Raises ConfigError unless there are as many as coordinates, finite, with low < high.
+    """
+    sides = []
+    for side, given in (("low", low), ("high", high)):
+        numbers = [float(given)] * dim if isinstance(given, int | float) else [float(number) for number in given]
+        if len(numbers) != dim:
+            raise ConfigError(f"{side}: expected a number, or {dim}, one a coordinate, got {len(numbers)}")
+        sides.append(numbers)
+    for lowest, highest in zip(*sides, strict=True):
+        if not -math.inf < lowest < highest < math.inf:
+            raise ConfigError(f"expected finite low < high, got {lowest} and {highest}")
+    return list(zip(*sides, strict=True))
 
 
 def require_positive(name: str, number: float) -> None:

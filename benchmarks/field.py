@@ -1,0 +1,147 @@
+"""``python -m benchmarks.field``: what ``stabdeq check`` says of published Lyapunov functions, and what each verdict costs.
+
+With ``--field DIR``, of those in DIR too, whose ``systems.py`` has ``get(NAME)``: an object with V, its ``box`` of half sides, and
+``f``, ``c1`` and ``c2``, or ``step``, ``rho`` and ``kappa``. It is code, and is run.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from math import pi
+from pathlib import Path
+from time import perf_counter, process_time
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import stabdeq
+from benchmarks.table import Record, table
+from stabdeq.files import replace_file
+
+COLUMNS = ["system", "dimension", "claim", "verdict", "boxes", "CPU s", "wall s"]
+EXAMINED = re.compile(r"(\d+) boxes|one box that covers")
+LEVELS = ("van", "double", "pend_big", "path_big")  # V-dot < 0 on c1 <= V <= c2
+STEPS = ("pend_nn", "pend_quad", "path_quad")  # V(z+) <= (1 - kappa) V(z) on V <= rho, which no step leaves
+INNER = {"pend_nn": 0.001}  # of the box, left out by the paper too
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is claimed of a published V, in the words of ``stabdeq.check``."""
+
+    name: str
+    V: Callable[[Tensor], Tensor]
+    claims: tuple[str, ...]
+    stated: dict[str, Any]
+    dim: int = 2
+
+    def judge(self, claim: str, boxes: int) -> list[str]:
+        """Return the cells of one claim, as ``COLUMNS`` names them: boxes examined in all its parts, seconds of the whole call."""
+        cpu, wall = process_time(), perf_counter()
+        report = stabdeq.check(self.V, dim=self.dim, claims=[claim], boxes=boxes, **self.stated)
+        spent = [process_time() - cpu, perf_counter() - wall]
+        (finding,) = report.findings
+        examined = sum(int(found[1] or 1) for found in EXAMINED.finditer(finding.evidence))
+        cells = [self.name, str(self.dim), finding.claim, finding.verdict.name, str(examined)]
+        return [*cells, *(f"{seconds:.1f}" for seconds in spent)]
+
+
+def main(arguments: list[str]) -> None:
+    """Judge the claims one after the other, print them as a table, and write them with ``--out``."""
+    options = _parser().parse_args(arguments)
+    cases = [*formulas(), *(published(options.field) if options.field else [])]
+    names = [case.name for case in cases]
+    if unknown := set(options.systems or ()) - set(names):
+        raise SystemExit(f"unknown systems: {', '.join(sorted(unknown))}. Valid: {', '.join(names)}")
+    record: Record = {
+        "title": "Published Lyapunov functions under `stabdeq check`",
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "commands": [f"python -m benchmarks.field{' --field DIR' * bool(options.field)} --boxes {options.boxes}"],
+        "columns": COLUMNS,
+        "rows": [],
+        "note": "CPU s are of the whole call, samples included; boxes are those of all parts of the claim, 0 where no proof was by boxes.",
+    }
+    cases = [case for case in cases if not options.systems or case.name in options.systems]
+    next(iter(cases)).judge("zero", 1)  # modules are imported before the clock starts
+    for case in cases:
+        for claim in case.claims:
+            row = case.judge(claim, options.boxes)
+            print(" ".join(row), file=sys.stderr, flush=True)
+            record["rows"].append(row)
+            if options.out:  # so that an interrupted run is not lost
+                replace_file(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    print(table(COLUMNS, record["rows"]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.field", description=__doc__)
+    parser.add_argument("--field", type=Path, metavar="DIR", help="folder with systems.py")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="these alone")
+    parser.add_argument("--boxes", type=int, default=10**6, help="boxes examined at most in search of each proof")
+    parser.add_argument("--out", type=Path, help="where to write the results, as JSON")
+    return parser
+
+
+def published(folder: Path) -> list[Case]:
+    """Return the systems of ``folder``, with the claims of their papers."""
+    systems = _module(folder / "systems.py")
+    cases = []
+    for name in LEVELS:
+        system = systems.get(name)
+        stated = {"f": system.f, "box": _box(system), "from_level": system.c1, "sublevel": system.c2}
+        cases.append(Case(name, system.V, ("decrease",), stated, len(system.box)))
+    for name in STEPS:
+        system = systems.get(name)
+        stated = {"step": system.step, "box": _box(system), "sublevel": system.rho, "kappa": system.kappa}
+        if name in INNER:
+            stated["inner_radius"] = INNER[name] * max(system.box)
+        cases.append(Case(name, system.V, ("decrease", "invariant", "attraction"), stated, len(system.box)))
+    return cases
+
+
+def formulas() -> list[Case]:
+    """Return the systems of LyZNet (Liu, Meng, Fitzsimmons, Zhou 2024) whose quadratic V it proves on a sublevel set."""
+
+    def van_der_pol(stiffness: float) -> Callable[[Tensor], Tensor]:
+        return lambda z: torch.stack([-z[:, 1], z[:, 0] + stiffness * (z[:, 0] ** 2 - 1) * z[:, 1]], 1)
+
+    def two_machines(z: Tensor) -> Tensor:
+        rest = torch.tensor(pi / 3, dtype=z.dtype)
+        return torch.stack([z[:, 1], -0.5 * z[:, 1] - (torch.sin(z[:, 0] + rest) - torch.sin(rest))], 1)
+
+    def form(a: float, b: float, c: float) -> Callable[[Tensor], Tensor]:
+        return lambda z: a * z[:, 0] ** 2 + b * z[:, 0] * z[:, 1] + c * z[:, 1] ** 2
+
+    claims = ("decrease", "attraction")
+    return [
+        Case("reversed Van der Pol, mu 1", form(1.5, -1, 1), claims, {"f": van_der_pol(1), "sublevel": 2.3042}),
+        Case("reversed Van der Pol, mu 3", form(11 / 6, -1, 1 / 3), claims, {"f": van_der_pol(3), "sublevel": 1.2581}),
+        Case("two-machine power", form(2, 2, 3), claims, {"f": two_machines, "sublevel": 1.0404}),
+    ]
+
+
+def _box(system: Any) -> list[tuple[float, float]]:
+    return [(-side, side) for side in system.box]
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SystemExit(f"expected a folder with {path.name}, got {path.parent}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
