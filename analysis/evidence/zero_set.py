@@ -16,19 +16,21 @@ DRAWN, CLIMBS = 4096, 32
 ANCHORS = 256
 NEAR = 1e-9  # what B still is by rounding, of its slope times the radius
 BATCH = 2**20  # numbers in a table of distances
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class ZeroSet:
     """The states of ``base`` with B = 0.
 
-    ``value_and_gradient`` maps states (B, n) to B (B,) and its gradient (B, n). ``below`` (k, n) are states with B <= 0, ``above`` (m, n)
+    ``value`` maps states (B, n) to B (B,), ``gradient`` to its gradient (B, n). ``below`` (k, n) are states with B <= 0, ``above`` (m, n)
     ones with B > 0: on the segment from one to the other B is 0 somewhere, if it does not jump. ``size`` is a typical |B|. States
     within ``inner`` of the centre do not belong to it.
     """
 
     base: Ball | Box
-    value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]]
+    value: Function
+    gradient: Function
     below: Tensor
     above: Tensor
     size: float
@@ -60,7 +62,7 @@ class ZeroSet:
     def project(self, states: Tensor) -> Tensor:
         """Return the states (B, n) moved to where B is 0: across the nearest zero by its slope, else towards the nearest anchor."""
         states = self.base.project(states.detach())
-        value, gradient = self.value_and_gradient(states)
+        value, gradient = self.value(states), self.gradient(states)
         square = gradient.square().sum(1, keepdim=True)
         step = gradient * (value[:, None] / torch.where(square == 0, 1, square))
         # Twice as far as the tangent says, for B may bend.
@@ -71,14 +73,14 @@ class ZeroSet:
 
     def contains(self, states: Tensor) -> Tensor:
         with torch.no_grad():
-            value, gradient = self.value_and_gradient(states)
-        rounding = NEAR * self.radius * gradient.norm(dim=1) + 1e-12 * self.size
+            value, steepness = self.value(states), self.gradient(states).norm(dim=1)
+        rounding = NEAR * self.radius * steepness + 1e-12 * self.size
         distance = (states - self.centre).norm(dim=1)
         return self.base.contains(states) & (value.abs() <= rounding) & (distance >= self.inner)
 
     def _value(self, states: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.value_and_gradient(states)[0]
+            return self.value(states)
 
     def _nearest(self, states: Tensor, value: Tensor) -> Tensor:
         """Return for each state (B, n) the nearest anchor of the other sign."""
@@ -104,7 +106,8 @@ class ZeroSet:
 
 def find_zero_set(
     base: Ball | Box,
-    value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]],
+    value: Function,
+    gradient: Function,
     size: float,
     *,
     inner: float = 0.0,
@@ -116,24 +119,18 @@ def find_zero_set(
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = base.sample(DRAWN, generator)
-
-    def value_of(states: Tensor) -> Tensor:
-        return value_and_gradient(states)[0]
-
-    ends = [extreme(base, value_of, drawn, sign, generator) for sign in (-1, 1)]
+    ends = [extreme(base, value, drawn, sign, generator) for sign in (-1, 1)]
     states = torch.cat([*ends, drawn])
     with torch.no_grad():
-        value = value_of(states)
-    below, above = states[value <= 0][:ANCHORS], states[value > 0][:ANCHORS]
+        found = value(states)
+    below, above = states[found <= 0][:ANCHORS], states[found > 0][:ANCHORS]
     if len(below) and len(above):
-        return ZeroSet(base, value_and_gradient, below, above, size, inner)
-    nearest = int(value.abs().nan_to_num(torch.inf).argmin())
-    return states[nearest], float(value[nearest])
+        return ZeroSet(base, value, gradient, below, above, size, inner)
+    nearest = int(found.abs().nan_to_num(torch.inf).argmin())
+    return states[nearest], float(found[nearest])
 
 
-def extreme(
-    base: Ball | Box, value: Callable[[Tensor], Tensor], drawn: Tensor, sign: int, generator: torch.Generator
-) -> Tensor:
+def extreme(base: Ball | Box, value: Function, drawn: Tensor, sign: int, generator: torch.Generator) -> Tensor:
     """Return where climbs of ``sign`` * ``value`` from the best of the states ``drawn`` (B, n) end, (32, n), the best first."""
     with torch.no_grad():
         starts = drawn[(sign * value(drawn)).nan_to_num(-torch.inf).argsort(descending=True)[:CLIMBS]]

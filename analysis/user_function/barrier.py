@@ -155,7 +155,12 @@ def barrier(subject: Subject) -> Finding:
         return _judge_on_set(subject, "barrier")
     differentiation = subject.differentiation
     zeros = find_zero_set(
-        subject.base, differentiation.gradient, subject.typical_value, inner=differentiation.hole, seed=subject.seed
+        subject.base,
+        subject.value,
+        lambda states: differentiation.gradient(states)[1],
+        subject.typical_value,
+        inner=differentiation.hole,
+        seed=subject.seed,
     )
     if not isinstance(zeros, ZeroSet):
         state, value = zeros
