@@ -16,6 +16,9 @@ from analysis.evidence.zero_set import ZeroSet, find_zero_set
 from analysis.findings import Finding, Verdict
 from analysis.proofs.barriers import prove_barrier, prove_on_set
 from analysis.proofs.box_search import Proof, Unproved
+from analysis.user_function.barrier import sign_where_zero
+from analysis.user_function.function import load_function
+from analysis.user_function.subject import Subject
 from stabdeq.errors import ConfigError
 
 Function = Callable[[Tensor], Tensor]
@@ -256,6 +259,20 @@ def test_states_are_moved_to_where_b_is_0(base: Box | Ball) -> None:
     exact = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     assert torch.equal(zeros.project(exact), exact)
     assert not bool(zeros.contains(torch.tensor([[0.999, 0.0]], dtype=torch.float64)).any())
+
+
+def test_a_sign_is_certain_only_next_to_a_state_with_b_0() -> None:
+    def signed_at(B: Function, state: list[float], f: Function = own.spiral_out) -> int | None:
+        value, velocity = load_function(B, 2, "value"), load_function(f, 2, "velocity")
+        return sign_where_zero(Subject(value, velocity, BASE), torch.tensor(state, dtype=torch.float64))[0]
+
+    assert signed_at(own.circle, [0.6, 0.8]) == 1
+    assert signed_at(own.outside_circle, [0.6, 0.8]) == -1
+    # It rises everywhere, and is 0 nowhere.
+    assert signed_at(lambda z: (8 * z[:, 0]).exp(), [0.0, 0.0], lambda z: z * 0 + 1) is None
+    assert signed_at(lambda z: z.abs().amax(1) - 1, [1.0 - 1e-15, 0.3]) == 1
+    # At the corner B has no slope.
+    assert signed_at(lambda z: z.abs().amax(1) - 1, [1.0 - 1e-15, 1.0 - 1e-15]) is None
 
 
 # The command.
