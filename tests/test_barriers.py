@@ -215,11 +215,15 @@ def test_a_barrier_that_jumps_or_is_nan_is_left_open(B: Function) -> None:
             "inner_radius is for the claim positive or decrease or decay",
         ),
         ({"claims": ["unsafe"]}, "the claim 'unsafe' needs unsafe"),
+        (
+            {"f": None, "uncertain": lambda z, d: -z + d, "disturbance": (-1, 1), "initial": own.inner_disc},
+            "along dynamics without disturbances: give f in place of uncertain",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        judged(own.circle, own.spiral_in, **options)
+        judged(own.circle, **{"f": own.spiral_in, **options})
 
 
 def test_a_barrier_needs_dynamics_by_name() -> None:
