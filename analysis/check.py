@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS
+from analysis.user_function.barrier_settings import require_used
+from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
 from stabdeq.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
-ON_REQUEST = ("proper", "convex", "attraction")
+ON_REQUEST = ("proper", "convex", "attraction", "barrier")
 DEFAULT_RADIUS = 1.0
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -35,6 +36,8 @@ def check(
     disturbance: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     alpha: float | None = None,
     kappa: float | None = None,
+    initial: Function | None = None,
+    unsafe: Function | None = None,
     centre: float | Sequence[float] = 0.0,
     radius: float | None = None,
     box: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
@@ -57,6 +60,9 @@ def check(
     "max" the largest such set is looked for, one for each claim along the flow. ``from_level`` leaves the states of
     lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre. ``uncertain`` are dynamics
     f(z, d), (B, dim) and (B, m) -> (B, dim), in place of f: claims along the flow are then made for every d in the box ``disturbance``.
+
+    V is a barrier B where ``initial`` or ``unsafe`` is given: g, (B, dim) -> (B,), of the sets {g <= 0} within the ball or the box.
+    By default the claims are then "initial", "unsafe" and "barrier", as far as the arguments allow, and none of a Lyapunov function.
 
     ``claims`` are names of ``analysis.user_function.sentences.NAMES``: by default all that the arguments allow but proper and
     convex. ``alpha`` is the rate of "decay", ``kappa`` that of "decrease" along steps: V(z+) <= (1 - kappa) V(z). ``samples`` states
@@ -85,8 +91,23 @@ def check(
         "dynamics": motion is not None,
         "alpha": alpha is not None,
         "sublevel": sublevel is not None or step is not None,
+        "initial": initial is not None,
+        "unsafe": unsafe is not None,
     }
+    sets = {role: g for role, g in (("initial", initial), ("unsafe", unsafe)) if g is not None}
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
+    require_used(
+        names,
+        {
+            **sets,
+            "sublevel": sublevel,
+            "from_level": from_level,
+            "alpha": alpha,
+            "kappa": kappa,
+            "inner_radius": inner_radius,
+            "uncertain": uncertain,
+        },
+    )
     if uncertain is not None:
         names = _robust_names(names, asked=claims is not None)
         _require_robust(names, box, disturbance, sublevel, from_level, inner_radius)
@@ -97,6 +118,7 @@ def check(
     from analysis.evidence.regions import Ball
     from analysis.measure.sample import environment
     from analysis.report.report import Report
+    from analysis.user_function.barrier import load_set, require_apart
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
     from analysis.user_function.subject import BOXES, Subject
@@ -109,6 +131,9 @@ def check(
     moving = None
     if motion is not None and uncertain is None:
         moving = load_function(motion, dim, "velocity", trial=trial)
+    bounds = {role: load_set(g, dim, role, trial) for role, g in sets.items()}
+    if len(bounds) == 2:
+        require_apart(bounds["initial"], bounds["unsafe"], base, seed)
     # Differences cost 4 N evaluations for each state.
     states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
     share = budget / len(names) / 2 if budget else None
@@ -129,6 +154,7 @@ def check(
         deadline=time.monotonic() + budget if budget else math.inf,
         inner=inner_radius or 0.0,
         in_steps=step is not None,
+        sets=bounds,
     )
     if subject.inner >= subject.region.radius:
         raise ConfigError(
@@ -196,6 +222,9 @@ def _claim_names(
         "decay": ("dynamics", "alpha"),
         "invariant": ("dynamics", "sublevel"),
         "attraction": ("dynamics", "sublevel"),
+        "initial": ("initial",),
+        "unsafe": ("unsafe",),
+        "barrier": ("dynamics",),
     }
     if in_steps and asked is not None and "decay" in asked:
         raise ConfigError(
@@ -204,6 +233,8 @@ def _claim_names(
     missing = {
         name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])
     }
+    if asked is None and (given["initial"] or given["unsafe"]):
+        asked = [name for name in OF_A_BARRIER if name not in missing]
     if asked is None:
         asked = [
             name

@@ -21,6 +21,8 @@ def check(
     disturbance: Annotated[str | None, Signed] = None,
     alpha: float | None = None,
     kappa: float | None = None,
+    initial: str | None = None,
+    unsafe: str | None = None,
     centre: Annotated[str, Signed, renamed("--centre", "--center", text)] = "0",
     radius: float | None = None,
     box: Annotated[str | None, Signed] = None,
@@ -59,6 +61,10 @@ def check(
         The rate of the claim "decay": V-dot <= -alpha V; 0 asks for V-dot <= 0.
     kappa
         The rate of the claim "decrease" along steps: V(z+) <= (1 - kappa) V(z).
+    initial
+        Judge V as a barrier B: g as MODULE:NAME, (B, N) to (B,), of the initial set {g <= 0}, where B must be at most 0.
+    unsafe
+        Judge V as a barrier B: g as MODULE:NAME, of the unsafe set {g <= 0}, where B must be above 0.
     centre
         Where V vanishes: N numbers with commas, or one for all coordinates.
     radius
@@ -79,8 +85,12 @@ def check(
         equilibrium: f = 0 at the centre;
         decrease: V-dot < 0, or V(z+) < V(z), off the centre;
         decay: V-dot <= -alpha V;
-        invariant: no trajectory leaves {V <= C}, or no step the region.
-        By default all that the options allow but proper and convex, which stability does not need.
+        invariant: no trajectory leaves {V <= C}, or no step the region;
+        initial: B <= 0 on the initial set;
+        unsafe: B > 0 on the unsafe set;
+        barrier: B-dot < 0 where B = 0, or B(z+) <= 0 where B(z) <= 0.
+        By default all that the options allow but proper and convex, which stability does not need; with --initial or --unsafe the last
+        three alone.
     samples
         How many states to draw for each claim; by default 32768.
         Fewer where gradients are finite differences: of arrays, and of what autograd does not see through.
@@ -120,6 +130,8 @@ def check(
             disturbance=disturbances,
             alpha=alpha,
             kappa=kappa,
+            initial=initial,
+            unsafe=unsafe,
             centre=place,
             radius=radius,
             box=sides,

@@ -335,4 +335,11 @@ OF_A_FUNCTION = (
     ),
     ClaimWords(name="invariant", holds="what starts in the region stays in it"),
     ClaimWords(name="attraction", holds="what starts in the region tends to the equilibrium"),
+    ClaimWords(
+        name="initial", holds="all of the initial set lies on the near side of the barrier, where B is at most zero"
+    ),
+    ClaimWords(name="unsafe", holds="all of the unsafe set lies on the far side of the barrier, where B is above zero"),
+    ClaimWords(
+        name="barrier", holds="nothing crosses the barrier from the near side to the far side within the region"
+    ),
 )

@@ -112,19 +112,21 @@ def load_function(
     *,
     centre: Tensor | None = None,
     trial: Tensor | None = None,
+    unnamed: str = "",
 ) -> ForeignFunction:
     """Return the function ``given``, at "module:name" or in the ONNX file "name.onnx", after a try at the states ``trial`` (B, dim).
 
     What is given may be a function of torch tensors or of NumPy arrays, a module, or a factory: a class, or a function
     that, called without arguments, returns the function. A module is copied, put in evaluation mode and widened to
     float64. An ``InputConvexLyapunov`` of this library becomes its value at z - ``centre`` (dim,), by default 0. By default it
-    is tried in the unit ball; let there be more states than coordinates, so that a sum over the wrong axis shows.
+    is tried in the unit ball; let there be more states than coordinates, so that a sum over the wrong axis shows. ``unnamed`` is
+    what messages call a lambda, by default V or f.
 
     Raises:
         ConfigError: it is not found or not callable, it raises at the first states or returns there what is no value or velocity
             of each (with how to wrap it, where that is seen), or it is random or couples the states of a batch.
     """
-    location = given if isinstance(given, str) else _name_of(given, output)
+    location = given if isinstance(given, str) else _name_of(given, unnamed or ("V" if output == "value" else "f"))
     found = _made(_found(given, output) if isinstance(given, str) else given, location)
     if isinstance(found, InputConvexLyapunov) and output == "value":
         found = CentredValue(found, centre)
@@ -168,10 +170,10 @@ def _needs_gradients(function: ForeignFunction, trial: Tensor) -> bool:
         return fails_without and not raises()
 
 
-def _name_of(function: Callable[[Any], Any], output: Output) -> str:
+def _name_of(function: Callable[[Any], Any], unnamed: str) -> str:
     """Return what messages call a function that was not given by name."""
     name = getattr(function, "__name__", type(function).__name__)
-    return ("V" if output == "value" else "f") if name == "<lambda>" else name
+    return unnamed if name == "<lambda>" else name
 
 
 def find_object(location: str, example: str) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import judge
-from analysis.evidence.regions import Ball, Pairs, Region
+from analysis.evidence.regions import Ball, Pairs
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.function import ForeignFunction
@@ -20,7 +20,7 @@ from stabdeq.lyapunov.claims import Floored, Violation
 
 def is_strict(subject: Subject, name: str) -> bool:
     """Return whether equality refutes the claim ``name``."""
-    return name == "positive" or (name == "decrease" and not (subject.in_steps and subject.rate))
+    return name in ("positive", "unsafe") or (name == "decrease" and not (subject.in_steps and subject.rate))
 
 
 def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | None, float]] | None:
@@ -97,13 +97,15 @@ def decrease(subject: Subject) -> Finding:
     """V-dot < 0 off the centre; V(z+) < V(z), or <= (1 - kappa) V(z), in steps."""
     if subject.in_steps:
         return _judge_step(subject)
-    return _judge_derivative(subject, "decrease", 0.0, subject.judged_region, strict=True)
+    claim = derivative_claim(subject, "decrease", 0.0, strict=True)
+    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
 
 
 def decay(subject: Subject) -> Finding:
     """V-dot <= -alpha V."""
     assert subject.rate is not None
-    return _judge_derivative(subject, "decay", subject.rate, subject.judged_region)
+    claim = derivative_claim(subject, "decay", subject.rate)
+    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
 
 
 def invariant(subject: Subject) -> Finding:
@@ -113,7 +115,8 @@ def invariant(subject: Subject) -> Finding:
     boundary = boundary_of(subject.region)
     edge = open_edge(boundary, subject.seed)
     if edge is None:
-        return _judge_derivative(subject, "invariant", 0.0, boundary)
+        claim = derivative_claim(subject, "invariant", 0.0)
+        return judge(claim, boundary, seed=subject.seed, effort=subject.effort)
     reason = (
         f"V is still at most {boundary.level:g} where {boundary.base.words} ends, at {short(edge.tolist())}: the set is not closed there, "
         "so its boundary was not seen. Give a larger region or a smaller --sublevel."
@@ -122,8 +125,8 @@ def invariant(subject: Subject) -> Finding:
     return subject.finding("invariant", Verdict.INCONCLUSIVE, reason, witness=witness)
 
 
-def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region, *, strict: bool = False) -> Finding:
-    """Judge V-dot <= -``alpha`` V, or V-dot < -``alpha`` V where ``strict``."""
+def derivative_claim(subject: Subject, name: str, alpha: float, *, strict: bool = False) -> Claim:
+    """Return the claim V-dot <= -``alpha`` V, or V-dot < -``alpha`` V where ``strict``."""
     tolerance = subject.derivative_tolerance
     differentiation = subject.differentiation
 
@@ -147,7 +150,7 @@ def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region,
             "derivative": float((gradient * velocity).sum().detach()),
         }
 
-    claim = Claim(
+    return Claim(
         check=name,
         name=name,
         sentence=subject.sentence(name),
@@ -160,7 +163,6 @@ def _judge_derivative(subject: Subject, name: str, alpha: float, region: Region,
         note=differentiation.note,
         certain=certain_sign(subject, name),
     )
-    return judge(claim, region, seed=subject.seed, effort=subject.effort)
 
 
 def _judge_step(subject: Subject) -> Finding:

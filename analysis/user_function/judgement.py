@@ -12,6 +12,7 @@ from analysis.evidence.regions import Ball, Box
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import equilibrium, zero
 from analysis.user_function.attraction import attraction, rest_of
+from analysis.user_function.barrier import barrier, initial, unsafe, with_consequence
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
@@ -32,6 +33,9 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "decay": decay,
     "invariant": invariant,
     "attraction": attraction,
+    "initial": initial,
+    "unsafe": unsafe,
+    "barrier": barrier,
 }
 REPEATED, PIECE = 4096, 100
 # Other batch sizes may sum in another order; what differs by more is no rounding.
@@ -46,7 +50,7 @@ def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lam
     for name in names:
         on_claim(name)
         findings.append(_judged(subject, name))
-    return memory.unless_changed(implied(subject, findings))
+    return memory.unless_changed(with_consequence(subject, implied(subject, findings)))
 
 
 def judge_largest_levels(
@@ -113,7 +117,7 @@ def _failed(subject: Subject, name: str, error: EvaluationError) -> Finding:
 
 def _with_jump(finding: Finding, jump: Jump) -> Finding:
     """Return the finding with what a jump of V or of the dynamics means for it."""
-    if finding.check not in ALONG_THE_FLOW:
+    if finding.check not in (*ALONG_THE_FLOW, "barrier"):
         return replace(finding, evidence=f"{finding.evidence} {jump.words}.")
     reason = (
         f"{jump.words}, where V-dot does not exist, so that its sign elsewhere does not tell whether V falls along every "
@@ -127,16 +131,16 @@ class _Memory:
     """What the functions gave before anything was judged, to see whether they still do when all is."""
 
     def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+        self.functions = [*subject.functions, *subject.sets.values()]
         try:
             self.states = subject.region.sample(REPEATED, torch.Generator().manual_seed(subject.seed))
-            self.before = [function(self.states).detach() for function in subject.functions]
+            self.before = [function(self.states).detach() for function in self.functions]
         except EvaluationError:
             self.before = []  # every finding says so
 
     def unless_changed(self, findings: list[Finding]) -> list[Finding]:
         """Return the findings, all inconclusive where a function is none of the state alone."""
-        for function, before in zip(self.subject.functions, self.before, strict=False):
+        for function, before in zip(self.functions, self.before, strict=False):
             if change := self._change(function, before):
                 reason, witness = change
                 return [

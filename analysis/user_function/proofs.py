@@ -15,13 +15,14 @@ from analysis.proofs.boxes import prove_claim
 from analysis.proofs.polynomials import prove_polynomial
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
+from analysis.user_function import barrier
 from analysis.user_function.attraction import close_hole, prove_attraction, rest_of
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
-from analysis.user_function.sentences import NEEDS_DYNAMICS, OFF_CENTRE
+from analysis.user_function.sentences import NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
-BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant", "attraction")
+BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant", "attraction", *OF_A_BARRIER)
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:
@@ -92,11 +93,12 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
     region = subject.claimed_region
     if finding.check == "invariant":
         region = subject.whole_region if subject.in_steps else boundary_of(subject.region)
+    of_barrier = finding.check in OF_A_BARRIER
+    region = subject.base if of_barrier else region
     if not surely_contains(region, state):
         return None
-    certain = certain_sign(subject, finding.check)
-    assert certain is not None
-    sign, excess = certain(state)
+    certain = (barrier.certain_sign if of_barrier else certain_sign)(subject, finding.check)
+    sign, excess = (None, 0.0) if certain is None else certain(state)
     if sign is None or sign < 0 or (sign == 0 and not is_strict(subject, finding.check)):
         return None
     witness = {"state": state.tolist(), "distance": float((state - subject.centre).norm()), "excess": excess}
@@ -128,6 +130,10 @@ def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by sums of squares or by interval bounds, or why there is none."""
     if name == "attraction":
         return prove_attraction(subject, lambda part: _by_squares_or_boxes(subject, part))
+    if name in OF_A_BARRIER:
+        about = subject if name == "barrier" else replace(subject, motion=None)
+        reason = _beyond_boxes(about)
+        return Unproved(reason) if reason else barrier.prove_of_barrier(about, name)
     squares = _by_squares(subject, name)
     if isinstance(squares, Proof):
         return squares

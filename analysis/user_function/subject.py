@@ -1,7 +1,7 @@
 """What ``stabdeq check`` judges: V and dynamics that a user wrote, on a region, with the scales that rounding is held to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,7 @@ class Subject:
 
     ``motion`` is the velocity f(z), or the next state z+ where the dynamics move ``in_steps``. ``rate`` is alpha of the claim "decay",
     or kappa of "decrease" in steps; ``inner`` the radius of a ball around the centre in which nothing is claimed;
+    ``sets`` holds g of the initial and of the unsafe set {g <= 0} of a barrier, as far as they are given, by these names.
     ``seed`` draws all states. ``boxes`` bound the search for each proof, and ``deadline``, a time of ``time.monotonic``, stops it.
     """
 
@@ -50,6 +51,7 @@ class Subject:
     deadline: float = math.inf
     inner: float = 0.0
     in_steps: bool = False
+    sets: Mapping[str, ForeignFunction] = field(default_factory=dict)
 
     @property
     def centre(self) -> Tensor:
