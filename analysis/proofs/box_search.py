@@ -75,7 +75,7 @@ class Search:
 
     @cached_property
     def _trial(self) -> Tensor:
-        return self.region.sample(COMPARED, torch.Generator().manual_seed(0))
+        return self.base.sample(COMPARED, torch.Generator().manual_seed(0))
 
     @property
     def centre(self) -> Tensor:

@@ -72,7 +72,7 @@ class Subject:
     def certainty(self) -> Certainty | None:
         """What tells the signs at a state for certain; None where V or the dynamics cannot be read as operations."""
         try:
-            states = self.region.sample(COMPARED, torch.Generator().manual_seed(self.seed))
+            states = self.base.sample(COMPARED, torch.Generator().manual_seed(self.seed))
             graphs = [read(function, states[:TRACED]) for function in self.functions]
             for graph, function in zip(graphs, self.functions, strict=True):
                 if not stands_for(graph, function, states, size_of(function, states)):
