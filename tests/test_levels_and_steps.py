@@ -215,3 +215,15 @@ def test_a_disturbance_that_pushes_out_refutes_invariance() -> None:
 def test_uncertain_dynamics_need_what_they_are_about(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         stabdeq.check(square, uncertain=pushed, dim=2, **options)
+
+
+def test_a_next_state_given_as_a_velocity_is_asked_about() -> None:
+    def step(z: Tensor) -> Tensor:
+        return z - 0.1 * z
+
+    refuted = stabdeq.check(square, step, dim=2, claims=["decrease"]).findings[0]
+    assert refuted.verdict.name == "REFUTED"
+    assert "--step" in refuted.evidence
+    assert verdicts(square, step=step, claims=["decrease"]) == {"decrease": "PROVED"}
+    unstable = stabdeq.check(square, lambda z: rotation(z) + z, dim=2, claims=["decrease"]).findings[0]
+    assert "--step" not in unstable.evidence

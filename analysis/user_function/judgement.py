@@ -40,6 +40,9 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
 REPEATED, PIECE = 4096, 100
 # Other batch sizes may sum in another order; what differs by more is no rounding.
 SAME = 1e-5
+MEANT_AS_STEP = (
+    "The dynamics differ little from z itself: if they are the next state and no velocity, give them as step (--step)."
+)
 Told = Callable[[str], object]
 
 
@@ -91,6 +94,8 @@ def _judged(subject: Subject, name: str) -> Finding:
     finding = _tried(subject, name)
     if name == "equilibrium" and finding.verdict is Verdict.REFUTED and (rest := rest_of(subject)) is not None:
         finding = replace(finding, evidence=f"{finding.evidence} One rests within {rest.distance:.2g} of it.")
+    if name in ("decrease", "decay") and finding.verdict is Verdict.REFUTED and subject.is_near_identity:
+        finding = replace(finding, evidence=f"{finding.evidence} {MEANT_AS_STEP}")
     if finding.verdict is not Verdict.REFUTED:
         try:
             if subject.jump is not None:

@@ -28,6 +28,7 @@ from stabdeq.lyapunov import InputConvexLyapunov, claims
 REFERENCE_STATES = 1024
 BOXES = 2**16  # for each claim: some seconds, of functions of some ten operations
 OUTWEIGHS = 32.0
+NEAR_IDENTITY = 0.25
 TRACED, COMPARED = 64, 4096  # states at which a function is read as operations, and held against them
 
 
@@ -122,6 +123,15 @@ class Subject:
         known = [(is_zero, abs(number), size) for is_zero, number, size in parts if number == number]
         is_exact = all(is_zero for is_zero, _, _ in known)
         return not is_exact and all(number <= self.tolerance * size for _, number, size in known)
+
+    @property
+    def is_near_identity(self) -> bool:
+        """Whether a velocity f(z) is z, but for a quarter of its length, at the typical state: a next state is, of a short step."""
+        if self.in_steps or self.motion is None:
+            return False
+        states = self.reference[0]
+        away = (self.flow(states).detach() - states).norm(dim=1) / (states - self.centre).norm(dim=1)
+        return float(away.nan_to_num(nan=torch.inf).median()) < NEAR_IDENTITY
 
     @cached_property
     def typical_speed(self) -> float:
