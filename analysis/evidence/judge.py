@@ -101,7 +101,7 @@ class _Search:
         starts, _ = self._promising(states, relative, effort.starts)
         if is_first:
             known = landmarks(self.claim.violation, self.region, self.generator)
-            known_starts, _ = self._promising(known, self._look(known)[0], effort.starts // 2)
+            known_starts, _ = self._promising(known, self._look(known)[0], max(1, effort.starts // 2))
             starts = torch.cat([starts, known_starts])
             self.evaluated += len(known)
         self._hunt(starts, effort)

@@ -5,10 +5,11 @@ from fractions import Fraction
 from torch import Tensor
 
 from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region
+from analysis.evidence.sublevel import Sublevel
 
 
 def surely_contains(region: Region, state: Tensor) -> bool:
-    """Return whether ``state`` (n,) lies in ``region``: exactly for balls and boxes; to rounding for sublevel sets, which V bounds."""
+    """Return whether ``state`` (n,) lies in ``region``: exactly for balls and boxes; a sublevel set's V to rounding."""
     if isinstance(region, Pairs):
         return all(surely_contains(region.region, part) for part in state.chunk(2))
     if isinstance(region, Outside):
@@ -17,6 +18,8 @@ def surely_contains(region: Region, state: Tensor) -> bool:
         return _square(region, state) <= Fraction(region.radius) ** 2
     if isinstance(region, Box):
         return bool(((state >= region.low) & (state <= region.high)).all())
+    if isinstance(region, Sublevel) and not surely_contains(region.base, state):
+        return False
     return bool(region.contains(state[None])[0])
 
 

@@ -193,7 +193,7 @@ class Outside:
 
     @property
     def words(self) -> str:
-        return f"{self.region.words}, further than {self.inner:g} from the centre"
+        return f"{self.region.words}, further than {exactly(self.inner)} from the centre"
 
     @property
     def drawn(self) -> str:

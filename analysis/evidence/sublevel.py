@@ -22,7 +22,8 @@ class Sublevel:
     """The part of {``lower`` <= V <= ``level``} within ``base`` that is seen from its centre along rays.
 
     On each ray it begins where V first exceeds ``lower``, at the centre by default, and ends where V first exceeds ``level`` or
-    the base ends. ``value`` is V, (B, n) -> (B,). ``on_boundary`` keeps the boundary {V = level} alone.
+    the base ends. ``value`` is V, (B, n) -> (B,). ``on_boundary`` keeps the boundary {V = level} alone. Where not ``on_rays``, the words
+    are those of the whole set, of which the states that are drawn are but a part.
     """
 
     base: Ball | Box
@@ -30,6 +31,7 @@ class Sublevel:
     level: float = math.inf
     lower: float = -math.inf
     on_boundary: bool = False
+    on_rays: bool = True
 
     @property
     def centre(self) -> Tensor:
@@ -42,7 +44,8 @@ class Sublevel:
     @property
     def words(self) -> str:
         part = "the boundary of " if self.on_boundary else ""
-        return f"{part}{self.condition} within {self.base.within}, seen along rays from the centre"
+        seen = ", seen along rays from the centre" if self.on_rays else ""
+        return f"{part}{self.condition} within {self.base.within}{seen}"
 
     @property
     def condition(self) -> str:

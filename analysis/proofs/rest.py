@@ -8,6 +8,7 @@ definite for all these M, or M' P M - P in steps, (z - z*)' P (z - z*) falls alo
 """
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 from torch import Tensor
@@ -31,6 +32,16 @@ class Rest:
 
     distance: float
     attracts: float
+
+    @property
+    def nearness(self) -> str:
+        """``distance`` in two digits, rounded upwards."""
+        return f"{float(Context(2, ROUND_CEILING).create_decimal_from_float(self.distance)):.2g}"
+
+    @property
+    def reach(self) -> str:
+        """``attracts`` in three digits, rounded downwards."""
+        return f"{float(Context(3, ROUND_FLOOR).create_decimal_from_float(self.attracts)):.3g}"
 
 
 def find_rest(search: Search, *, in_steps: bool) -> Rest | None:
@@ -64,7 +75,9 @@ def _distance(field: FunctionEnclosure, centre: Tensor, radius: float) -> float 
         offset = _enclosure(box - point)[..., None]
         spread = identity(len(centre)) - Enclosure.exact(inverse) @ _jacobian(field(box, 1).gradient)
         image = (spread @ offset - newton).magnitude()  # of K(X) - c
-        if bool((image < reach).all()):
+        # Less than the true distance of the centre from the box's sides, whose rounding is of the centre's size.
+        room = torch.minimum(centre - box.low, box.high - centre)[..., None] * (1 - 2**-50)
+        if bool((image < room).all()):
             exact = bool((at_centre.value.magnitude == 0).all())
             return 0.0 if exact else float(image.norm()) * (1 + 1e-9)
         reach *= 2

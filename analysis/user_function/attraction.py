@@ -26,7 +26,7 @@ CLAIM = "attraction"
 
 def attraction(subject: Subject) -> Finding:
     """Return whether samples and the falsifier speak against it: the dynamics rest at the centre, V falls, and nothing leaves the set."""
-    findings = [decrease(subject), invariant(subject)]
+    findings = [decrease(_strictly(subject)), invariant(subject)]
     rests = equilibrium(subject)
     if rests.verdict is not Verdict.SUPPORTED and rest_of(subject) is None:
         findings = [rests, *findings]
@@ -38,18 +38,24 @@ def attraction(subject: Subject) -> Finding:
     return subject.finding(CLAIM, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
 
 
-def prove_attraction(subject: Subject, prove: Callable[[str], Proof | Unproved]) -> Proof | Unproved:
-    """Return the proof on boxes; ``prove`` returns that of a claim by name."""
-    falls = prove("decrease")
+def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | Unproved]) -> Proof | Unproved:
+    """Return the proof; ``prove`` returns that of a claim by name."""
+    falls = prove(_strictly(subject), "decrease")
     if isinstance(falls, Unproved):
         return falls
-    stays = prove("invariant" if subject.in_steps else "closed")
+    # In the hole V may rise, and {V = C} may reach into it.
+    stays = prove(subject, "invariant" if subject.in_steps or subject.hole else "closed")
     if isinstance(stays, Unproved):
         return Unproved(f"V falls on the set, but that nothing leaves it is not proved: {stays.reason}")
     closing = close_hole(subject)
     if isinstance(closing, Unproved):
         return closing
     return Proof(f"{closing.words} {falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes)
+
+
+def _strictly(subject: Subject) -> Subject:
+    """Return the subject with the claim V(z+) < V(z): V(z+) <= (1 - kappa) V(z) allows V to rise where it is below 0, and to stay 0."""
+    return replace(subject, rate=None) if subject.in_steps else subject
 
 
 def close_hole(subject: Subject) -> Proof | Unproved:
@@ -60,10 +66,10 @@ def close_hole(subject: Subject) -> Proof | Unproved:
     lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
     if lower == -math.inf and not subject.hole:
         if rest.distance:
-            return Unproved(f"the equilibrium lies beside the centre, within {rest.distance:.2g}.")
+            return Unproved(f"the equilibrium lies beside the centre, within {rest.nearness}.")
         return Proof("The dynamics rest at the centre, and at no other state next to it.", 0)
-    where = "the centre" if rest.distance == 0 else f"the one equilibrium within {rest.distance:.2g} of the centre"
-    linear = f"by the linearisation, every trajectory from within {rest.attracts:.3g} of the centre tends to {where}"
+    where = "the centre" if rest.distance == 0 else f"the one equilibrium within {rest.nearness} of the centre"
+    linear = f"by the linearisation, every trajectory from within {rest.reach} of the centre tends to {where}"
     if not rest.attracts > subject.hole:
         return Unproved(f"the linearisation at {where} is not shown to draw all of the hole around it.")
     if lower == -math.inf:

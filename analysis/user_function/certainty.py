@@ -11,6 +11,9 @@ from torch import Tensor, fx
 from analysis.evidence.regions import Ball, Box
 from analysis.proofs.balls import JUMPING, Balls, evaluate, exact, sign_of
 
+# Relative lengths of segments across {V = level}: a state that rays find lies to rounding on it.
+ACROSS = [2.0**exponent for exponent in (-46, -42, -38, -34)]
+
 
 @dataclass(frozen=True)
 class Certainty:
@@ -62,6 +65,31 @@ class Certainty:
             return _number(along, slope=True) + (arb(rate) * _number(along) if rate else arb(0))
 
         return _certain(excess)
+
+    def of_excess_on_level(self, state: Tensor, centre: Tensor, level: float) -> tuple[int | None, float]:
+        """V-dot where V is ``level`` next to ``state``: on a segment, along the ray from ``centre``, that V surely crosses it on."""
+        _, about = self.of_excess(state, 0.0)
+        for length in ACROSS:
+
+            def at(part: arb) -> np.ndarray:
+                return exact(centre) + part * (exact(state) - exact(centre))
+
+            def excess(length: float = length) -> arb:
+                z = at(arb(1, length))
+                return _number(evaluate(self.value, z, self._moved(z)), slope=True)
+
+            begin, end = (
+                sign_of(lambda part=part: self._value(at(arb(part))) - arb(level)) for part in (1 - length, 1 + length)
+            )
+            if begin is not None and begin <= 0 and end == 1 and (sign := sign_of(excess)) is not None:
+                return sign, about
+        return None, about
+
+    def is_between(self, state: Tensor, lower: float, level: float) -> bool:
+        """Return whether surely ``lower`` <= V <= ``level``."""
+        if lower > -math.inf and sign_of(lambda: self._value(exact(state)) - arb(lower)) not in (0, 1):
+            return False
+        return level == math.inf or sign_of(lambda: self._value(exact(state)) - arb(level)) in (-1, 0)
 
     def of_leaving(self, state: Tensor, base: Ball | Box, level: float) -> tuple[int | None, float]:
         """By how much the next state is beyond ``base``, or V beyond ``level`` there: the largest of these."""

@@ -1,5 +1,6 @@
 """Claims about every state of a region: V is positive, convex, and falls along the dynamics."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,13 @@ from torch import Tensor
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball, Pairs
+from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import NOISE_MARGIN
+from analysis.user_function.certainty import Certainty
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.levels import boundary_of, open_edge
+from analysis.user_function.sentences import OFF_CENTRE
 from analysis.user_function.subject import Subject
 from stabdeq.lyapunov import claims
 from stabdeq.lyapunov.claims import Floored, Violation
@@ -25,9 +29,9 @@ def is_strict(subject: Subject, name: str) -> bool:
 
 def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | None, float]] | None:
     """Return what tells the sign of the excess of the claim ``name`` at a state for certain; None where nothing does."""
-    certainty = subject.certainty
-    if certainty is None:
+    if subject.certainty is None:
         return None
+    certainty: Certainty = subject.certainty
     rate = (subject.rate or 0.0) if name == "decay" or subject.in_steps else 0.0
     special: dict[str, Callable[[Tensor], tuple[int | None, float]]] = {
         "positive": lambda state: _negated(*certainty.of_value(state)),
@@ -35,7 +39,23 @@ def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | 
     }
     if subject.in_steps:
         special["invariant"] = lambda state: certainty.of_leaving(state, subject.base, subject.level)
-    return special.get(name, lambda state: certainty.of_excess(state, rate))
+    found = special.get(name, lambda state: certainty.of_excess(state, rate))
+    region = subject.region
+    if not isinstance(region, Sublevel):
+        return found
+    if name == "invariant" and not subject.in_steps:
+        return lambda state: certainty.of_excess_on_level(state, region.centre, region.level)
+    lower, level = region.lower if name in OFF_CENTRE else -math.inf, region.level
+
+    def within(state: Tensor) -> tuple[int | None, float]:
+        sign, number = found(state)
+        if sign is None or sign < 0:
+            return sign, number
+        parts = state.chunk(2) if name == "convex" else [state]
+        # A state that is beyond a level, if only by rounding, is no counterexample.
+        return sign if all(certainty.is_between(one, lower, level) for one in parts) else None, number
+
+    return within
 
 
 def positive(subject: Subject) -> Finding:

@@ -93,7 +93,7 @@ def _judged(subject: Subject, name: str) -> Finding:
     began = time.perf_counter()
     finding = _tried(subject, name)
     if name == "equilibrium" and finding.verdict is Verdict.REFUTED and (rest := rest_of(subject)) is not None:
-        finding = replace(finding, evidence=f"{finding.evidence} One rests within {rest.distance:.2g} of it.")
+        finding = replace(finding, evidence=f"{finding.evidence} One rests within {rest.nearness} of it.")
     if name in ("decrease", "decay") and finding.verdict is Verdict.REFUTED and subject.is_near_identity:
         finding = replace(finding, evidence=f"{finding.evidence} {MEANT_AS_STEP}")
     if finding.verdict is not Verdict.REFUTED:

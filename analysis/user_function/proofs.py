@@ -40,14 +40,17 @@ def proved(subject: Subject, finding: Finding) -> Finding:
         return finding
     margin = finding.margin if finding.margin is not None and finding.margin >= 0 else None
     tried = f"Besides, {finding.samples} states were tried."
-    return replace(finding, verdict=Verdict.PROVED, margin=margin, evidence=f"{words} {tried}")
+    # The samples are those that rays from the centre see; the proof is of all, which trajectories may move behind.
+    is_of_levels = isinstance(subject.region, Sublevel)
+    claim = subject.sentence(finding.check, on_rays=False) if is_of_levels else finding.claim
+    return replace(finding, verdict=Verdict.PROVED, margin=margin, claim=claim, evidence=f"{words} {tried}")
 
 
 def _beside(subject: Subject, finding: Finding) -> Finding | None:
     """Return ``finding`` as proved of an equilibrium next to the centre, where one is enclosed by interval bounds."""
     if _beyond_boxes(subject) or not (rest := rest_of(subject)):
         return None
-    claim = f"The dynamics rest within {rest.distance:.2g} of the centre, at one state."
+    claim = f"The dynamics rest within {rest.nearness} of the centre, at one state."
     evidence = (
         "By Krawczyk's operator in interval arithmetic: the equilibrium need not be a machine number, as the centre is. "
         f"{ASSUMPTION} {finding.evidence}"
@@ -67,7 +70,7 @@ def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
     """Return the findings, "invariant" proved where "decrease" is proved on a sublevel set that is shown to be closed."""
     falls = any(finding.check == "decrease" and finding.verdict is Verdict.PROVED for finding in findings)
     is_open = any(finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED for finding in findings)
-    if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.inner or subject.in_steps:
+    if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.hole or subject.in_steps:
         return findings
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
     closed = prove_claim("closed", subject.value, None, subject.whole_region, None, **limits)
@@ -75,7 +78,13 @@ def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
         return findings
     evidence = f"V-dot < 0 on the whole set, as is proved beside, and the set is closed: {closed.words}"
     return [
-        replace(finding, verdict=Verdict.PROVED, margin=None, evidence=evidence)
+        replace(
+            finding,
+            verdict=Verdict.PROVED,
+            margin=None,
+            claim=subject.sentence("invariant", on_rays=False),
+            evidence=evidence,
+        )
         if finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED
         else finding
         for finding in findings
@@ -129,7 +138,7 @@ def _by_structure(subject: Subject, name: str) -> str | None:
 def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by sums of squares or by interval bounds, or why there is none."""
     if name == "attraction":
-        return prove_attraction(subject, lambda part: _by_squares_or_boxes(subject, part))
+        return prove_attraction(subject, _by_squares_or_boxes)
     if name in OF_A_BARRIER:
         about = subject if name == "barrier" else replace(subject, motion=None)
         reason = _beyond_boxes(about)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import ROUND_CEILING, Context
 from functools import cached_property
 from typing import Any
 
@@ -94,11 +95,13 @@ class Subject:
         if not self.rests_to_rounding:
             return self.inner
         assert self.certainty is not None
-        smallest = max(self.inner, INNERMOST * self.region.radius)
+        smallest = max(self.inner, _upwards(INNERMOST * self.region.radius))
         if self.certainty.of_value(self.centre)[0] == 0:
             return smallest
         # Nearer than this, the rounding of V at the centre outweighs its growth.
-        return max(smallest, OUTWEIGHS * (self.tolerance * self.typical_value / self.typical_curvature) ** 0.5)
+        return max(
+            smallest, _upwards(OUTWEIGHS * (self.tolerance * self.typical_value / self.typical_curvature) ** 0.5)
+        )
 
     @cached_property
     def rests_to_rounding(self) -> bool:
@@ -239,10 +242,12 @@ class Subject:
         of_velocity = self.noise(self.flow)
         return lambda gradient, velocity: of_gradient * velocity.norm(dim=1) + of_velocity * gradient.norm(dim=1)
 
-    def sentence(self, name: str) -> str:
-        """Return what the claim ``name`` says of the region."""
-        where = self.claimed_region if name in OFF_CENTRE else self.whole_region
+    def sentence(self, name: str, *, on_rays: bool = True) -> str:
+        """Return what the claim ``name`` says of the region, of a set between levels as it is seen ``on_rays`` or of all of it."""
+        where = self.region if name in OFF_CENTRE else self.whole_region
+        where = replace(where, on_rays=on_rays) if isinstance(where, Sublevel) else where
         is_whole = not (self.hole or (isinstance(where, Sublevel) and where.lower > -math.inf))
+        where = Outside(where, self.hole) if self.hole and name in OFF_CENTRE else where
         return sentence(name, where.words, self.rate, in_steps=self.in_steps, is_whole=is_whole)
 
     def finding(
@@ -269,3 +274,8 @@ class Subject:
             seed=self.seed,
             witness=witness,
         )
+
+
+def _upwards(number: float) -> float:
+    """Return a number of two digits, not below this one: a claim names it."""
+    return float(Context(2, ROUND_CEILING).create_decimal_from_float(number))
