@@ -50,6 +50,7 @@ def check(
     inner_radius: float | None = None,
     seed: int = 0,
     budget: float | None = None,
+    figure: str | Path | None = None,
     on_claim: Callable[[str], object] = lambda name: None,
 ) -> "Report":
     """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = ``step``(z), (B, dim) -> (B, dim).
@@ -68,7 +69,8 @@ def check(
     convex. ``alpha`` is the rate of "decay", ``kappa`` that of "decrease" along steps: V(z+) <= (1 - kappa) V(z). ``samples`` states
     are drawn for each claim (32768; fewer where gradients are finite differences), ``starts`` climbs of the falsifier made, and
     ``boxes`` examined in search of a proof (65536). ``budget`` is a stop: about so many seconds are spent, half of them on fresh
-    states; what it cuts short says so. ``on_claim`` is told the name of each claim as it begins.
+    states; what it cuts short says so. ``figure`` is a file, .svg, .png or .pdf, to draw the region into, where states have 2
+    coordinates. ``on_claim`` is told the name of each claim as it begins.
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """

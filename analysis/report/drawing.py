@@ -163,9 +163,9 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
 
 
 def file_content(figure: "Figure", suffix: str) -> bytes:
-    """Return ``figure`` as the content of a file, ".svg" or ".png", on white paper; the same figure gives the same bytes."""
+    """Return ``figure`` as the content of a file, ".svg", ".pdf" or ".png", on white paper; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    metadata = {"Date": None} if suffix == ".svg" else {}
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix, {})
     figure.savefig(buffer, format=suffix[1:], dpi=160, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 

@@ -16,6 +16,7 @@ from analysis.proofs.basin import prove_basin
 from analysis.proofs.box_search import Proof, Search, Unproved
 from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.rest import Rest, find_rest
+from analysis.proofs.volume import volume
 from analysis.user_function.at_centre import equilibrium
 from analysis.user_function.in_region import decrease, invariant
 from analysis.user_function.levels import low_rays
@@ -50,7 +51,15 @@ def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | U
     closing = close_hole(subject)
     if isinstance(closing, Unproved):
         return closing
-    return Proof(f"{closing.words} {falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes)
+    size = _size(subject)
+    return Proof(f"{closing.words} {size}{falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes)
+
+
+def _size(subject: Subject) -> str:
+    """Return a sentence on the volume of the set, empty where it has no level or V is not bounded."""
+    region = subject.whole_region
+    found = volume(region, deadline=subject.deadline) if isinstance(region, Sublevel) else None
+    return "" if found is None else f"{found.words} "
 
 
 def _strictly(subject: Subject) -> Subject:
