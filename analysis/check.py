@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.user_function.barrier_settings import require_used
@@ -119,12 +121,15 @@ def check(
     from analysis.evidence.judge import Effort
     from analysis.evidence.regions import Ball
     from analysis.measure.sample import environment
+    from analysis.report.figures.region import draw_region, require_drawable
     from analysis.report.report import Report
     from analysis.user_function.barrier import load_set, require_apart
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
     from analysis.user_function.subject import BOXES, Subject
 
+    if figure is not None:
+        require_drawable(Path(figure), dim)
     origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
     base = _ball_or_box(origin, radius, box)
     # More states than coordinates, so that a sum over the wrong axis shows.
@@ -163,16 +168,23 @@ def check(
             f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
         )
     if uncertain is not None and disturbance is not None:
-        return _robust_report(subject, uncertain, disturbance, names, on_claim)
+        return _robust_report(subject, uncertain, disturbance, names, on_claim, figure)
     if sublevel == "max":
         bases = [Ball(origin, one) for one in RADII] if radius is None and box is None else [base]
         findings = judge_largest_levels(subject, names, bases, on_claim=on_claim)
         where = "its largest sublevel sets"
+        levels = [float(one.witness["level"]) for one in findings if one.witness and "level" in one.witness]
+        if levels and figure is not None:  # on the smallest of them all the claims hold
+            shown = _region(base, radius is None and box is None, min(levels), None, value)
+            subject = replace(subject, region=shown)
     else:
         findings = judge_claims(subject, names, on_claim=on_claim)
         where = subject.region.words
     along = "" if moving is None else f" along {moving.name}"
-    return Report(subject=f"{value.name}{along}, on {where}", findings=tuple(findings), environment=environment())
+    report = Report(subject=f"{value.name}{along}, on {where}", findings=tuple(findings), environment=environment())
+    if figure is not None:
+        draw_region(Path(figure), report, subject)
+    return report
 
 
 def _require_ranges(
@@ -291,15 +303,15 @@ def _robust_report(
     disturbance: tuple[float, float] | Sequence[tuple[float, float]],
     names: list[str],
     on_claim: Callable[[str], object],
+    figure: str | Path | None,
 ) -> "Report":
     """Return the report on ``subject``, its claims along the flow made for every d of the box ``disturbance``."""
-    from dataclasses import replace
-
     import torch
 
     from analysis.evidence.regions import Box
     from analysis.evidence.sublevel import Sublevel
     from analysis.measure.sample import environment
+    from analysis.report.figures.region import draw_region
     from analysis.report.report import Report
     from analysis.user_function.judgement import judge_claims
     from analysis.user_function.uncertain import joint_value, joint_velocity, with_disturbances
@@ -318,11 +330,14 @@ def _robust_report(
     for of, along in ((subject, False), (joint, True)):
         part = [name for name in names if (name in ALONG_THE_FLOW) == along]
         findings |= dict(zip(part, judge_claims(of, part, on_claim=on_claim), strict=True))
-    return Report(
+    report = Report(
         subject=f"{value.name} along {motion.name}, on {region.words}",
         findings=tuple(findings[name] for name in names),
         environment=environment(),
     )
+    if figure is not None:
+        draw_region(Path(figure), report, subject, joint)
+    return report
 
 
 def _coordinates(centre: float | Sequence[float], dim: int) -> list[float]:

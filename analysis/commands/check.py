@@ -34,6 +34,7 @@ def check(
     boxes: OptionalWholeNumber = None,
     inner_radius: float | None = None,
     json: Path | None = None,
+    figure: Path | None = None,
     seed: Seed = 0,
     budget: float | None = None,
     require: Literal["proved"] | None = None,
@@ -102,6 +103,8 @@ def check(
         Leave the ball of this radius around the centre out of the claims positive, decrease and decay.
     json
         Write the findings, with all their evidence, to this file.
+    figure
+        Draw V, the dynamics and what is judged into this file, .svg, .png or .pdf, where N is 2.
     seed
         Seed of all random states.
     budget
@@ -110,6 +113,7 @@ def check(
         Exit with 3 where a claim is less than this: "proved".
     """
     require_writable("--json", json, Path(function))
+    require_writable("--figure", figure, Path(function))
     place = _numbers("--centre", centre)
     sides = None if box is None else _sides("--box", box)
     disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
@@ -144,6 +148,7 @@ def check(
             inner_radius=inner_radius,
             seed=seed,
             budget=budget,
+            figure=figure,
             on_claim=lambda name: status.update(f"judging: {name}"),
         )
 

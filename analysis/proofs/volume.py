@@ -1,7 +1,6 @@
 """The volume of {V <= C} within a ball or a box: of boxes surely inside it, and of those that may meet it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import reduce
@@ -86,9 +85,7 @@ def _total(box: Interval, chosen: Tensor) -> Interval:
     """Return bounds () of the volume of the ``chosen`` (B,) of the boxes (B, n)."""
     low, high = box.low[chosen], box.high[chosen]
     sides = (Interval.point(high) - Interval.point(low)).within(0, math.inf)
-    columns = [
-        sides.moved(lambda bound, side=side: bound[:, side]) for side in range(low.shape[1])
-    ]
+    columns = [sides.moved(lambda bound, side=side: bound[:, side]) for side in range(low.shape[1])]
     return reduce(Interval.__mul__, columns).sum([-1])
 
 

@@ -52,7 +52,9 @@ def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | U
     if isinstance(closing, Unproved):
         return closing
     size = _size(subject)
-    return Proof(f"{closing.words} {size}{falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes)
+    return Proof(
+        f"{closing.words} {size}{falls.words} Besides, {stays.words}", falls.boxes + stays.boxes + closing.boxes
+    )
 
 
 def _size(subject: Subject) -> str:

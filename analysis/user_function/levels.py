@@ -230,7 +230,7 @@ def _found(
 ) -> Finding:
     if refuted is None:
         limit = f"No larger set is closed within {within.within}: a larger region may give a larger level."
-        return replace(finding, evidence=f"{limit} {finding.evidence}")
+        return replace(finding, evidence=f"{limit} {finding.evidence}", witness={"level": level})
     witness: dict[str, Any] = {"level": level, "refuted_level": refuted_level, **(refuted.witness or {})}
     at = f" at {short(witness['state'])}" if "state" in witness else ""
     word = "refuted" if refuted.verdict is Verdict.REFUTED else "not settled"
