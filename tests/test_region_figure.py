@@ -1,5 +1,6 @@
 """The region as a picture: what it names, in every format, and what it refuses."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_the_title_has_the_verdicts_and_the_legend_what_is_shown(tmp_path: Path)
     for words in (
         "square along sink, on the set",
         "PROVED: positive, decrease",
-        "{V ≤ 0.5}",
+        "{V ≤ 0.5}, seen along rays from the centre",
         "{V &lt; 0.01}, left out",
         "the ball of radius 1 around the centre",
         "level sets of V",
@@ -51,6 +52,22 @@ def test_a_set_that_is_small_in_its_ball_is_shown_larger(tmp_path: Path) -> None
     svg = drawn(tmp_path, square, sink, sublevel=0.01, radius=5.0, claims=["decrease"])
     assert ">0.10<" in svg  # a tick of the axes
     assert ">the ball of radius 5" not in svg  # it lies beyond what is shown
+
+
+def test_parts_of_the_set_that_are_not_judged_stay_white(tmp_path: Path) -> None:
+    def pits(states: Tensor) -> Tensor:
+        x, y = states.unbind(1)
+        return x**2 * (x - 1) ** 2 + y**2
+
+    fill = "fill: #0b6bb8"
+    svg = drawn(tmp_path, pits, sublevel=0.05, box=[(-1, 2), (-1, 1)], claims=["zero"])
+    area = next(part for part in svg.split("<path d=")[1:] if fill in part and "stroke" not in part)
+    across = [float(word) for word in re.findall(r"[ML] ([\d.]+) ", area)]
+    axes = re.search(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
+    assert axes is not None
+    left, width = float(axes[1]), float(axes[2])
+    # The pit around x = 1 is cut off by the ridge at 1/2: x = -1 and 2 are the ends of the axes but for a margin.
+    assert max(across) < left + width * (0.5 + 1.09) / 3.18 + 1
 
 
 def test_steps_are_arrows_of_a_length_that_is_said(tmp_path: Path) -> None:

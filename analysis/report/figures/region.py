@@ -29,6 +29,7 @@ GRID, STREAMS, ARROWS = 161, 41, 17  # points along a side of the base, at which
 LEVELS, MOST_LEVELS = 4, 14
 # A set that is small in its ball or box is shown with so much around it.
 BEYOND = 1.5
+RAYS = 720
 LEFT_OUT = {"linestyle": "--", "hatch": "////", "linewidth": 1.4}
 WIDTH = 78  # characters of a line of the title
 # Coordinates of units as different as this have scales of their own.
@@ -156,9 +157,14 @@ def _draw_levels(axes: Any, subject: Subject, low: Tensor, high: Tensor, edge: A
     level = 0.0 if of_barrier else subject.level
     lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
     ink, blue, orange, green = (PAPER[colour] for colour in (INK, *SERIES[:3]))
-    if level < math.inf:
-        words = f"{{{name} ≤ {exactly(level)}}}"
-        _draw_set(axes, *at, heights, level, edge, words, facecolor=(blue, 0.2), edgecolor=blue, linewidth=2.6)
+    style = {"facecolor": (blue, 0.2), "edgecolor": blue, "linewidth": 2.6}
+    if of_barrier:
+        _draw_set(axes, *at, heights, level, edge, "{B ≤ 0}", **style)
+    elif isinstance(subject.region, Sublevel) and level < math.inf:
+        # Parts of {V <= C} that the claims are not about stay white within their boundary.
+        _draw_set(axes, *at, heights, level, edge, "", **style | {"facecolor": "none"})
+        _swatch(axes, f"{{V ≤ {exactly(level)}}}, seen along rays from the centre", **style)
+        _fill_seen(axes, subject.region, style["facecolor"])
     if lower > -math.inf:
         words = f"{{V < {exactly(lower)}}}, left out"
         _draw_set(axes, *at, heights, lower, edge, words, facecolor="white", edgecolor=ink, **LEFT_OUT)
@@ -181,11 +187,22 @@ def _draw_levels(axes: Any, subject: Subject, low: Tensor, high: Tensor, edge: A
     axes.plot([], [], color=blue, linewidth=0.9, label=f"level sets of {name}")
 
 
+def _fill_seen(axes: Any, region: Sublevel, colour: Any) -> None:
+    """Fill the part of {V <= C} that is seen along rays from the centre."""
+    from matplotlib.patches import Polygon
+
+    angles = torch.arange(RAYS, dtype=torch.float64) * (2 * math.pi / RAYS)
+    rays = torch.stack([angles.cos(), angles.sin()], 1)
+    ends = region.centre + region.reach(rays) * rays
+    axes.add_patch(Polygon(ends.numpy(), facecolor=colour, edgecolor="none", zorder=0.5))
+
+
 def _draw_set(
     axes: Any, across: Any, up: Any, values: Any, level: float, edge: Any, words: str, *, hatch: str = "", **style: Any
 ) -> None:
     """Draw {g <= ``level``}, by g's ``values``, a masked array, and its boundary in the edge's colour, within the circle ``edge``."""
-    _swatch(axes, words, hatch=hatch, **style)
+    if words:
+        _swatch(axes, words, hatch=hatch, **style)
     if values.count() == 0:
         return
     bottom = min(float(values.min()), level) - 1.0
