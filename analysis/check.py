@@ -55,7 +55,7 @@ def check(
     figure: str | Path | None = None,
     on_claim: Callable[[str], object] = lambda name: None,
 ) -> "Report":
-    """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = ``step``(z), (B, dim) -> (B, dim).
+    """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = step(z), (B, dim) -> (B, dim).
 
     V, f and step are functions of float64 torch tensors or of NumPy arrays, one state a row; torch modules; or "module:name".
     The states are the ball of ``radius`` (1) around the ``centre``, or the ``box`` of (low, high), one pair for all coordinates or

@@ -46,14 +46,14 @@ def check(
     Parameters
     ----------
     function
-        V as MODULE:NAME, found from the current folder too: states (B, N) to (B,).
+        V as MODULE:NAME, found from the current folder too, or an ONNX file: states (B, N) to (B,).
         A function of torch tensors (float64) or of NumPy arrays, a torch module, or what makes one without arguments.
     dim
         N, the number of coordinates of a state.
     dynamics
-        The velocity f as MODULE:NAME, (B, N) to (B, N).
+        The velocity f as MODULE:NAME or an ONNX file, (B, N) to (B, N).
     step
-        The next state z+ as MODULE:NAME, (B, N) to (B, N), in place of a velocity.
+        The next state z+ as MODULE:NAME or an ONNX file, (B, N) to (B, N), in place of a velocity.
     uncertain
         The velocity f(z, d) as MODULE:NAME, (B, N) and (B, M) to (B, N): claims along the flow are made for every d.
     disturbance
@@ -75,7 +75,7 @@ def check(
         Judge the box LO:HI,LO:HI,... instead, a pair for each coordinate, or LO:HI for all.
     sublevel
         Judge the set {V <= C}, as far as it is seen from the centre within the ball or the box, instead.
-        "max" looks for the largest C, one for each of decrease, decay and invariant.
+        "max" looks for the largest C, one for each of decrease, decay, invariant and attraction.
     from_level
         Leave the states where V < C1 out of the claims positive, decrease and decay.
     claims
@@ -87,10 +87,11 @@ def check(
         decrease: V-dot < 0, or V(z+) < V(z), off the centre;
         decay: V-dot <= -alpha V;
         invariant: no trajectory leaves {V <= C}, or no step the region;
+        attraction: every trajectory from {V <= C} tends to one equilibrium, on request;
         initial: B <= 0 on the initial set;
         unsafe: B > 0 on the unsafe set;
         barrier: B-dot < 0 where B = 0, or B(z+) <= 0 where B(z) <= 0.
-        By default all that the options allow but proper and convex, which stability does not need; with --initial or --unsafe the last
+        By default all that the options allow but proper, convex and attraction; with --initial or --unsafe the last
         three alone.
     samples
         How many states to draw for each claim; by default 32768.
