@@ -157,7 +157,7 @@ def _draw_levels(axes: Any, subject: Subject, low: Tensor, high: Tensor, edge: A
     level = 0.0 if of_barrier else subject.level
     lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
     ink, blue, orange, green = (PAPER[colour] for colour in (INK, *SERIES[:3]))
-    style = {"facecolor": (blue, 0.2), "edgecolor": blue, "linewidth": 2.6}
+    style: dict[str, Any] = {"facecolor": (blue, 0.2), "edgecolor": blue, "linewidth": 2.6}
     if of_barrier:
         _draw_set(axes, *at, heights, level, edge, "{B ≤ 0}", **style)
     elif isinstance(subject.region, Sublevel) and level < math.inf:
