@@ -116,3 +116,14 @@ def test_words_say_no_more_than_numbers() -> None:
 def test_one_start_is_enough() -> None:
     found = findings(square, lambda z: -z, claims=["decrease"], samples=256, starts=1, boxes=16)
     assert found["decrease"].verdict.name == "PROVED"
+
+
+def test_steps_that_jump_are_not_shown_to_attract() -> None:
+    """V falls at every state, by less and less as |z| comes down to 1/2, below which steps are other ones: |z| tends to 1/2."""
+
+    def step(z: Tensor) -> Tensor:
+        size = z.norm(dim=1, keepdim=True)
+        return torch.where(size > 0.5, z * (0.5 + (size - 0.5) / 2) / size, z / 2)
+
+    found = stabdeq.check(lambda z: z.square().sum(1), step=step, dim=2, sublevel=0.9, claims=["attraction"])
+    assert found.findings[0].verdict.name != "PROVED"

@@ -105,7 +105,8 @@ class Box:
         bounds = {(float(low), float(high)) for low, high in zip(self.low, self.high, strict=True)}
         if len(bounds) == 1:
             (bound,) = bounds
-            return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]^{len(self.low)}"
+            power = f"^{len(self.low)}" if len(self.low) > 1 else ""
+            return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]{power}"
         sides = zip(self.low.tolist(), self.high.tolist(), strict=True)
         return "the box " + " x ".join(f"[{exactly(low)}, {exactly(high)}]" for low, high in sides)
 
