@@ -74,7 +74,7 @@ def check(
         Judge the box LO:HI,LO:HI,... instead, a pair for each coordinate, or LO:HI for all.
     sublevel
         Judge the set {V <= C}, as far as it is seen from the centre within the ball or the box, instead.
-        "max" looks for the largest C, one for each of decrease, decay and invariant.
+        "max" looks for the largest C, one for each claim along the flow.
     from_level
         Leave the states where V < C1 out of the claims positive, decrease and decay.
     claims
