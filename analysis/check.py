@@ -131,6 +131,7 @@ def check(
     if figure is not None:
         require_drawable(Path(figure), dim)
     origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
+    is_default = radius is None and box is None
     base = _ball_or_box(origin, radius, box)
     # More states than coordinates, so that a sum over the wrong axis shows.
     trial = base.sample(dim + 3, torch.Generator().manual_seed(0))
@@ -149,10 +150,11 @@ def check(
         moving,
         _region(
             base,
-            radius is None and box is None,
+            is_default,
             None if sublevel in (None, "max") else float(sublevel),
             from_level,
             value,
+            sought=sublevel == "max",
         ),
         alpha if step is None else kappa,
         seed=seed,
@@ -170,12 +172,12 @@ def check(
     if uncertain is not None and disturbance is not None:
         return _robust_report(subject, uncertain, disturbance, names, on_claim, figure)
     if sublevel == "max":
-        bases = [Ball(origin, one) for one in RADII] if radius is None and box is None else [base]
+        bases = [Ball(origin, one) for one in RADII] if is_default else [base]
         findings = judge_largest_levels(subject, names, bases, on_claim=on_claim)
         where = "its largest sublevel sets"
         levels = [float(one.witness["level"]) for one in findings if one.witness and "level" in one.witness]
         if levels and figure is not None:  # on the smallest of them all the claims hold
-            shown = _region(base, radius is None and box is None, min(levels), None, value)
+            shown = _region(base, is_default, min(levels), from_level, value, sought=False)
             subject = replace(subject, region=shown)
     else:
         findings = judge_claims(subject, names, on_claim=on_claim)
@@ -219,8 +221,6 @@ def _require_ranges(
         raise ConfigError("box excludes radius: give one region")
     if from_level is not None and not abs(from_level) < float("inf"):
         raise ConfigError(f"from_level must be finite, got {from_level}")
-    if from_level is not None and sublevel == "max":
-        raise ConfigError("from_level excludes sublevel 'max': give the level as a number")
     if from_level is not None and level is not None and from_level >= float(level):
         raise ConfigError(
             f"no state lies between the levels: from_level {from_level:g} must be less than sublevel {level:g}"
@@ -369,9 +369,18 @@ def _ball_or_box(
 
 
 def _region(
-    base: "Ball | Box", is_default: bool, level: float | None, lower: float | None, value: "ForeignFunction"
+    base: "Ball | Box",
+    is_default: bool,
+    level: float | None,
+    lower: float | None,
+    value: "ForeignFunction",
+    *,
+    sought: bool,
 ) -> "Region":
-    """Return the part of ``base`` between the levels of V; where the base is but a default, as far as {V <= ``level``} reaches."""
+    """Return the part of ``base`` between the levels of V; where the base is but a default, as far as {V <= ``level``} reaches.
+
+    Where the level is ``sought`` besides, so is a base that holds any of its states.
+    """
     from analysis.evidence.regions import Ball
     from analysis.evidence.sublevel import Sublevel
     from analysis.user_function.levels import sublevel_radius
@@ -386,7 +395,7 @@ def _region(
         raise ConfigError(
             f"from_level must exceed V at the centre, {at_centre:g}, so that what is left out surrounds the centre; got {lower:g}"
         )
-    if lower is not None and not _holds_states(region):
+    if lower is not None and not (sought and is_default) and not _holds_states(region):
         raise ConfigError(f"no state was found of {region.words}: give a smaller from_level or a larger region")
     return region
 

@@ -62,7 +62,6 @@ def test_a_level_leaves_out_what_lies_below_it_alone() -> None:
         ({"from_level": 0.5, "sublevel": 0.4}, "no state lies between the levels"),
         ({"from_level": 0.0}, "must exceed V at the centre"),
         ({"from_level": 3.0}, "no state was found"),
-        ({"from_level": 0.5, "sublevel": "max"}, "excludes sublevel 'max'"),
         ({"kappa": 0.1}, "which needs step"),
         ({"box": [(-1, 1)] * 3}, "expected 1 or 2 pairs"),
         ({"box": (-1, 1), "radius": 1.0}, "box excludes radius"),

@@ -42,7 +42,9 @@ def attraction(subject: Subject) -> Finding:
 def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | Unproved]) -> Proof | Unproved:
     """Return the proof; ``prove`` returns that of a claim by name."""
     if subject.in_steps and not (subject.certainty and subject.certainty.is_continuous):
-        return Unproved("that V falls at every state shows no limit where V or the step may jump, as what compares numbers may.")
+        return Unproved(
+            "that V falls at every state shows no limit where V or the step may jump, as what compares numbers may."
+        )
     falls = prove(_strictly(subject), "decrease")
     if isinstance(falls, Unproved):
         return falls

@@ -1,5 +1,6 @@
 """The claims that ``stabdeq check`` judges of a user's V and dynamics, by name, and the findings on them."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
 from analysis.user_function.jumps import Jump
-from analysis.user_function.levels import LevelSearch, largest_level, search_levels
+from analysis.user_function.levels import LevelSearch, at_level, largest_level, search_levels
 from analysis.user_function.proofs import implied, proved
 from analysis.user_function.sentences import ALONG_THE_FLOW
 from analysis.user_function.subject import Subject
@@ -84,7 +85,7 @@ def judge_largest_levels(
         if name in searches:
             findings.append(largest_level(searches[name], name, lambda on, name=name: _judged(on, name)))
         else:
-            findings.append(_judged(replace(subject, region=next(iter(searches.values())).base), name))
+            findings.append(_judged(at_level(subject, next(iter(searches.values())).base, math.inf), name))
     return memory.unless_changed(findings)
 
 

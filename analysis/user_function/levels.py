@@ -1,8 +1,10 @@
 """Sublevel sets of V: how far they reach, whether they are closed, and the largest one on which a claim holds."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import floor, inf, log10
+from math import inf, log10
 from typing import Any
 
 import torch
@@ -24,6 +26,10 @@ RAYS, DESCENTS = 1024, 32
 STEPS, DESCENT_STEPS = 64, 80
 # Levels are told apart to this part of themselves, and none is sought below this part of the largest closed one.
 RESOLUTION, SMALLEST = 4e-3, 1e-9
+# Levels tried at most with little effort, for each claim within one ball or box.
+TRIALS = 32
+# By what part of the level the next is lower where a full judgement refutes it: five of them at most.
+RETREATS = (RESOLUTION, 0.016, 0.064, 0.256)
 QUICK = Effort(samples=1024, starts=16, steps=25)
 
 
@@ -98,45 +104,54 @@ def _generator() -> torch.Generator:
 class LevelSearch:
     """What a bisection over levels found within ``base``.
 
-    The claim is not refuted up to ``supported`` above V(c), 0 where no level was found; ``refuted`` is the finding at the
-    least level ``refuted_level`` at which it failed, None where it failed at none up to the largest closed level.
+    Sets begin at ``floor``, V(c) or the lower level that is given. The claim is not refuted up to ``supported`` above it, 0 where no
+    level was found; ``refuted`` is the finding at the least level ``refuted_level`` at which it failed, None where it failed at none
+    up to the largest closed level. ``tried`` counts the levels.
     """
 
     subject: Subject
     base: Ball | Box
+    floor: float
     supported: float
     refuted: Finding | None
     refuted_level: float
+    tried: int
 
 
 def search_levels(subject: Subject, within: Ball | Box, judge: Callable[[Subject], Finding]) -> LevelSearch:
     """Bisect for the largest level on whose set ``within`` a ball or a box the claim that ``judge`` judges is not refuted.
 
-    A witness z bounds the level by V(z) at once. ``judge`` is called with little effort here.
+    A witness z bounds the level by V(z) at once. ``judge`` is called with little effort here, ``TRIALS`` times at most, and no more
+    after the subject's deadline.
     """
-    base, closed = _closed_level(subject, within)
-    low, high = 0.0, closed - base
-    refuted, estimate = None, 0.0
+    at_centre, closed = _closed_level(subject, within)
+    floor = max(at_centre, _lower(subject))
+    low, high = 0.0, closed - floor
+    refuted, estimate, tried = None, 0.0, 0
     trial = high * (1 - RESOLUTION)
-    while trial > SMALLEST * (closed - base):
-        finding = judge(at_level(replace(subject, effort=QUICK), within, base + trial))
+    while trial > SMALLEST * (closed - floor) and tried < TRIALS and time.monotonic() < subject.deadline:
+        finding, tried = judge(at_level(replace(subject, effort=QUICK), within, floor + trial)), tried + 1
         if finding.verdict is Verdict.SUPPORTED:
             low = trial
         else:
-            refuted, high = finding, min(trial, level_of(subject, finding, base + trial) - base)
+            refuted, high = finding, min(trial, level_of(subject, finding, floor + trial) - floor)
             low = low if low < high else 0.0
-            estimate = _least_level(subject, finding) - base
+            estimate = _least_level(subject, finding, within) - floor
         if refuted is None or high - low <= RESOLUTION * high:
             break
         middle = (low + high) / 2 if low else high / 4
         # Just above the estimate, to see the claim fail there, then just below, to see it hold.
         near = [estimate * (1 + part * RESOLUTION) for part in (0.5, -0.5)]
         trial = next((level for level in near if low < level < high * (1 - RESOLUTION / 4)), middle)
-    return LevelSearch(subject, within, low, refuted, base + high)
+    return LevelSearch(subject, within, floor, low, refuted, floor + high, tried)
 
 
-def _least_level(subject: Subject, finding: Finding) -> float:
-    """Return about the least V at which V-dot + alpha V >= 0, sought downwards from the witness of ``finding``."""
+def _lower(subject: Subject) -> float:
+    return subject.region.lower if isinstance(subject.region, Sublevel) else -inf
+
+
+def _least_level(subject: Subject, finding: Finding, within: Ball | Box) -> float:
+    """Return about the least V at which V-dot + alpha V >= 0 ``within`` a ball or a box, sought from the witness of ``finding``."""
     if finding.witness is None:
         return -torch.inf
     generator = torch.Generator().manual_seed(subject.seed)
@@ -146,7 +161,8 @@ def _least_level(subject: Subject, finding: Finding) -> float:
     for step in range(DESCENT_STEPS):
         moved = states + length[:, None] * directions(DESCENTS, states.shape[1], generator) if step else states
         value, excess = _value_and_excess(subject, finding.check, moved)
-        fails = excess >= 0
+        fails = (excess >= 0) & (value >= _lower(subject)) & within.contains(moved)
+        fails &= (moved - subject.centre).norm(dim=1) >= subject.inner
         better = (fails & (value < best)).detach()
         states, best = torch.where(better[:, None], moved, states).detach(), torch.where(better, value, best).detach()
         length = length * torch.where(better, 1.5, 0.8)
@@ -164,34 +180,64 @@ def _value_and_excess(subject: Subject, name: str, states: Tensor) -> tuple[Tens
 
 
 def largest_level(search: LevelSearch, name: str, judge: Callable[[Subject], Finding]) -> Finding:
-    """Return the finding on the largest sublevel set that a full judgement does not refute, ``search`` being where to begin."""
-    subject, within = search.subject, search.base
-    base = float(subject.value(subject.centre[None]).detach())
-    trial, refuted, refuted_level = search.supported, search.refuted, search.refuted_level
-    retreat = RESOLUTION
-    while trial > 0:
-        level = _rounded_down(base + trial)
-        finding = judge(at_level(subject, within, level))
-        if finding.verdict in (Verdict.SUPPORTED, Verdict.PROVED):
-            return _found(finding, level, within, refuted, refuted_level)
-        refuted, refuted_level = finding, level_of(subject, finding, level)
-        trial, retreat = (min(level, refuted_level) - base) * (1 - retreat), 2 * retreat
-        if retreat >= 1:
+    """Return the finding on the largest sublevel set that a full judgement does not refute, ``search`` being where to begin.
+
+    ``judge`` is called once, and after each of ``RETREATS``, but not again after the subject's deadline.
+    """
+    subject, within, floor = search.subject, search.base, search.floor
+    trial = search.supported
+    for retreat in (*RETREATS, 1.0):
+        if trial <= 0:
             break
-    claim = sentence(name, "some sublevel set of V around the centre", subject.rate, in_steps=subject.in_steps)
+        level = _rounded_down(floor + trial, floor)
+        finding = judge(at_level(subject, within, level))
+        search = replace(search, tried=search.tried + 1)
+        if finding.verdict in (Verdict.SUPPORTED, Verdict.PROVED):
+            return _found(finding, level, search)
+        search = replace(search, refuted=finding, refuted_level=level_of(subject, finding, level))
+        trial = (min(level, search.refuted_level) - floor) * (1 - retreat)
+        if time.monotonic() >= subject.deadline:
+            break
+    return _not_found(search, name)
+
+
+def _not_found(search: LevelSearch, name: str) -> Finding:
+    subject, within, refuted = search.subject, search.base, search.refuted
     if refuted is None:
+        claim = sentence(name, "some sublevel set of V around the centre", subject.rate, in_steps=subject.in_steps)
         reason = (
-            f"In some direction V does not rise above V(c) = {base:.6g} within {within.within}, so no sublevel set is closed there: "
+            f"In some direction V does not rise above {_floor_words(search)} within {within.within}, so no sublevel set is closed there: "
             "give another --radius or --box, or mend V."
         )
+        if search.refuted_level > search.floor:
+            reason = "No level was tried: the time was over."
         return replace(subject.finding(name, Verdict.INCONCLUSIVE, reason), claim=claim)
-    evidence = f"The claim fails at every level tried, down to {refuted_level:.4g}. There: {refuted.evidence}"
-    return replace(refuted, claim=claim, evidence=evidence)
+    # The claim of the finding is of the set that it was judged on, which a witness refutes; of smaller sets it tells nothing.
+    known = f"The claim fails at every level tried, down to {search.refuted_level:.4g} ({search.tried} tried): {_way_out(search)}"
+    if search.supported > 0:
+        known = (
+            f"Of {search.tried} levels tried, {search.floor + search.supported:.4g} is the largest not refuted with little effort, and "
+            f"{search.refuted_level:.4g} the least at which the claim fails with all of it."
+        )
+    return replace(refuted, evidence=f"{known} There: {refuted.evidence}")
+
+
+def _floor_words(search: LevelSearch) -> str:
+    return f"{'V(c) =' if _lower(search.subject) == -inf else 'the lower level'} {search.floor:.6g}"
+
+
+def _way_out(search: LevelSearch) -> str:
+    """Return what to do where the claim fails on the smallest sets."""
+    if _lower(search.subject) > -inf:
+        return f"it fails next to the level {search.floor:.6g}, give a larger --from-level."
+    if search.subject.inner:
+        return "it fails next to the ball that is left out, give a larger --inner-radius, or --from-level."
+    return f"it fails next to the centre, where V is {search.floor:.6g}, give --from-level or --inner-radius."
 
 
 def at_level(subject: Subject, within: Ball | Box, level: float) -> Subject:
-    """Return the subject on {V <= level} within a ball or a box: of a ball, one that fits the set."""
-    whole = Sublevel(within, subject.value, level)
+    """Return the subject on {V <= level} within a ball or a box, its lower level kept: of a ball, one that fits the set."""
+    whole = Sublevel(within, subject.value, level, _lower(subject))
     if isinstance(within, Ball):
         # Twice the farthest that was seen: what lies between the rays may reach further.
         reach = min(within.radius, 2 * float(whole.reach(low_rays(subject.value, within, subject.seed)).max()))
@@ -211,28 +257,34 @@ def level_of(subject: Subject, finding: Finding, otherwise: float) -> float:
 
 @torch.no_grad()
 def _closed_level(subject: Subject, within: Ball | Box) -> tuple[float, float]:
-    """Return V(c), and the largest level whose set ends before ``within`` does along every ray tried."""
+    """Return V(c), and the largest level whose set ends before ``within`` does along every ray tried.
+
+    In steps it is the largest V on the rays: no step is to leave ``within``, which may bound the set.
+    """
     rays = low_rays(subject.value, within, subject.seed)
     lengths = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)[1:, None, None] * within.exit(rays)
     values = subject.value((subject.centre + lengths * rays).flatten(0, 1)).unflatten(0, (STEPS, len(rays)))
     highest = values.nan_to_num(nan=-torch.inf).amax(0)
-    return float(subject.value(subject.centre[None])), float(highest.min())
+    return float(subject.value(subject.centre[None])), float(highest.max() if subject.in_steps else highest.min())
 
 
-def _rounded_down(level: float) -> float:
-    """Return the level with four digits, not above itself: a number that a reader can give back."""
-    unit = 10.0 ** (floor(log10(abs(level))) - 3) if level else 1.0
-    return min(float(f"{floor(level / unit) * unit:.4g}"), level)
+def _rounded_down(level: float, floor: float) -> float:
+    """Return the level with four digits, not above itself, a number to give back; with all its digits if four are not above ``floor``."""
+    unit = 10.0 ** (math.floor(log10(abs(level))) - 3) if level else 1.0
+    short_level = min(float(f"{math.floor(level / unit) * unit:.4g}"), level)
+    return short_level if short_level > floor else level
 
 
-def _found(
-    finding: Finding, level: float, within: Ball | Box, refuted: Finding | None, refuted_level: float
-) -> Finding:
+def _found(finding: Finding, level: float, search: LevelSearch) -> Finding:
+    refuted, tried = search.refuted, f"{search.tried} level{'s' * (search.tried > 1)} tried"
     if refuted is None:
-        limit = f"No larger set is closed within {within.within}: a larger region may give a larger level."
+        within = search.base.within
+        end = "V is hardly larger" if search.subject.in_steps else "No larger set is closed"
+        limit = f"{end} within {within}: a larger region may give a larger level ({tried})."
         return replace(finding, evidence=f"{limit} {finding.evidence}", witness={"level": level})
-    witness: dict[str, Any] = {"level": level, "refuted_level": refuted_level, **(refuted.witness or {})}
+    witness: dict[str, Any] = {"level": level, "refuted_level": search.refuted_level, **(refuted.witness or {})}
     at = f" at {short(witness['state'])}" if "state" in witness else ""
     word = "refuted" if refuted.verdict is Verdict.REFUTED else "not settled"
-    limit = f"The largest level found by bisection: at {refuted_level:.5g} the claim is {word}{at}."
+    least = f"{search.refuted_level:.5g} the least at which the claim is {word}{at}"
+    limit = f"Of {tried}, {level:.5g} is the largest not refuted, and {least}."
     return replace(finding, evidence=f"{limit} {finding.evidence}", witness=witness)
