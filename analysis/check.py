@@ -12,18 +12,12 @@ from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMI
 from stabdeq.errors import ConfigError, closest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from analysis.evidence.regions import Ball, Box, Region
-    from analysis.evidence.sublevel import Sublevel
     from analysis.report.report import Report
-    from analysis.user_function.function import ForeignFunction
     from analysis.user_function.subject import Subject
 
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
 ON_REQUEST = ("proper", "convex", "attraction", "barrier")
-DEFAULT_RADIUS = 1.0
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 
@@ -126,13 +120,14 @@ def check(
     from analysis.user_function.barrier import load_set, require_apart
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
+    from analysis.user_function.region_settings import ball_or_box, coordinates, region_between
     from analysis.user_function.subject import BOXES, Subject
 
     if figure is not None:
         require_drawable(Path(figure), dim)
-    origin = torch.tensor(_coordinates(centre, dim), dtype=torch.float64)
+    origin = torch.tensor(coordinates(centre, dim), dtype=torch.float64)
     is_default = radius is None and box is None
-    base = _ball_or_box(origin, radius, box)
+    base = ball_or_box(origin, radius, box)
     # More states than coordinates, so that a sum over the wrong axis shows.
     trial = base.sample(dim + 3, torch.Generator().manual_seed(0))
     value = load_function(V, dim, "value", centre=origin, trial=trial)
@@ -148,7 +143,7 @@ def check(
     subject = Subject(
         value,
         moving,
-        _region(
+        region_between(
             base,
             is_default,
             None if sublevel in (None, "max") else float(sublevel),
@@ -177,7 +172,7 @@ def check(
         where = "its largest sublevel sets"
         levels = [float(one.witness["level"]) for one in findings if one.witness and "level" in one.witness]
         if levels and figure is not None:  # on the smallest of them all the claims hold
-            shown = _region(base, is_default, min(levels), from_level, value, sought=False)
+            shown = region_between(base, is_default, min(levels), from_level, value, sought=False)
             subject = replace(subject, region=shown)
     else:
         findings = judge_claims(subject, names, on_claim=on_claim)
@@ -338,70 +333,3 @@ def _robust_report(
     if figure is not None:
         draw_region(Path(figure), report, subject, joint)
     return report
-
-
-def _coordinates(centre: float | Sequence[float], dim: int) -> list[float]:
-    """Return the ``dim`` coordinates of the centre, given as that many numbers, or as one that stands for all."""
-    numbers = [float(centre)] if isinstance(centre, int | float) else [float(number) for number in centre]
-    if not all(abs(number) < float("inf") for number in numbers):
-        raise ConfigError(f"centre: expected finite numbers, got {numbers}")
-    if len(numbers) not in (1, dim):
-        raise ConfigError(f"centre: expected 1 or {dim} numbers, got {len(numbers)}")
-    return numbers if len(numbers) == dim else numbers * dim
-
-
-def _ball_or_box(
-    centre: "Tensor", radius: float | None, box: tuple[float, float] | Sequence[tuple[float, float]] | None
-) -> "Ball | Box":
-    import torch
-
-    from analysis.evidence.regions import Ball, Box
-
-    if box is None:
-        return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
-    sides = torch.as_tensor(box, dtype=torch.float64).reshape(-1, 2)
-    if len(sides) not in (1, len(centre)):
-        raise ConfigError(f"box: expected 1 or {len(centre)} pairs of low and high, got {len(sides)}")
-    low, high = sides.expand(len(centre), 2).clone().unbind(1)
-    if not bool(((low <= centre) & (centre <= high) & (low < high) & (high - low).isfinite()).all()):
-        raise ConfigError(f"box: expected low < high, finite, with the centre between them, got {sides.tolist()}")
-    return Box(centre, low, high)
-
-
-def _region(
-    base: "Ball | Box",
-    is_default: bool,
-    level: float | None,
-    lower: float | None,
-    value: "ForeignFunction",
-    *,
-    sought: bool,
-) -> "Region":
-    """Return the part of ``base`` between the levels of V; where the base is but a default, as far as {V <= ``level``} reaches.
-
-    Where the level is ``sought`` besides, so is a base that holds any of its states.
-    """
-    from analysis.evidence.regions import Ball
-    from analysis.evidence.sublevel import Sublevel
-    from analysis.user_function.levels import sublevel_radius
-
-    if level is None and lower is None:
-        return base
-    if level is not None and is_default:
-        base = Ball(base.centre, sublevel_radius(value, base.centre, level))
-    region = Sublevel(base, value, math.inf if level is None else level, -math.inf if lower is None else lower)
-    at_centre = float(value(base.centre[None]).detach())
-    if lower is not None and not at_centre < lower:
-        raise ConfigError(
-            f"from_level must exceed V at the centre, {at_centre:g}, so that what is left out surrounds the centre; got {lower:g}"
-        )
-    if lower is not None and not (sought and is_default) and not _holds_states(region):
-        raise ConfigError(f"no state was found of {region.words}: give a smaller from_level or a larger region")
-    return region
-
-
-def _holds_states(region: "Sublevel") -> bool:
-    """Return whether one of 256 states drawn from the region belongs to it."""
-    import torch
-
-    return bool(region.contains(region.sample(256, torch.Generator().manual_seed(0))).any())
