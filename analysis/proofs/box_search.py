@@ -20,6 +20,7 @@ from analysis.proofs.intervals.jets import Bounds
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
 LINEAR_AT_ONCE = 4096
+COARSE, FEW_BOXES = 3, 1024  # dimensions beyond which jets are coarse, and the boxes they are tried on then
 COMPARED = 4096  # states at which a function is held against its graph
 
 
@@ -206,13 +207,17 @@ class Search:
         """Return the proof that ``examine``, of boxes and points within them, closes the region but for a box ``hole``.
 
         ``words`` say what was shown of the boxes, ``inside`` what of the hole. ``linear`` examines them by linear bounds, which close
-        larger boxes in less time but none on which equality holds: it is tried first, with as many boxes again.
+        larger boxes in less time but none on which equality holds: it is tried first, with as many boxes again. In many dimensions
+        jets close no box that it leaves, and are tried on few.
         """
         found, by = None, "interval arithmetic"
         if linear is not None:
-            found, by = self._cover(linear, hole, LINEAR_AT_ONCE), "linear bounds"
+            found, by = self._cover(linear, hole, LINEAR_AT_ONCE, self.max_boxes), "linear bounds"
         if found is None or (found.fault and not found.fails):
-            found, by = self._cover(examine, hole, BOXES_AT_ONCE), "interval arithmetic"
+            is_coarse = found is not None and len(self.centre) > COARSE
+            by_jets = self._cover(examine, hole, BOXES_AT_ONCE, FEW_BOXES if is_coarse else self.max_boxes)
+            if found is None or not is_coarse or not by_jets.fault or by_jets.fails:
+                found, by = by_jets, "interval arithmetic"
         if found.fault:
             state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
             where = found.state if found.fails else None
@@ -225,14 +230,18 @@ class Search:
         return Proof(f"{words}: by {by} on {count} {self.covers}. {ASSUMPTION}", examined)
 
     def _cover(
-        self, examine: Callable[[Interval, Interval], Examined], hole: tuple[Tensor, Tensor] | None, at_once: int
+        self,
+        examine: Callable[[Interval, Interval], Examined],
+        hole: tuple[Tensor, Tensor] | None,
+        at_once: int,
+        most: int,
     ) -> Cover:
         low, high = self.corners
         boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
         return cover(
             *boxes,
             lambda low, high: self.agreed(examine, Interval(low, high), middle(low, high)),
-            max_boxes=self.max_boxes,
+            max_boxes=min(most, self.max_boxes),
             deadline=self.deadline,
             at_once=at_once,
         )

@@ -28,7 +28,7 @@ def coordinates(centre: float | Sequence[float], dim: int) -> list[float]:
 def ball_or_box(
     centre: Tensor, radius: float | None, box: tuple[float, float] | Sequence[tuple[float, float]] | None
 ) -> Ball | Box:
-    """Return the ball of ``radius``, by default 1, around the ``centre`` (n,), or the ``box`` of one pair for all coordinates or one for each."""
+    """Return the ball of ``radius``, by default 1, around the ``centre`` (n,), or the ``box`` of a pair for all or for each coordinate."""
     if box is None:
         return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
     sides = torch.as_tensor(box, dtype=torch.float64).reshape(-1, 2)
