@@ -240,7 +240,9 @@ def at_level(subject: Subject, within: Ball | Box, level: float) -> Subject:
     whole = Sublevel(within, subject.value, level, _lower(subject))
     if isinstance(within, Ball):
         # Twice the farthest that was seen: what lies between the rays may reach further.
-        reach = min(within.radius, 2 * float(whole.reach(low_rays(subject.value, within, subject.seed)).max()))
+        reach = min(
+            within.radius, float(f"{2.1 * float(whole.reach(low_rays(subject.value, within, subject.seed)).max()):.2g}")
+        )
         whole = replace(whole, base=Ball(within.centre, reach)) if reach > 0 else whole
     return replace(subject, region=whole)
 
