@@ -17,6 +17,7 @@ from analysis.proofs.box_search import Proof, Search, Unproved
 from analysis.proofs.boxes import prove_claim
 from analysis.proofs.rest import Rest
 from analysis.proofs.steps import prove_of_steps
+from stabdeq.linear_algebra import solved
 
 STATES, ROUNDS, ADDED = 4096, 16, 64
 MOST_ECCENTRIC = 1e6  # quotient of the eigenvalues of P
@@ -42,7 +43,7 @@ def prove_basin(
         return ((states - centre) @ form * (states - centre)).sum(1)
 
     width = float(bowl(centre + BEYOND * (edge - centre)).max())
-    half = BEYOND * (width * torch.linalg.inv(form).diagonal()).sqrt()
+    half = BEYOND * (width * solved(form, torch.eye(len(form), dtype=torch.float64)).diagonal()).sqrt()
     set_of_bowl = Sublevel(Box(centre, centre - half, centre + half), bowl, width)
     falls = _proof_of_decrease(bowl, move, Outside(set_of_bowl, rest.attracts), search, in_steps=in_steps)
     if isinstance(falls, Unproved):

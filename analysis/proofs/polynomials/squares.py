@@ -30,6 +30,7 @@ from analysis.proofs.polynomials.monomials import (
     sparse,
 )
 from analysis.proofs.polynomials.polynomial import BeyondSquaresError, as_float, rational
+from stabdeq.linear_algebra import symmetric_eigenvectors
 
 # A dense block of so many monomials takes the solver about ten seconds; the time grows with the sixth power of the size.
 LARGEST_BLOCK, MOST_MONOMIALS = 66, 600
@@ -151,8 +152,8 @@ def _is_proof(problem: Problem, candidate: Shape, proposal: Proposal) -> bool:
 
 def _squares(block: list[int], gram: np.ndarray) -> Terms:
     """Return the exact sum of squares of the columns of a matrix L, L L' being about ``gram``, times the monomials."""
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    root = vectors * np.sqrt(eigenvalues.clip(min=0))
+    eigenvalues, vectors = symmetric_eigenvectors(torch.as_tensor(gram))
+    root = (vectors * eigenvalues.clamp(min=0).sqrt()).numpy()
     exact = fmpq_mat([[rational(float(number)) for number in row] for row in root])
     product = exact * exact.transpose()
     total: Terms = {}
