@@ -1,7 +1,8 @@
 """``python -m benchmarks.field``: what ``stabdeq check`` says of published Lyapunov functions, and what each verdict costs.
 
 With ``--field DIR``, of those in DIR too, whose ``systems.py`` has ``get(NAME)``: an object with V, its ``box`` of half sides, and
-``f``, ``c1`` and ``c2``, or ``step``, ``rho`` and ``kappa``. It is code, and is run.
+``f``, ``c1`` and ``c2``, or ``step``, ``rho`` and ``kappa``. It is code, and is run. With ``--engines``, the proofs
+of their decrease alone, by linear bounds with jets behind them, as ``stabdeq check`` does, and by jets alone, in turn.
 """
 
 import argparse
@@ -12,21 +13,31 @@ import platform
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
-from math import pi
+from math import inf, pi
 from pathlib import Path
+from statistics import median
 from time import perf_counter, process_time
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 import stabdeq
+from analysis.evidence.regions import Box, Outside, Region
+from analysis.evidence.sampling import INNERMOST
+from analysis.evidence.sublevel import Sublevel
+from analysis.proofs.box_search import Proof
+from analysis.proofs.boxes import prove_claim
+from analysis.proofs.steps import prove_of_steps
 from benchmarks.table import Record, table
 from stabdeq.files import replace_file
 
+ENGINES = ["system", "boxes, linear bounds", "CPU s", "boxes, jets alone", "CPU s, jets", "times faster"]
 COLUMNS = ["system", "dimension", "claim", "verdict", "boxes", "CPU s", "wall s"]
 EXAMINED = re.compile(r"(\d+) boxes|one box that covers")
 LEVELS = ("van", "double", "pend_big", "path_big")  # V-dot < 0 on c1 <= V <= c2
@@ -54,6 +65,32 @@ class Case:
         cells = [self.name, str(self.dim), finding.claim, finding.verdict.name, str(examined)]
         return [*cells, *(f"{seconds:.1f}" for seconds in spent)]
 
+    def engines(self, boxes: int) -> list[str]:
+        """Return the cells of the proof of decrease, as ``ENGINES`` names them."""
+        self._proof(boxes, by_jets=False)  # once before the clock counts
+        runs = [self._proof(boxes, by_jets=by_jets) for by_jets in (False, True, False, True)]
+        examined = [{found for found, _ in runs[first::2]} for first in (0, 1)]
+        seconds = [median(spent for _, spent in runs[first::2]) for first in (0, 1)]
+        cells = [cell for found, spent in zip(examined, seconds, strict=True) for cell in (*found, f"{spent:.2f}")]
+        return [self.name, *cells, f"{seconds[1] / seconds[0]:.1f}"]
+
+    def _proof(self, boxes: int, *, by_jets: bool) -> tuple[str, float]:
+        """Return the boxes of the proof, or why there is none, and the CPU seconds."""
+        sides = torch.tensor(self.stated["box"], dtype=torch.float64)
+        base = Box(torch.zeros(self.dim, dtype=torch.float64), *sides.unbind(1))
+        V, move = self.V, self.stated.get("f") or self.stated["step"]
+        region: Region = Sublevel(base, V, self.stated["sublevel"], self.stated.get("from_level", -inf))
+        began = process_time()
+        with ExitStack() as stack:
+            for engine in ("boxes.along_the_flow", "steps.along_steps") if by_jets else ():
+                stack.enter_context(patch(f"analysis.proofs.{engine}", return_value=None))
+            if "f" in self.stated:
+                found = prove_claim("decrease", V, move, region, None, max_boxes=boxes)
+            else:
+                region = Outside(region, self.stated.get("inner_radius", INNERMOST * base.radius))
+                found = prove_of_steps("decrease", V, move, region, self.stated["kappa"], max_boxes=boxes)
+        return (str(found.boxes) if isinstance(found, Proof) else found.reason), process_time() - began
+
 
 def main(arguments: list[str]) -> None:
     """Judge the claims one after the other, print them as a table, and write them with ``--out``."""
@@ -62,6 +99,8 @@ def main(arguments: list[str]) -> None:
     names = [case.name for case in cases]
     if unknown := set(options.systems or ()) - set(names):
         raise SystemExit(f"unknown systems: {', '.join(sorted(unknown))}. Valid: {', '.join(names)}")
+    cases = [case for case in cases if not options.systems or case.name in options.systems]
+    next(iter(cases)).judge("zero", 1)  # modules are imported before the clock starts
     record: Record = {
         "title": "Published Lyapunov functions under `stabdeq check`",
         "date": date.today().isoformat(),
@@ -71,16 +110,20 @@ def main(arguments: list[str]) -> None:
         "rows": [],
         "note": "CPU s are of the whole call, samples included; boxes are those of all parts of the claim, 0 where no proof was by boxes.",
     }
-    cases = [case for case in cases if not options.systems or case.name in options.systems]
-    next(iter(cases)).judge("zero", 1)  # modules are imported before the clock starts
-    for case in cases:
-        for claim in case.claims:
-            row = case.judge(claim, options.boxes)
-            print(" ".join(row), file=sys.stderr, flush=True)
-            record["rows"].append(row)
-            if options.out:  # so that an interrupted run is not lost
-                replace_file(options.out, (json.dumps(record, indent=1) + "\n").encode())
-    print(table(COLUMNS, record["rows"]))
+    rows = (case.judge(claim, options.boxes) for case in cases for claim in case.claims)
+    if options.engines:
+        record |= {"title": "Linear bounds against jets alone", "columns": ENGINES}
+        record["commands"] = [f"{record['commands'][0]} --engines"]
+        record["note"] = (
+            "CPU s of the proof of decrease, the reading of V and the dynamics included: medians of two runs each, in turn."
+        )
+        rows = (case.engines(options.boxes) for case in cases if case.name in (*LEVELS, *STEPS))
+    for row in rows:
+        print(" ".join(row), file=sys.stderr, flush=True)
+        record["rows"].append(row)
+        if options.out:  # so that an interrupted run is not lost
+            replace_file(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    print(table(record["columns"], record["rows"]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--field", type=Path, metavar="DIR", help="folder with systems.py")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="these alone")
     parser.add_argument("--boxes", type=int, default=10**6, help="boxes examined at most in search of each proof")
+    parser.add_argument("--engines", action="store_true", help="compare linear bounds with jets alone")
     parser.add_argument("--out", type=Path, help="where to write the results, as JSON")
     return parser
 

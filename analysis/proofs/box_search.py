@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
@@ -69,9 +69,9 @@ class Search:
             raise ValueError("expected the dynamics, got None: a claim about V-dot needs them")
         return self.enclosure(self.motion_function)
 
-    def enclosure(self, function: Callable[[Tensor], Tensor]) -> FunctionEnclosure:
+    def enclosure(self, function: Callable[[Tensor], Tensor], graph: fx.GraphModule | None = None) -> FunctionEnclosure:
         """Return the bounds of ``function`` over boxes; it is held against its graph at the middle of each box that is examined."""
-        self.enclosures.append(FunctionEnclosure(function, self._trial))
+        self.enclosures.append(FunctionEnclosure(function, self._trial, graph))
         return self.enclosures[-1]
 
     @cached_property

@@ -25,6 +25,7 @@ from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.matrices.definiteness import proves_positive_definite
+from analysis.proofs.tracing import TraceError
 
 
 def prove_claim(
@@ -71,7 +72,7 @@ def searched(
         return Unproved(f"interval bounds are for at most {MOST_DIMENSIONS} coordinates.")
     try:
         return proof(Search(value, motion, region, rate, max_boxes, deadline, inner))
-    except UnboundedError as error:
+    except (UnboundedError, TraceError) as error:
         return Unproved(f"{error}.")
 
 

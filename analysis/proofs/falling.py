@@ -12,7 +12,7 @@ from analysis.proofs.box_search import Search
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.intervals.interval import Interval
-from analysis.proofs.lie_derivative import composed, lie_derivative, without_last_increase
+from analysis.proofs.lie_derivative import lie_derivative, without_last_increase
 from analysis.proofs.linear import LinearBounds, contracted
 from analysis.proofs.tracing import TraceError, trace
 
@@ -79,10 +79,9 @@ def along_the_flow(search: Search, *, strictly: bool) -> Falling | None:
     return _examination(search, excess, strictly=strictly)
 
 
-def along_steps(search: Search, *, strictly: bool) -> Falling | None:
-    """Return the examination of V(z+) - (1 - kappa) V(z); None where V or the step have no linear bounds."""
-    value, step, state = search.value.graph, search.motion.graph, search.centre[None]
-    return _examination(search, lambda: composed(value, step, search.rate or 0.0, state), strictly=strictly)
+def along_steps(search: Search, excess: Callable[[], fx.GraphModule], *, strictly: bool) -> Falling | None:
+    """Return the examination of V(z+) - (1 - kappa) V(z), the ``excess``; None where V or the step have no linear bounds."""
+    return _examination(search, excess, strictly=strictly)
 
 
 def below_zero(search: Search, *, strictly: bool) -> Falling | None:

@@ -6,6 +6,7 @@ does for V > 0 in ``analysis.proofs.boxes``: the difference and its gradient are
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from analysis.proofs.boxes import is_definite, matrices, searched, size, vanishi
 from analysis.proofs.falling import along_steps
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.lie_derivative import composed
+from analysis.proofs.tracing import trace
 
 
 def prove_of_steps(
@@ -45,14 +48,18 @@ def _equilibrium(search: Search) -> Proof | Unproved:
 
 
 def _decrease(search: Search) -> Proof | Unproved:
-    value_of, step, kappa = search.value_function, _step(search), search.rate or 0.0
+    kappa, state = search.rate or 0.0, search.centre[None]
     strictly = not kappa
 
-    def falls(states: Tensor) -> Tensor:
-        difference = value_of(step(states)) - value_of(states)
-        return difference if strictly else difference + kappa * value_of(states)
+    def change(value: Callable[[Tensor], Tensor], step: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+        difference = value(step(states)) - value(states)
+        return difference if strictly else difference + kappa * value(states)
 
-    excess = search.enclosure(falls)
+    graphs = search.value.graph, search.motion.graph
+    excess = search.enclosure(
+        partial(change, search.value_function, _step(search)), trace(partial(change, *graphs), state)
+    )
+    linear = along_steps(search, lambda: composed(*graphs, kappa, state), strictly=strictly)
 
     def examine(box: Interval, points: Interval) -> Examined:
         over_box, value = excess(box, 1), search.value(box, 1)
@@ -66,7 +73,7 @@ def _decrease(search: Search) -> Proof | Unproved:
 
     words = "V(z+) < V(z)" if strictly else f"V(z+) <= (1 - {exactly(kappa)}) V(z)"
     if search.is_below(search.value.at(search.centre).value):
-        return search.covered(examine, words, linear=along_steps(search, strictly=strictly))
+        return search.covered(examine, words, linear=linear)
     at_centre = excess.at(search.centre)
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
@@ -86,7 +93,7 @@ def _decrease(search: Search) -> Proof | Unproved:
         )
     nearly = "" if slack == 0 else "nearly "
     inside = f"V(z+) - V(z) and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
-    return search.covered(examine, words, hole, inside, along_steps(search, strictly=strictly))
+    return search.covered(examine, words, hole, inside, linear)
 
 
 def _invariant(search: Search) -> Proof | Unproved:

@@ -20,14 +20,17 @@ from analysis.proofs.tracing import TraceError, read, size_of, stands_for
 class FunctionEnclosure:
     """Bounds of ``function``, (B, n) -> (B,) or (B, n), and of its derivatives over boxes of states.
 
-    ``trial`` (B, n) are states, two or more, where it is defined and held against its graph. Raises UnboundedError where it cannot be
+    ``trial`` (B, n) are states, two or more, where it is defined and held against its graph: the ``graph`` given, made of graphs
+    that were read, or what is read here. Raises UnboundedError where it cannot be
     bounded.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], trial: Tensor) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], trial: Tensor, graph: fx.GraphModule | None = None
+    ) -> None:
         self._function = function
         try:
-            self.graph = read(function, trial[:2])
+            self.graph = read(function, trial[:2]) if graph is None else graph
         except TraceError as error:
             raise UnboundedError(str(error)) from error
         self._size = size_of(function, trial)
