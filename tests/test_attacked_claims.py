@@ -127,3 +127,13 @@ def test_steps_that_jump_are_not_shown_to_attract() -> None:
 
     found = stabdeq.check(lambda z: z.square().sum(1), step=step, dim=2, sublevel=0.9, claims=["attraction"])
     assert found.findings[0].verdict.name != "PROVED"
+
+
+def test_a_function_that_raises_far_out_ends_no_check_of_the_equilibrium() -> None:
+    def velocity(z: Tensor) -> Tensor:
+        if len(z) > 2000:  # as one that has not the memory for many states
+            raise ValueError("too many states")
+        return 1e-3 - z
+
+    found = stabdeq.check(lambda z: z.square().sum(1), velocity, dim=2, claims=["equilibrium"])
+    assert found.findings[0].verdict.name in ("REFUTED", "INCONCLUSIVE")

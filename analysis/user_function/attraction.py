@@ -21,8 +21,10 @@ from analysis.user_function.at_centre import equilibrium
 from analysis.user_function.in_region import decrease, invariant
 from analysis.user_function.levels import low_rays
 from analysis.user_function.subject import Subject
+from stabdeq.errors import EvaluationError
 
 CLAIM = "attraction"
+MOST_COORDINATES = 32  # the linearisation of steps takes a system of their square
 
 
 def attraction(subject: Subject) -> Finding:
@@ -106,10 +108,12 @@ def close_hole(subject: Subject) -> Proof | Unproved:
 
 
 def rest_of(subject: Subject) -> Rest | None:
-    """Return the equilibrium next to the centre, where one is enclosed."""
+    """Return the equilibrium next to the centre, where one is enclosed, of at most 32 coordinates."""
+    if len(subject.centre) > MOST_COORDINATES:
+        return None
     try:
         return find_rest(_search(subject), in_steps=subject.in_steps)
-    except UnboundedError:
+    except (UnboundedError, EvaluationError):
         return None
 
 
