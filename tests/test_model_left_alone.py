@@ -151,7 +151,7 @@ def test_a_certification_that_raises_leaves_the_model_as_it_was(monkeypatch: pyt
     def broken(*_: object) -> None:
         raise BrokenError
 
-    monkeypatch.setattr("analysis.certify.find_contraction", broken)
+    monkeypatch.setattr("analysis.from_weights.cell.find_contraction", broken)
     made = trained(MAKERS["anchored"])
     with left_alone(made), pytest.raises(BrokenError):
         certify(made, *sample())

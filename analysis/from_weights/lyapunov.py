@@ -1,0 +1,31 @@
+"""What the weights prove of a learned V: its decay along the unprojected field, and the gain that it gives."""
+
+from analysis.checks.decay import judge_unprojected_decay
+from analysis.findings import Verdict
+from analysis.from_weights.gathered import Gathered
+from analysis.from_weights.rates import at_most
+from analysis.measure.subject import Subject
+from analysis.proofs.cells.iss_gain import iss_gain
+from analysis.proofs.cells.network import ReluNetwork
+from analysis.proofs.matrices.enclosure import spectral_norm_bound
+from stabdeq.lyapunov import InputConvexLyapunov
+
+
+def judge_iss_gain(gathered: Gathered, subject: Subject, lyapunov: InputConvexLyapunov, network: ReluNetwork) -> None:
+    gathered.stage("decay of V along the unprojected field")
+    sensitivity = spectral_norm_bound(network.output) * spectral_norm_bound(network.injection)
+    value = iss_gain(lyapunov, sensitivity)
+    claim = f"By V's decay along the unprojected field, equilibria move by no more than {at_most(value)} times the features."
+    if not len(subject.found):
+        gathered.find("iss_gain", claim, Verdict.INCONCLUSIVE, "Not judged: no equilibrium was found.")
+        return
+    if not subject.structured:
+        evidence = "Not judged: V is altered, or its weights are not finite: they do not tell how V grows."
+        gathered.find("iss_gain", claim, Verdict.INCONCLUSIVE, evidence)
+        return
+    decay = judge_unprojected_decay(subject)
+    verdict, evidence = decay.verdict, decay.evidence
+    if verdict is Verdict.REFUTED:
+        verdict = Verdict.INCONCLUSIVE
+        evidence = f"V does not decay along the unprojected field, so this says nothing: {evidence}"
+    gathered.find("iss_gain", claim, verdict, evidence, samples=decay.samples)
