@@ -101,6 +101,8 @@ BACKBONES = Registry(  # of stabdeq.backbones.Backbone
     {
         "fcn": "stabdeq.backbones.fully_connected:FCN",
         "cnn": "stabdeq.backbones.small_convolutional:CNN",
+        "lipschitz-fcn": "stabdeq.backbones.lipschitz.networks:FCN",
+        "lipschitz-cnn": "stabdeq.backbones.lipschitz.networks:CNN",
         "resnet20": "stabdeq.backbones.resnet:RESNET20",
         "resnet56": "stabdeq.backbones.resnet:RESNET56",
         "vgg16": "stabdeq.backbones.vgg:VGG",

@@ -7,9 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stabdeq.bounds import logit_difference_bound
-from stabdeq.lyapunov import claims
+from stabdeq.cells import CertifiedCell
+from stabdeq.lyapunov import InputConvexLyapunov, claims, proved_rate
 from stabdeq.model import Prediction, StabilisedDEQ
 from train.recipe import Recipe
+
+ROOM = 1.1  # times alpha: the proved rate that training asks for, so that alpha itself is kept
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,19 @@ def training_loss(
     zero = torch.zeros_like(cross_entropy)
     if model.config.stability != "anchored" or decay.weight == 0:
         return Loss(cross_entropy, cross_entropy.detach(), zero, zero)
-    relative, violations = decay_term(model, prediction, decay.radii, generator)
+    if isinstance(model.cell, CertifiedCell):
+        relative, violations = proved_decay_term(model.lyapunov, model.cell)
+    else:
+        relative, violations = decay_term(model, prediction, decay.radii, generator)
     total = cross_entropy + decay.weight * relative
     return Loss(total, cross_entropy.detach(), relative.detach(), violations)
+
+
+def proved_decay_term(lyapunov: InputConvexLyapunov | None, cell: CertifiedCell) -> tuple[Tensor, Tensor]:
+    """Return by what part the rate that the weights prove falls short of alpha with some room, and 1 where it is below alpha, or 0."""
+    assert lyapunov is not None
+    rate = proved_rate(lyapunov, cell.rates()) / lyapunov.alpha
+    return (1 - rate / ROOM).clamp(min=0), (rate.detach() < 1).float()
 
 
 def decay_term(

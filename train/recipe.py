@@ -28,7 +28,8 @@ from train.objectives import AnyObjective, CrossEntropy
 class DecayConfig:
     """The decay term of an anchored model's loss: ``weight`` times the mean of relu(V-dot + alpha V) / V.
 
-    It is taken at states in uniform directions from each equilibrium, at distances ``radii`` times sqrt(n).
+    It is taken at states in uniform directions from each equilibrium, at distances ``radii`` times sqrt(n). With a certified cell
+    it is ``weight`` times relu(1 - rate / (1.1 alpha)), for the rate that the weights prove (``stabdeq.lyapunov.proved_rate``).
     """
 
     weight: NonNegative = 1.0
@@ -39,7 +40,7 @@ class DecayConfig:
 class MarginConfig:
     """Training for certified predictions: wrong classes are raised by what a change of ``radius`` in pixels can do to them.
 
-    ``radius`` is an l2 distance, pixels in [0, 1]; 0 is plain training. It needs ``model.cell = "certified"``.
+    ``radius`` is an l2 distance, pixels in [0, 1]; 0 is plain training. It needs a certified cell.
     """
 
     radius: NonNegative = 0.0
@@ -63,14 +64,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind {self.kind!r}: {closest(self.kind, KINDS)}")
+        kind = KINDS[self.kind]
         if self.margin.radius > 0 and not (
-            self.model.cell == "certified"
-            and self.model.backbone == "fcn"
-            and KINDS[self.kind].stability in ("none", "anchored")
+            "certified" in (self.model.cell, kind.cell)
+            and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-cnn")
+            and kind.stability in ("none", "anchored")
         ):
             raise ConfigError(
-                "margin.radius needs a model whose logits have a bound: model.cell=certified, backbone fcn and kind deq, "
-                "deq-orth or lyadeq-anchored; or set margin.radius=0"
+                "margin.radius needs a model whose logits have a bound: backbone fcn, lipschitz-fcn or lipschitz-cnn, and kind "
+                "lyadeq-certified, or deq, deq-orth or lyadeq-anchored with model.cell=certified; or set margin.radius=0"
             )
 
 

@@ -1,6 +1,5 @@
 """What the weights prove of predictions: radii within which no image is classified otherwise."""
 
-
 from analysis.findings import Verdict
 from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.rates import at_most

@@ -4,6 +4,7 @@ from torch import nn
 
 from stabdeq.backbones.backbone import Backbone
 from stabdeq.backbones.fully_connected import FullyConnected
+from stabdeq.backbones.lipschitz import LipschitzConvolutional, LipschitzFullyConnected
 from stabdeq.backbones.resnet import ResNet
 from stabdeq.backbones.small_convolutional import SmallConvolutional
 from stabdeq.backbones.vgg import VGG16
@@ -15,6 +16,8 @@ __all__ = [
     "VGG16",
     "Backbone",
     "FullyConnected",
+    "LipschitzConvolutional",
+    "LipschitzFullyConnected",
     "ResNet",
     "SmallConvolutional",
     "WideResNet",

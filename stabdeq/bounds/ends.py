@@ -1,7 +1,8 @@
 """What lies before and after the cell in a model: whether weights tell what it computes."""
 
 from stabdeq.alteration import alteration, own_alteration, prototype, require_unaltered
-from stabdeq.backbones import FullyConnected
+from stabdeq.backbones import FullyConnected, LipschitzConvolutional, LipschitzFullyConnected
+from stabdeq.errors import ConfigError
 from stabdeq.heads import Head
 from stabdeq.model import StabilisedDEQ
 
@@ -21,5 +22,11 @@ def require_unaltered_model(model: StabilisedDEQ) -> None:
 
 
 def require_unaltered_extractor(model: StabilisedDEQ) -> None:
-    """Raise ConfigError where the fully connected extractor of ``model`` is not as it was made."""
-    require_unaltered(alteration(model.backbone, "the backbone", prototype(FullyConnected, (1, 1, 1), 1)))
+    """Raise ConfigError where the extractor of ``model`` has no bound by its make, or is not as it was made."""
+    backbone = model.backbone
+    if type(backbone) not in (FullyConnected, LipschitzFullyConnected, LipschitzConvolutional):
+        raise ConfigError(
+            f"the extractor {model.config.backbone} has no Lipschitz constant by its make: use backbone fcn, lipschitz-fcn or "
+            "lipschitz-cnn"
+        )
+    require_unaltered(alteration(backbone, "the backbone", prototype(type(backbone), (1, 4, 4), 1)))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.alteration import require_unaltered
-from stabdeq.backbones import FullyConnected
+from stabdeq.backbones import FullyConnected, LipschitzConvolutional, LipschitzFullyConnected
 from stabdeq.bounds.ends import require_unaltered_extractor, require_unaltered_model
 from stabdeq.cells import CertifiedCell, cell_alteration
 from stabdeq.errors import ConfigError
@@ -15,18 +15,13 @@ from stabdeq.model import StabilisedDEQ
 def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
     """Return K (B, classes): logit y - logit j changes by at most K[:, j] ||dx||_2, for ``labels`` y (B,), x in [0, 1].
 
-    The product of the three parts' bounds: the extractor's norm, normalisation included; the cell's gain of 1; the norm of
-    the difference of the classifier's rows. Differentiable. Raises ConfigError where a part has no such bound.
+    The product of the three parts' bounds: the extractor's Lipschitz constant, normalisation included; the cell's gain of 1; the
+    norm of the difference of the classifier's rows. Differentiable. Raises ConfigError where a part has no such bound.
     """
-    if not (
-        isinstance(model.cell, CertifiedCell)
-        and type(model.backbone) is FullyConnected
-        and model.config.stability in ("none", "anchored")
-    ):
+    if not (isinstance(model.cell, CertifiedCell) and model.config.stability in ("none", "anchored")):
         raise ConfigError(
-            "a bound of the logits needs model.cell=certified, backbone fcn and a kind whose features are the equilibrium "
-            f"(deq, deq-orth, lyadeq-anchored), not cell {model.config.cell}, backbone {model.config.backbone} and "
-            f"stability {model.config.stability}"
+            "a bound of the logits needs model.cell=certified and a kind whose features are the equilibrium (deq, deq-orth, "
+            f"lyadeq-anchored, lyadeq-certified), not cell {model.config.cell} and stability {model.config.stability}"
         )
     require_unaltered_model(model)
     require_unaltered(cell_alteration(model.cell))
@@ -34,7 +29,18 @@ def logit_difference_bound(model: StabilisedDEQ, labels: Tensor) -> Tensor:
     difference = (rows[labels][:, None] - rows).square().sum(2)
     # The root's slope at 0, for j = y, would be infinite.
     length = torch.where(difference == 0, 0, torch.where(difference == 0, 1, difference).sqrt())
-    return length * spectral_norm(extractor_matrix(model))
+    return length * extractor_bound(model)
+
+
+def extractor_bound(model: StabilisedDEQ) -> Tensor:
+    """Return c () with ||dh|| <= c ||dx||_2 for pixels x in [0, 1] and the features h of ``model``'s extractor.
+
+    Raises ConfigError where the extractor is altered, or has no such bound.
+    """
+    if isinstance(model.backbone, LipschitzFullyConnected | LipschitzConvolutional):
+        require_unaltered_extractor(model)
+        return 1 / model.std.abs().min()
+    return spectral_norm(extractor_matrix(model))
 
 
 def extractor_matrix(model: StabilisedDEQ) -> Tensor:

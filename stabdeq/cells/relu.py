@@ -28,6 +28,12 @@ class ReluCell(EquilibriumCell):
         transition, scale = self.affine()
         return functional.relu(z @ transition + (h + self.bias) * scale)
 
+    def rates(self) -> "Rates":
+        """Return how fast the flow f(z) - z decays, and the Lipschitz constant of f in z, both for every input; differentiable."""
+        transition, _ = self.affine()
+        identity = torch.eye(len(transition), dtype=transition.dtype, device=transition.device)
+        return Rates(1 - spectral_norm(identity + transition).square() / 4, spectral_norm(transition))
+
     @torch.no_grad()
     def fold(self) -> "FoldedReluCell":
         """Return the map as one matrix product."""
@@ -57,6 +63,18 @@ def contracting_step(monotone: Tensor) -> Tensor:
     if bool(failed):
         raise SolverError("the cell's matrix overflows or is singular: its weights are too large for their dtype")
     return spectral_norm(torch.linalg.solve_triangular(factor, monotone.T, upper=False)) ** -2
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of f(z, h) in z, in the Euclidean norm: dz'(df - dz) <= -``decay`` ||dz||^2 and ||df|| <= ``lipschitz`` ||dz||; both ().
+
+    With df = D T'dz, D the ReLU's slopes between 0 and 1: dz_i (T'dz)_i D_i <= ((dz_i + (T'dz)_i) / 2)^2, whose sum is at most
+    ||I + T||^2 ||dz||^2 / 4.
+    """
+
+    decay: Tensor
+    lipschitz: Tensor
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The kinds of model in the paper's tables, by name: which stability, which head, and what each claims."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,13 +13,17 @@ from stabdeq.registry import CELLS
 
 @dataclass(frozen=True)
 class Kind:
-    """What sets one row of the paper's tables apart; with a ``backbone`` of its own, it is that network without an equilibrium."""
+    """What sets one row of the paper's tables apart; with a ``backbone`` of its own, it is that network without an equilibrium.
+
+    ``alpha`` is the decay rate that its V claims where a recipe names none.
+    """
 
     stability: StabilityName
     head: HeadName
     summary: str
     cell: CellName = "batchnorm"
     backbone: BackboneName | None = None
+    alpha: float = 1.0
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -29,6 +33,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "lyadeq-noorth": Kind("state", "linear", "the paper's stability module, no orthogonal layer"),
         "lyadeq": Kind("state", "orthogonal", "the paper's full model, V centred at the origin"),
         "lyadeq-anchored": Kind("anchored", "orthogonal", "ours: V centred at the equilibrium, decay trained"),
+        "lyadeq-certified": Kind(
+            "anchored", "orthogonal", "ours: as lyadeq-anchored, gain and decay proved", cell="certified", alpha=0.25
+        ),
         "mondeq": Kind("none", "linear", "a monotone operator equilibrium network", cell="monotone"),
         "ibp-mondeq": Kind("none", "linear", "a monotone network whose interval bounds converge", cell="interval"),
         "resnet20": Kind("none", "linear", "ResNet20, no equilibrium", cell="constant", backbone="resnet20"),
@@ -71,7 +78,7 @@ def model_config(
         stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
         head=_variant(kind_name, "head", kind.head, architecture.head),
         solver=architecture.solver,
-        lyapunov=architecture.lyapunov,
+        lyapunov=replace(architecture.lyapunov, alpha=architecture.lyapunov.alpha or kind.alpha),
     )
 
 

@@ -114,11 +114,11 @@ SolverConfig = Annotated[
 class LyapunovConfig:
     """The learned Lyapunov function: V(z) = s(g(z - c) - g(0)) + eta ||z - c||^2 (paper, Eqs. 9, 10 and 12).
 
-    ``alpha`` is the decay rate of V-dot <= -alpha V, ``smoothing`` the width d of the smooth ReLU s, ``hidden`` the
-    width of the input-convex network g. The paper states none but alpha's role.
+    ``alpha`` is the decay rate of V-dot <= -alpha V, None for the kind's own, ``smoothing`` the width d of the smooth ReLU s,
+    ``hidden`` the width of the input-convex network g. The paper states none but alpha's role.
     """
 
-    alpha: Positive = 1.0
+    alpha: Positive | None = None
     eta: Positive = 0.1
     smoothing: Positive = 1.0
     hidden: Width = 64

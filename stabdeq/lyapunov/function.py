@@ -31,7 +31,8 @@ class InputConvexLyapunov(nn.Module):
     def __init__(self, dim: int, config: LyapunovConfig, centre: Centre) -> None:
         super().__init__()
         self.network = InputConvexNetwork(dim, config.hidden, config.smoothing)
-        self.alpha, self.eta, self.smoothing = config.alpha, config.eta, config.smoothing
+        self.alpha = 1.0 if config.alpha is None else config.alpha
+        self.eta, self.smoothing = config.eta, config.smoothing
         self.centre: Centre = centre
 
     def forward(self, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,11 @@ class InputConvexLyapunov(nn.Module):
         value = smooth_relu(rise, self.smoothing) + self.eta * offset.square().sum(1)
         gradient = smooth_relu_slope(rise, self.smoothing)[:, None] * g_gradient + 2 * self.eta * offset
         return value, gradient
+
+    def curvature_bound(self) -> Tensor:
+        """Return K (): the part s(g(z) - g(0)) of V has a K-Lipschitz gradient. Differentiable, without room for rounding."""
+        steepest, curvature = self.network.slope_bounds()
+        return steepest.square() / self.smoothing + curvature
 
     def growth_bound(self) -> float:
         """Return k with V <= k ||z - c||^2 and ||grad V|| <= 2 k ||z - c||: eta + L_g^2 / (2 d)."""

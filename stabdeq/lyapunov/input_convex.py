@@ -76,3 +76,14 @@ class InputConvexNetwork(nn.Module):
             path = self.mix.double().norm() * spectral_norm(self.inner.weight.double())
             bound = path + self.skip.weight.double().norm()
         return float(bound) * (1 + 1e-9)
+
+    def slope_bounds(self) -> tuple[Tensor, Tensor]:
+        """Return P and C, both (): ||grad g|| <= P, and grad g is C-Lipschitz. Differentiable, without room for rounding.
+
+        P = ||W0|| ||u|| + ||w1|| bounds the gradient before the outer s, whose curvature adds P^2 / width to that of the inner one,
+        ||W0' diag(u) W0|| / width.
+        """
+        mix, weight = self.mix, self.inner.weight
+        steepest = spectral_norm(weight) * mix.norm() + self.skip.weight.norm()
+        inner = spectral_norm(mix.sqrt()[:, None] * weight).square()
+        return steepest, (steepest.square() + inner) / self.smoothing
