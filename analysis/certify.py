@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_most
 from analysis.from_weights.cell import judge_balls, judge_cell
 from analysis.from_weights.gathered import Gathered
-from analysis.from_weights.lyapunov import judge_iss_gain
+from analysis.from_weights.lyapunov import judge_decay
 from analysis.from_weights.predictions import judge_linf, judge_radii
-from analysis.from_weights.rates import at_most, report_decay
+from analysis.from_weights.rates import report_decay
 from analysis.measure.sample import environment, loaded_model, own_images
 from analysis.measure.subject import left_as_it_was, prepare
 from analysis.proofs.cells.decay import Shortfall
@@ -83,7 +84,7 @@ def _certify_model(
         if isinstance(model.cell, IntervalCell):
             judge_linf(gathered, subject, model)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
-        judge_iss_gain(gathered, subject, model.lyapunov, network)
+        judge_decay(gathered, subject, model.lyapunov, network)
     return gathered
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules import module as every_module
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from analysis.certify import certify
-from analysis.proofs.cells.l2_radii import affine_ends
+from analysis.proofs.cells.l2_radii import ends_of
 from analysis.proofs.cells.linf_margins import linf_margins
 from analysis.proofs.structure import is_structured
 from stabdeq.alteration import alteration
@@ -233,7 +233,7 @@ def test_no_bound_is_read_off_altered_ends(name: str) -> None:
         network.double()
     reads: list[Callable[[], Any]] = [
         lambda: logit_difference_bound(networks[0], LABELS),
-        lambda: affine_ends(networks[0]),
+        lambda: ends_of(networks[0]),
         lambda: worst_logits(networks[1], images().double(), LABELS, 0.01),
         lambda: linf_margins(networks[1], images().double(), LABELS, 0.01),
     ]

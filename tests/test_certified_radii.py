@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from analysis.measure.subject import solve_accurately
 from analysis.proofs.cells.affine_ball import activations, find_affine_balls
 from analysis.proofs.cells.gain import find_gain
-from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
+from analysis.proofs.cells.l2_radii import certified_radii, ends_of
 from analysis.proofs.cells.network import of_certified_cell, of_paper_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.attacks import PGD
@@ -105,7 +105,7 @@ def certify_radii(model: StabilisedDEQ, images: Tensor, z: Tensor | None = None)
         h = model.inject(images)
         z = solve_accurately(lambda z: model.cell(z, h), torch.zeros_like(h)).z
     with torch.no_grad():
-        return certified_radii(affine_ends(model), network, equation, gain, images, z)
+        return certified_radii(ends_of(model), network, equation, gain, images, z)
 
 
 def test_no_attack_succeeds_within_a_certified_radius(model: StabilisedDEQ) -> None:
@@ -149,7 +149,7 @@ def test_what_is_not_affine_has_no_radius() -> None:
     common = {"image_shape": (1, 8, 8), "classes": 2, "mean": (0.5,), "std": (0.5,), "state_dim": 4}
     for options, said in (({"stability": "state"}, "not affine"), ({"backbone": "resnet20"}, "Lipschitz")):
         with pytest.raises(ConfigError, match=said):
-            affine_ends(StabilisedDEQ(ModelConfig(**common, **options)))  # pyrefly: ignore
+            ends_of(StabilisedDEQ(ModelConfig(**common, **options)))  # pyrefly: ignore
 
 
 def test_many_classes_share_one_multiplier(model: StabilisedDEQ, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,16 +157,20 @@ def test_a_small_batchnorm_cell_is_proved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "iss_gain"),
-    [({"alpha": 0.01, "eta": 1.0, "smoothing": 1e6}, "SUPPORTED"), ({"alpha": 100.0}, "INCONCLUSIVE")],
+    ("options", "unprojected", "iss_gain", "code"),
+    [
+        ({"alpha": 0.01, "eta": 1.0, "smoothing": 1e6}, "PROVED", "PROVED", 0),
+        ({"alpha": 100.0}, "REFUTED", "INCONCLUSIVE", 1),
+    ],
 )
 def test_the_iss_gain_stands_or_falls_with_the_unprojected_decay(
-    options: dict[str, float], iss_gain: str, tmp_path: Path
+    options: dict[str, float], unprojected: str, iss_gain: str, code: int, tmp_path: Path
 ) -> None:
     lyapunov = LyapunovConfig(**options)  # pyrefly: ignore
     checkpoint = save(tmp_path / "model", scale=0.3, cell="certified", stability="anchored", lyapunov=lyapunov)
     written = tmp_path / "out.json"
-    assert run(checkpoint, "--images", "10", "--json", written) == (0 if iss_gain == "SUPPORTED" else 3)
+    assert run(checkpoint, "--images", "10", "--json", written) == code
+    assert verdicts(written)["unprojected"] == unprojected
     assert verdicts(written)["iss_gain"] == iss_gain
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from analysis.audit import audit
 from analysis.certify import certify
-from analysis.proofs.cells.l2_radii import affine_ends
+from analysis.proofs.cells.l2_radii import ends_of
 from stabdeq.attacks import PGD, Attack, build_attack, evaluate
 from stabdeq.backbones import Backbone, FullyConnected, build_backbone
 from stabdeq.bounds import logit_difference_bound
@@ -204,11 +204,11 @@ def test_no_proof_holds_of_a_users_backbone() -> None:
     with pytest.raises(ConfigError, match="backbone doubled has no interval bounds"):
         require_interval_bounds(model)
     certified = StabilisedDEQ(model_config(backbone="doubled", cell="certified"))
-    with pytest.raises(ConfigError, match="the extractor doubled is not affine"):
-        affine_ends(certified)
-    with pytest.raises(ConfigError, match="not cell certified, backbone doubled"):
+    with pytest.raises(ConfigError, match="the extractor doubled has no Lipschitz constant"):
+        ends_of(certified)
+    with pytest.raises(ConfigError, match="the extractor doubled has no Lipschitz constant"):
         logit_difference_bound(certified, torch.zeros(1, dtype=torch.int64))
-    affine_ends(StabilisedDEQ(model_config(cell="certified")).double())
+    ends_of(StabilisedDEQ(model_config(cell="certified")).double())
 
 
 def test_what_is_no_backbone_is_refused() -> None:

@@ -20,8 +20,10 @@ from analysis.evidence.judge import Effort, judge
 from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.findings.four_digits import at_least
 from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
+from analysis.proofs.cells.unprojected_decay import unprojected_rate
 from stabdeq.lyapunov import claims
 
 IMAGES = 16  # images whose fields are searched jointly
@@ -34,11 +36,12 @@ STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 def check(subject: Subject) -> CheckResult:
     """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step."""
     stabilised = _stabilised(subject)
+    unprojected = [judge_unprojected(subject)] if "decay.unprojected" in subject.claims else []
     flow, flow_series = judge_flow(subject, is_proved=_is_proved(subject, stabilised))
     raw, raw_series, margin = _raw(subject)
     assert subject.lyapunov is not None
     return CheckResult(
-        findings=[stabilised, flow],
+        findings=[stabilised, *unprojected, flow],
         measurements=[raw, _largest_euler_step(subject)],
         series={
             "flow": flow_series,
@@ -81,30 +84,42 @@ def _violation(
     return claims.decay(gradient, velocity, value, lyapunov.alpha)
 
 
-def _stabilised(subject: Subject) -> Finding:
+def _claim(subject: Subject, name: str, sentence: str) -> Claim:
+    """Return the claim on the decay along the field that ``name`` says, "stabilised" or "unprojected"."""
     lyapunov = subject.lyapunov
     assert lyapunov is not None
+    count = min(IMAGES, len(subject.equilibria))
+    stabilised = name == "stabilised"
 
     def describe(offset: Tensor) -> dict[str, Any]:
-        count = min(IMAGES, len(subject.equilibria))
-        which = torch.arange(count)
-        relative = _violation(subject, offset.expand(count, -1), which, stabilised=True).relative
+        relative = _violation(subject, offset.expand(count, -1), torch.arange(count), stabilised).relative
         position = int(relative.argmax())
         return {"image": int(subject.indices[subject.found[position]]), "offset_from": lyapunov.centre}
 
-    claim = Claim(
+    return Claim(
         check="decay",
-        name="stabilised",
-        sentence=f"Along the stabilised field V falls at rate {lyapunov.alpha:g} or faster: V-dot <= -{lyapunov.alpha:g} V.",
-        violation=lambda offsets: _across_images(subject, offsets, stabilised=True),
-        replay=lambda offset: _across_images(subject, offset, stabilised=True, automatic=True),
+        name=name,
+        sentence=sentence,
+        violation=lambda offsets: _across_images(subject, offsets, stabilised),
+        replay=lambda offset: _across_images(subject, offset, stabilised, automatic=True),
         replayed_by="the gradient of V by automatic differentiation",
         tolerance=claims.tolerance(torch.float64, subject.dim),
         describe=describe,
-        note=f"Each state was tried with {min(IMAGES, len(subject.equilibria))} images at once.",
+        note=f"Each state was tried with {count} images at once.",
     )
+
+
+def _searched(subject: Subject, claim: Claim) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    finding = judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))
+    return judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))
+
+
+def _stabilised(subject: Subject) -> Finding:
+    lyapunov = subject.lyapunov
+    assert lyapunov is not None
+    alpha = f"{lyapunov.alpha:g}"
+    sentence = f"Along the stabilised field V falls at rate {alpha} or faster: V-dot <= -{alpha} V."
+    finding = _searched(subject, _claim(subject, "stabilised", sentence))
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         return proved(
             finding,
@@ -190,24 +205,24 @@ def replay(subject: Subject, finding: Finding) -> Replay:
         if again.refutes and _is_proved(subject, _stabilised(subject)):
             return replay_flow(subject, finding, is_proved=True)
         return again
-    if finding.name != "stabilised":
+    if finding.name not in ("stabilised", "unprojected"):
         raise unknown_claim(finding)
     offset = state_of(finding, "state", subject.dim)[None]
-    violation = _violation(subject, offset, torch.tensor([0]), stabilised=True, automatic=True)
+    violation = _violation(subject, offset, torch.tensor([0]), finding.name == "stabilised", automatic=True)
     return judged(finding, violation, claims.tolerance(torch.float64, subject.dim))
 
 
-def judge_unprojected_decay(subject: Subject) -> Finding:
-    """Return the finding, never PROVED, that V falls at its rate along F(z, h) = f(z, h) - z as the cell leaves it."""
+def judge_unprojected(subject: Subject) -> Finding:
+    """Return the finding that V falls at its rate along F(z, h) = f(z, h) - z as the cell leaves it: proved by weights, or searched."""
     lyapunov = subject.lyapunov
     assert lyapunov is not None
-    claim = Claim(
-        check="iss_gain",
-        name="iss_gain",
-        sentence=f"V falls at rate {lyapunov.alpha:g} along the unprojected field.",
-        violation=lambda offsets: _across_images(subject, offsets, stabilised=False),
-        tolerance=claims.tolerance(torch.float64, subject.dim),
-        note=f"Each state was tried with {min(IMAGES, len(subject.equilibria))} images at once.",
-    )
-    region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    return judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))
+    alpha = f"{lyapunov.alpha:g}"
+    sentence = f"Along the unprojected field V falls at rate {alpha} or faster, for every input: V-dot <= -{alpha} V."
+    finding = _searched(subject, _claim(subject, "unprojected", sentence))
+    rate = unprojected_rate(lyapunov, subject.model.cell)
+    if finding.verdict is Verdict.SUPPORTED and rate is not None and rate >= lyapunov.alpha:
+        return proved(
+            finding,
+            f"The weights of V and of the cell prove the rate {at_least(rate)} for every input; so the projection never acts.",
+        )
+    return finding

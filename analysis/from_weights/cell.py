@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_least, at_most
 from analysis.from_weights.gathered import Gathered
-from analysis.from_weights.rates import at_least, at_most, report_decay
+from analysis.from_weights.rates import report_decay
 from analysis.measure.subject import Subject
 from analysis.proofs.cells import cheap_tests
 from analysis.proofs.cells.affine_ball import find_affine_balls

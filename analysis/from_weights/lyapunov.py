@@ -1,9 +1,9 @@
 """What the weights prove of a learned V: its decay along the unprojected field, and the gain that it gives."""
 
-from analysis.checks.decay import judge_unprojected_decay
+from analysis.checks.decay import judge_unprojected
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
-from analysis.from_weights.rates import at_most
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.iss_gain import iss_gain
 from analysis.proofs.cells.network import ReluNetwork
@@ -11,7 +11,8 @@ from analysis.proofs.matrices.enclosure import spectral_norm_bound
 from stabdeq.lyapunov import InputConvexLyapunov
 
 
-def judge_iss_gain(gathered: Gathered, subject: Subject, lyapunov: InputConvexLyapunov, network: ReluNetwork) -> None:
+def judge_decay(gathered: Gathered, subject: Subject, lyapunov: InputConvexLyapunov, network: ReluNetwork) -> None:
+    """Judge whether V falls at its rate along the unprojected field, where the model claims so, and the gain that follows from it."""
     gathered.stage("decay of V along the unprojected field")
     sensitivity = spectral_norm_bound(network.output) * spectral_norm_bound(network.injection)
     value = iss_gain(lyapunov, sensitivity)
@@ -23,7 +24,9 @@ def judge_iss_gain(gathered: Gathered, subject: Subject, lyapunov: InputConvexLy
         evidence = "Not judged: V is altered, or its weights are not finite: they do not tell how V grows."
         gathered.find("iss_gain", claim, Verdict.INCONCLUSIVE, evidence)
         return
-    decay = judge_unprojected_decay(subject)
+    decay = judge_unprojected(subject)
+    if "decay.unprojected" in subject.claims:
+        gathered.find("unprojected", decay.claim, decay.verdict, decay.evidence, decay.margin, decay.samples)
     verdict, evidence = decay.verdict, decay.evidence
     if verdict is Verdict.REFUTED:
         verdict = Verdict.INCONCLUSIVE

@@ -1,11 +1,11 @@
 """What the weights prove of predictions: radii within which no image is classified otherwise."""
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
-from analysis.from_weights.rates import at_most
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.gain import Gain
-from analysis.proofs.cells.l2_radii import affine_ends, certified_radii
+from analysis.proofs.cells.l2_radii import certified_radii, ends_of
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from stabdeq.cells import IntervalCell
@@ -29,7 +29,7 @@ def judge_radii(
     total = len(subject.images)
     claim = f"No image within its certified l2 radius is classified otherwise: {total} test images."
     try:
-        ends = affine_ends(model)
+        ends = ends_of(model)
     except ConfigError as error:
         gathered.find("radius", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
         return

@@ -1,11 +1,11 @@
 """The verdict on a rate: of a flow's decay, or of a map's contraction."""
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_least, at_most
 from analysis.from_weights.gathered import Gathered
 from analysis.proofs.cells.decay import Decay, Shortfall
 from stabdeq.linear_algebra import symmetric_eigenvalues
@@ -41,13 +41,3 @@ def report_decay(gathered: Gathered, name: str, claim: str, found: Decay | Short
             f"Not proved: the best rate that the solver found is {rate} = {found.best:.3g}, and it must be {needed}."
         )
     gathered.find(name, claim, Verdict.INCONCLUSIVE, evidence)
-
-
-def at_least(bound: float) -> str:
-    """Return a lower bound in four digits, rounded down: what is printed is proved, too."""
-    return f"{float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(bound)):.4g}"
-
-
-def at_most(bound: float) -> str:
-    """Return an upper bound in four digits, rounded up."""
-    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(bound)):.4g}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.proofs.structure import is_structured
+from stabdeq.cells import CertifiedCell
 from stabdeq.data.labels import check_labels
 from stabdeq.errors import DataError
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
@@ -173,12 +174,15 @@ def claims_of(model: EquilibriumModel) -> frozenset[str]:
     """Return the names of what a model of its kind claims beyond what every model is judged on.
 
     A model with a V claims that the stabilised field keeps its equilibrium and that the equilibrium is stable. The paper claims
-    that its orthogonal layer separates fixed points; ours claims that it is an isometry.
+    that its orthogonal layer separates fixed points; ours claims that it is an isometry. A model of the kind lyadeq-certified
+    claims that its unprojected field decays, too.
     """
     claims = set()
     lyapunov = model.lyapunov
     if lyapunov is not None:
         claims |= {"equilibrium.preserved", "spectrum.stable"}
+        if lyapunov.centre == "equilibrium" and isinstance(model.cell, CertifiedCell):
+            claims.add("decay.unprojected")
     if isinstance(model, StabilisedDEQ) and model.head.rotation is not None:
         anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
         claims.add("separation.isometry" if anchored else "separation.increases")
