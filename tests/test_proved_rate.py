@@ -1,0 +1,208 @@
+"""The rate at which V falls along the unprojected field, from the weights: true at the worst state, and rigorous."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from analysis.audit import audit
+from analysis.certify import certify
+from analysis.proofs.cells.unprojected_decay import curvature_bound, unprojected_rate
+from stabdeq.cells import CertifiedCell, MonotoneCell
+from stabdeq.cells.relu import Rates
+from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
+from stabdeq.config.kinds import KINDS, kind_of, model_config
+from stabdeq.data import load_data
+from stabdeq.lyapunov import InputConvexLyapunov, claims, proved_rate
+from stabdeq.model import StabilisedDEQ
+from stabdeq.solvers import Picard, solve
+from train.loss import ROOM, proved_decay_term
+
+DIM = 4
+
+
+def cell(scale: float, seed: int) -> CertifiedCell:
+    torch.manual_seed(seed)
+    made = CertifiedCell(DIM).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(scale * torch.randn_like(parameter))
+    return made.requires_grad_(False)
+
+
+def lyapunov(scale: float, seed: int, eta: float = 0.5, smoothing: float = 0.7) -> InputConvexLyapunov:
+    torch.manual_seed(seed)
+    made = InputConvexLyapunov(DIM, LyapunovConfig(eta=eta, smoothing=smoothing, hidden=5), "equilibrium").double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(scale * torch.randn_like(parameter))
+    return made.requires_grad_(False)
+
+
+def worst(made: InputConvexLyapunov, map_: CertifiedCell, alpha: float, seed: int) -> float:
+    """The largest of V-dot + alpha V, over ||e||^2, at states near, far, and moved uphill."""
+    generator = torch.Generator().manual_seed(seed)
+    h = 2 * torch.randn(600, DIM, generator=generator, dtype=torch.float64)
+    centre = solve(
+        map_, torch.zeros_like(h), Picard(), context=(h,), tolerance=1e-13, max_evaluations=50_000, throw=True
+    ).z
+    length = 10 ** (4 * torch.rand(600, 1, generator=generator, dtype=torch.float64) - 2)
+    offset = length * torch.nn.functional.normalize(torch.randn(600, DIM, generator=generator, dtype=torch.float64))
+
+    def excess(offset: Tensor) -> Tensor:
+        value, gradient = made(offset)
+        z = centre + offset
+        return claims.decay(gradient, map_(z, h) - z, value, alpha).excess / offset.square().sum(1)
+
+    for _ in range(30):
+        with torch.enable_grad():
+            leaf = offset.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(excess(leaf).sum(), leaf)
+        moved = offset + 0.1 * offset.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(slope)
+        offset = torch.where((excess(moved) > excess(offset))[:, None], moved, offset)
+    return float(excess(offset).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(scale=st.floats(0, 1), of_v=st.floats(0, 0.5), seed=st.integers(0, 10_000))
+def test_no_state_is_slower_than_the_proved_rate(scale: float, of_v: float, seed: int) -> None:
+    map_, made = cell(scale, seed), lyapunov(of_v, seed)
+    rate = unprojected_rate(made, map_)
+    if rate is not None:
+        assert worst(made, map_, rate, seed) <= 1e-9
+
+
+def test_the_rate_of_a_quadratic_is_twice_the_cells() -> None:
+    """With g = 0, V = eta ||e||^2; a linear cell T = 0.5 I, all ReLUs on, has the decay .5 - and the bound 1 - 2.25 / 4."""
+    made = lyapunov(0.0, 0)
+    rates = Rates(torch.tensor(0.4375, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64))
+    assert made.curvature_bound() == pytest.approx(float(made.network.mix.sum()) * 0, abs=1e-12)
+    assert float(proved_rate(made, rates)) == pytest.approx(0.875)
+
+
+def test_the_rate_is_the_root_of_its_inequality() -> None:
+    made = lyapunov(0.3, 1)
+    a, c = 0.3, 0.9
+    rate = float(proved_rate(made, Rates(torch.tensor(a), torch.tensor(c))))
+    load = c**2 * float(made.curvature_bound()) / (2 * made.eta)
+    assert (2 * a - rate) * (2 - rate) == pytest.approx(load, rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scale=st.floats(0, 3), seed=st.integers(0, 10_000))
+def test_the_rates_of_a_cell_hold_for_all_pairs_of_states(scale: float, seed: int) -> None:
+    made = cell(scale, seed)
+    rates, generator = made.rates(), torch.Generator().manual_seed(seed)
+    z, other, h = torch.randn(3, 500, DIM, generator=generator, dtype=torch.float64)
+    d, df = z - other, made(z, h) - made(other, h)
+    squared = d.square().sum(1)
+    assert ((d * (df - d)).sum(1) <= -rates.decay * squared + 1e-12 * squared).all()
+    assert (df.norm(dim=1) <= rates.lipschitz * d.norm(dim=1) + 1e-12).all()
+    assert rates.decay > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(scale=st.floats(0, 3), seed=st.integers(0, 10_000), smoothing=st.floats(0.1, 3))
+def test_the_gradient_of_the_learned_part_turns_no_faster_than_its_bound(
+    scale: float, seed: int, smoothing: float
+) -> None:
+    made = lyapunov(scale, seed, smoothing=smoothing)
+    generator = torch.Generator().manual_seed(seed)
+    e = torch.randn(400, DIM, generator=generator, dtype=torch.float64)
+    step = 1e-4 * torch.randn(400, DIM, generator=generator, dtype=torch.float64)
+    moved, here = (made(at)[1] - 2 * made.eta * at for at in (e + step, e))
+    quotient = (moved - here).norm(dim=1) / step.norm(dim=1)
+    bound = made.curvature_bound()
+    assert quotient.max() <= bound * (1 + 1e-6) + 1e-9
+    assert float(bound) <= curvature_bound(made) <= float(bound) * (1 + 1e-6) + 1e-12
+
+
+def test_what_is_rigorous_is_no_more_than_what_is_computed() -> None:
+    made, map_ = lyapunov(0.1, 3), cell(0.3, 3)
+    proved = unprojected_rate(made, map_)
+    computed = float(proved_rate(made, map_.rates()))
+    assert proved is not None
+    assert computed * (1 - 1e-5) < proved < computed
+
+
+@pytest.mark.parametrize("broken", ["centre", "cell", "nan", "hook", "steep"])
+def test_nothing_is_proved_of_another_v_or_cell(broken: str) -> None:
+    made, map_ = lyapunov(0.1, 3), cell(0.3, 3)
+    assert unprojected_rate(made, map_) is not None
+    if broken == "centre":
+        made.centre = "origin"
+    if broken == "nan":
+        made.network.inner.weight[0, 0] = math.nan
+    if broken == "hook":
+        map_.register_forward_hook(lambda *_: None)
+    if broken == "steep":
+        made.network.inner.weight *= 100
+    assert unprojected_rate(made, torch.nn.Identity() if broken == "cell" else map_) is None
+
+
+def test_training_asks_for_the_rate_with_room() -> None:
+    made, map_ = lyapunov(0.1, 3), cell(0.3, 3).requires_grad_()
+    rate = float(proved_rate(made, map_.rates()).detach())
+    made.alpha = rate / 2
+    assert [float(part.detach()) for part in proved_decay_term(made, map_)] == [0, 0]
+    made.alpha = 2 * rate
+    short, violated = proved_decay_term(made, map_)
+    assert float(short.detach()) == pytest.approx(1 - 0.5 / ROOM)
+    assert violated == 1
+    short.backward()
+    step = 1e-4
+    gradient = map_.symmetric.grad
+    with torch.no_grad():
+        assert gradient is not None
+        map_.symmetric -= step * gradient / gradient.norm()
+    assert proved_decay_term(made, map_)[0] < short
+
+
+def test_the_kind_claims_its_own_rate_unless_told() -> None:
+    shape = {"image_shape": (1, 8, 8), "classes": 10, "mean": (0.5,), "std": (0.5,)}
+    usual = model_config("lyadeq-certified", ArchitectureConfig(), **shape)  # pyrefly: ignore
+    told = model_config("lyadeq-certified", ArchitectureConfig(lyapunov=LyapunovConfig(alpha=0.1)), **shape)  # pyrefly: ignore
+    assert (usual.lyapunov.alpha, told.lyapunov.alpha) == (KINDS["lyadeq-certified"].alpha, 0.1)
+    assert model_config("lyadeq-anchored", ArchitectureConfig(), **shape).lyapunov.alpha == 1  # pyrefly: ignore
+    assert kind_of(usual) == "lyadeq-certified"
+
+
+def trained_enough(eta: float = 1.0) -> StabilisedDEQ:
+    data = load_data(DataConfig())
+    architecture = ArchitectureConfig(state_dim=8, lyapunov=LyapunovConfig(eta=eta, hidden=4))
+    config = model_config(
+        "lyadeq-certified",
+        architecture,
+        image_shape=data.image_shape,
+        classes=10,
+        mean=data.mean,
+        std=data.std,
+    )
+    torch.manual_seed(0)
+    made = StabilisedDEQ(config).eval()
+    with torch.no_grad():
+        made.lyapunov.network.inner.weight.mul_(0.3)  # pyrefly: ignore
+        made.lyapunov.network.skip.weight.mul_(0.3)  # pyrefly: ignore
+    return made
+
+
+def test_audit_and_certify_prove_the_claim_and_another_model_does_not_make_it() -> None:
+    data = load_data(DataConfig())
+    images, labels = data.test.images[:4] / 255, data.test.labels[:4]
+    made = trained_enough()
+    audited = {f.name: f for f in audit(made, images=images, labels=labels, checks=["decay"]).findings}
+    assert audited["unprojected"].verdict == "PROVED"
+    assert "the projection never acts" in audited["unprojected"].evidence
+    certified = {f.name: f for f in certify(made, images, labels).findings}
+    assert certified["unprojected"].verdict == certified["iss_gain"].verdict == "PROVED"
+    made.lyapunov.alpha = 5.0  # pyrefly: ignore
+    audited = {f.name: f for f in audit(made, images=images, labels=labels, checks=["decay"]).findings}
+    assert audited["unprojected"].verdict == "REFUTED"
+    other = StabilisedDEQ(replace(made.config, cell="monotone")).eval()
+    assert isinstance(other.cell, MonotoneCell)
+    audited = {f.name: f for f in audit(other, images=images, labels=labels, checks=["decay"]).findings}
+    assert "unprojected" not in audited
