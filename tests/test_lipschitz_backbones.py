@@ -1,6 +1,5 @@
 """Extractors with the Lipschitz constant 1: their Jacobians, and what is proved of them with rounding accounted for."""
 
-import math
 from typing import Any
 
 import pytest

@@ -325,7 +325,7 @@ CERTIFIED = (
     ClaimWords(
         name="unprojected",
         holds="even without stabilising, the model loses energy as fast as promised or faster, whatever the image",
-        fails="We found a state from which the energy of the model, not stabilised, grows or falls more slowly than promised.",
+        fails="We found an image and a state from which the energy of the model, not stabilised, does not fall as fast as promised.",
     ),
     ClaimWords(
         name="iss_gain",

@@ -25,7 +25,7 @@ class System:
 
     name: str
     kind: str
-    settings: Mapping[str, str | bool] = field(default_factory=dict)
+    settings: Mapping[str, str | bool | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

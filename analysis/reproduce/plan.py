@@ -15,7 +15,12 @@ ROBUST_DATA: Mapping[str, str | bool] = {"data.robust": True}
 EPOCHS: Mapping[str, int] = {**paper.EPOCHS, "digits": 30}
 PAPER_ATTACKS = ("ifgsm", "pgd")
 HONEST = "honest"
-TABLE_1 = ("deq", "deq-orth", "ibp-mondeq", "lyadeq-noorth", "lyadeq", "lyadeq-anchored")
+TABLE_1 = ("deq", "deq-orth", "ibp-mondeq", "lyadeq-noorth", "lyadeq", "lyadeq-anchored", "lyadeq-certified")
+# What a row of table 1 sets beside its kind.
+SETTINGS: Mapping[str, Mapping[str, str | float]] = {
+    "ibp-mondeq": {"objective.name": "ibp"},
+    "lyadeq-certified": {"model.backbone": "lipschitz-cnn", "margin.radius": 0.5},
+}
 NETWORKS = ("resnet56", "vgg16", "wrn-28-10")
 
 
@@ -35,11 +40,12 @@ class Study:
 
 
 def _table_1_system(kind: str) -> System:
-    return System(name=kind, kind=kind, settings={"objective.name": "ibp"} if kind == "ibp-mondeq" else {})
+    return System(name=kind, kind=kind, settings=dict(SETTINGS.get(kind, {})))
 
 
-def _with_trades(kind: str) -> System:
-    return System(name=f"{kind}-trades", kind=kind, settings={"objective.name": "trades"})
+def _adversarial(kind: str, objective: str) -> System:
+    settings = {**SETTINGS.get(kind, {}), "objective.name": objective}
+    return System(name=f"{kind}-{objective}", kind=kind, settings=settings)
 
 
 def _at(*radii: int, honest: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
@@ -59,16 +65,20 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             title="Table 2: LyaDEQ with adversarial training",
             data=("cifar10",),
             systems=(
-                _with_trades("lyadeq"),
+                _adversarial("lyadeq", "trades"),
                 System(name="lyadeq-robust-data", kind="lyadeq", settings=ROBUST_DATA),
-                System(name="lyadeq-pgd-at", kind="lyadeq", settings={"objective.name": "pgd-at"}),
+                _adversarial("lyadeq", "pgd-at"),
+                _adversarial("lyadeq-certified", "trades"),
+                _adversarial("lyadeq-certified", "pgd-at"),
             ),
             radii=_at(*paper.EPS),
         ),
         "table3": Study(
             title="Table 3: networks without an equilibrium",
             data=("cifar10",),
-            systems=tuple(system for kind in NETWORKS for system in (System(name=kind, kind=kind), _with_trades(kind))),
+            systems=tuple(
+                system for kind in NETWORKS for system in (System(name=kind, kind=kind), _adversarial(kind, "trades"))
+            ),
             radii=_at(8),
         ),
         "figure3": Study(

@@ -27,8 +27,8 @@ def train(
     recipe
         digits, mnist, svhn, cifar10, cifar100, mnist-certified, or the path of a TOML file.
     kind
-        deq, deq-orth, lyadeq-noorth, lyadeq, lyadeq-anchored, mondeq or ibp-mondeq; without an equilibrium,
-        resnet20, resnet56, vgg16 or wrn-28-10.
+        deq, deq-orth, lyadeq-noorth, lyadeq, lyadeq-anchored, lyadeq-certified, mondeq or ibp-mondeq;
+        without an equilibrium, resnet20, resnet56, vgg16 or wrn-28-10.
     epochs
         Passes over the training images.
     seed
