@@ -29,7 +29,7 @@ class DecayConfig:
     """The decay term of an anchored model's loss: ``weight`` times the mean of relu(V-dot + alpha V) / V.
 
     It is taken at states in uniform directions from each equilibrium, at distances ``radii`` times sqrt(n). With a certified cell
-    it is ``weight`` times relu(1 - rate / (1.1 alpha)), for the rate that the weights prove (``stabdeq.lyapunov.proved_rate``).
+    it has rate 1 for alpha and shapes V alone; beside it stands what the weights must prove (``train.proved_decay``).
     """
 
     weight: NonNegative = 1.0

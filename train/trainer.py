@@ -23,6 +23,7 @@ from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.objectives.ibp import IntervalTraining
 from train.progress import Progress
+from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -110,6 +111,7 @@ class _Run:
             model.predict(to_unit(data.train.images[:1]))
         if isinstance(recipe.objective, IntervalTraining):
             require_interval_bounds(model)
+        limit_curvature(model)
         make_folder(out)
         run = cls(recipe, data, out, model)
         run.save(CHECKPOINT_NAME)
@@ -180,6 +182,7 @@ class _Run:
         skipped = any(bool(is_lost(adjoint).any()) for adjoint in adjoints)
         if not skipped:
             self.optimiser.step()
+            limit_curvature(self.model)
         adjoint = {}
         if adjoints:  # a truncated gradient solves no adjoint equation
             adjoint["adjoint_unconverged"] = _mean(torch.cat([~one.converged for one in adjoints]))

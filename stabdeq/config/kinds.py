@@ -34,7 +34,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "lyadeq": Kind("state", "orthogonal", "the paper's full model, V centred at the origin"),
         "lyadeq-anchored": Kind("anchored", "orthogonal", "ours: V centred at the equilibrium, decay trained"),
         "lyadeq-certified": Kind(
-            "anchored", "orthogonal", "ours: as lyadeq-anchored, gain and decay proved", cell="certified", alpha=0.25
+            "anchored", "orthogonal", "ours: as lyadeq-anchored, gain and decay proved", cell="certified", alpha=0.1
         ),
         "mondeq": Kind("none", "linear", "a monotone operator equilibrium network", cell="monotone"),
         "ibp-mondeq": Kind("none", "linear", "a monotone network whose interval bounds converge", cell="interval"),
