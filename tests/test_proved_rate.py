@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,13 +15,16 @@ from analysis.certify import certify
 from analysis.proofs.cells.unprojected_decay import curvature_bound, unprojected_rate
 from stabdeq.cells import CertifiedCell, MonotoneCell
 from stabdeq.cells.relu import Rates
+from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
 from stabdeq.config.kinds import KINDS, kind_of, model_config
 from stabdeq.data import load_data
 from stabdeq.lyapunov import InputConvexLyapunov, claims, proved_rate
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Picard, solve
-from train.loss import ROOM, proved_decay_term
+from train.proved_decay import ROOM, limit_curvature, shortfall
+from train.recipe import Recipe
+from train.trainer import train
 
 DIM = 4
 
@@ -144,22 +148,51 @@ def test_nothing_is_proved_of_another_v_or_cell(broken: str) -> None:
     assert unprojected_rate(made, torch.nn.Identity() if broken == "cell" else map_) is None
 
 
-def test_training_asks_for_the_rate_with_room() -> None:
+def test_training_asks_the_cell_for_its_rate_with_room() -> None:
     made, map_ = lyapunov(0.1, 3), cell(0.3, 3).requires_grad_()
-    rate = float(proved_rate(made, map_.rates()).detach())
+    rate = float(map_.rates().decay.detach())
     made.alpha = rate / 2
-    assert [float(part.detach()) for part in proved_decay_term(made, map_)] == [0, 0]
+    assert [float(part.detach()) for part in shortfall(made, map_)] == [0, 0]
     made.alpha = 2 * rate
-    short, violated = proved_decay_term(made, map_)
+    short, violated = shortfall(made, map_)
     assert float(short.detach()) == pytest.approx(1 - 0.5 / ROOM)
     assert violated == 1
     short.backward()
-    step = 1e-4
     gradient = map_.symmetric.grad
+    assert gradient is not None
     with torch.no_grad():
-        assert gradient is not None
-        map_.symmetric -= step * gradient / gradient.norm()
-    assert proved_decay_term(made, map_)[0] < short
+        map_.symmetric -= 1e-4 * gradient / gradient.norm()
+    assert shortfall(made, map_)[0] < short
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_the_learned_part_is_scaled_to_what_the_rate_allows_and_no_further(scale: float) -> None:
+    made = untrained()
+    v = made.lyapunov
+    assert v is not None
+    with torch.no_grad():
+        v.network.inner.weight.mul_(scale)
+        v.network.skip.weight.mul_(scale)
+    before = v.network.inner.weight.clone()
+    limit_curvature(made)
+    allowed = 2 * v.eta * v.alpha * (2 - v.alpha)
+    if scale < 1:
+        assert torch.equal(before, v.network.inner.weight)
+    else:
+        assert float(v.curvature_bound().detach()) == pytest.approx(allowed, rel=1e-5)
+    # With the decay that training asks of the cell, and no contraction at all, the rate is proved.
+    rates = Rates(torch.tensor(ROOM * v.alpha), torch.tensor(1.0))
+    assert float(proved_rate(v, rates).detach()) > v.alpha
+
+
+def test_a_step_of_training_keeps_the_limit(tmp_path: Path) -> None:
+    recipe = Recipe(kind="lyadeq-certified", epochs=1, learning_rate=0.05, model=ArchitectureConfig(state_dim=6))
+    train(recipe, load_data(recipe.data), tmp_path / "run")
+    found = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").model
+    v = found.lyapunov
+    assert v is not None
+    assert float(v.curvature_bound().detach()) <= 2 * v.eta * v.alpha * (2 - v.alpha) * (1 + 1e-5)
+    assert v.network.inner.weight.abs().max() > 1e-3  # and V has a learned part
 
 
 def test_the_kind_claims_its_own_rate_unless_told() -> None:
@@ -171,7 +204,7 @@ def test_the_kind_claims_its_own_rate_unless_told() -> None:
     assert kind_of(usual) == "lyadeq-certified"
 
 
-def trained_enough(eta: float = 1.0) -> StabilisedDEQ:
+def untrained(eta: float = 1.0) -> StabilisedDEQ:
     data = load_data(DataConfig())
     architecture = ArchitectureConfig(state_dim=8, lyapunov=LyapunovConfig(eta=eta, hidden=4))
     config = model_config(
@@ -183,17 +216,14 @@ def trained_enough(eta: float = 1.0) -> StabilisedDEQ:
         std=data.std,
     )
     torch.manual_seed(0)
-    made = StabilisedDEQ(config).eval()
-    with torch.no_grad():
-        made.lyapunov.network.inner.weight.mul_(0.3)  # pyrefly: ignore
-        made.lyapunov.network.skip.weight.mul_(0.3)  # pyrefly: ignore
-    return made
+    return StabilisedDEQ(config).eval()
 
 
 def test_audit_and_certify_prove_the_claim_and_another_model_does_not_make_it() -> None:
     data = load_data(DataConfig())
     images, labels = data.test.images[:4] / 255, data.test.labels[:4]
-    made = trained_enough()
+    made = untrained()
+    limit_curvature(made)
     audited = {f.name: f for f in audit(made, images=images, labels=labels, checks=["decay"]).findings}
     assert audited["unprojected"].verdict == "PROVED"
     assert "the projection never acts" in audited["unprojected"].evidence
