@@ -1,17 +1,18 @@
 """APGD, PGD that chooses its own step size (Croce and Hein 2020, arXiv 2003.01690), on three losses."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ascent import gradient_faults, loss_gradient
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import Ball, NormName, build_ball
 from stabdeq.attacks.losses import Loss, cross_entropy, dlr, logit_difference, other_class, targeted_dlr
-from stabdeq.attacks.threat_model import Adversarial, Classifier, Run, check_batch, check_counts, is_correct
+from stabdeq.attacks.standing import Rows, Standing
+from stabdeq.attacks.threat_model import Adversarial, Classifier, Run, check_batch, check_counts
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError, closest
 
@@ -25,9 +26,66 @@ RISES = 0.75  # share of the steps up to a checkpoint that must have raised the 
 class _Point(NamedTuple):
     """Where the ascent is, or was at its best."""
 
-    images: Tensor  # (B, C, H, W)
-    value: Tensor  # (B,), of the loss
-    gradient: Tensor  # (B, C, H, W)
+    images: Tensor  # (K, C, H, W)
+    value: Tensor  # (K,), of the loss
+    gradient: Tensor  # (K, C, H, W)
+
+
+class _Ascent(NamedTuple):
+    """Where the samples that stand are on their way, a row for each."""
+
+    images: Tensor  # (K, C, H, W), the clean ones
+    targets: tuple[Tensor, ...]  # (K,) each, what the loss reads beside logits and labels
+    point: _Point
+    previous: Tensor  # (K, C, H, W), the point before
+    best: _Point
+    size: Tensor  # (K,), of the next step
+    rises: Tensor  # (K,), steps that raised the loss since the last checkpoint
+    halved: Tensor  # (K,) bool, at the last checkpoint
+    value_at_checkpoint: Tensor  # (K,), of the best point
+
+    @classmethod
+    def start(cls, images: Tensor, targets: tuple[Tensor, ...], point: _Point, size: float) -> "_Ascent":
+        return cls(
+            images=images,
+            targets=targets,
+            point=point,
+            previous=point.images,
+            best=point,
+            size=torch.full_like(point.value, size),
+            rises=torch.zeros_like(point.value, dtype=torch.int64),
+            halved=torch.zeros_like(point.value, dtype=torch.bool),
+            value_at_checkpoint=point.value,
+        )
+
+    def move(self, ball: Ball, *, share: float) -> Tensor:
+        """Return the next images: ``share`` of a step, and the rest of the last one repeated."""
+        here = self.point.images
+        direction = ball.steepest(torch.where(self.point.gradient.isnan(), 0, self.point.gradient))
+        moved = ball.project(here + _wide(self.size) * direction, self.images)
+        moved = here + share * (moved - here) + (1 - share) * (here - self.previous)
+        return ball.project(moved, self.images)
+
+    def reach(self, point: _Point) -> "_Ascent":
+        return self._replace(
+            point=point,
+            previous=self.point.images,
+            best=_choose(point.value > self.best.value, point, self.best),
+            rises=self.rises + (point.value > self.point.value),
+        )
+
+    def look_back(self, steps: int) -> "_Ascent":
+        """After ``steps`` since the last checkpoint, halve the step where it no longer helps, and go on from the best point."""
+        stalled = ~self.halved & (self.best.value == self.value_at_checkpoint)
+        halved = (self.rises < RISES * steps) | stalled
+        return self._replace(
+            point=_choose(halved, self.best, self.point),
+            previous=torch.where(_wide(halved), self.best.images, self.previous),
+            size=torch.where(halved, self.size / 2, self.size),
+            rises=torch.zeros_like(self.rises),
+            halved=halved,
+            value_at_checkpoint=self.best.value,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,48 +138,36 @@ class APGD:
             logits = model(images)
             targets = other_class(logits, labels, rank)
         loss = targeted_dlr if logits.shape[1] >= 4 else logit_difference
-        return self._run(partial(loss, targets=targets), model, images, labels, generator=generator)
+        return self._run(loss, model, images, labels, targets, generator=generator)
 
     def _run(
-        self, loss: Loss, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator
+        self,
+        loss: Callable[..., Tensor],
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *targets: Tensor,
+        generator: torch.Generator,
     ) -> Adversarial:
-        """One run of Algorithm 1; it returns each sample's first misclassified point, or else the one of largest loss."""
-        ball = build_ball(self.eps, self.norm)
+        """One run of Algorithm 1; it returns each sample's first misclassified point, or else the one of largest loss.
+
+        ``loss`` takes logits, labels, and the ``targets`` (B,) where there are any.
+        """
+        ball, standing = build_ball(self.eps, self.norm), Standing(model, images, labels)
         start = ball.project(ball.start(images, generator), images)
-        point, wrong = _evaluate(model, start, labels, loss)
-        best, previous = point, start
-        broken, broken_images = wrong, start
-        nonfinite, zero = gradient_faults(point.gradient)
-
-        size = torch.full_like(point.value, 2 * self.eps)
+        value, gradient, rows = standing.climb(start, _towards(loss, targets))
+        ascent = _select(_Ascent.start(images, targets, _Point(start, value, gradient), 2 * self.eps), rows)
         checkpoints = [0, *step_checkpoints(self.steps)]
-        rises, halved, value_at_checkpoint = torch.zeros_like(labels), torch.zeros_like(wrong), best.value
         for step in range(1, self.steps + 1):
-            if bool(broken.all()):
+            if not len(standing):
                 break
-            direction = ball.steepest(torch.where(point.gradient.isnan(), 0, point.gradient))
-            moved = ball.project(point.images + _wide(size) * direction, images)
-            share = 1 if step == 1 else MOMENTUM
-            moved = point.images + share * (moved - point.images) + (1 - share) * (point.images - previous)
-            last, previous = point, point.images
-            point, wrong = _evaluate(model, ball.project(moved, images), labels, loss)
-
-            broken_images = torch.where(_wide(broken), broken_images, point.images)
-            broken = broken | wrong
-            not_finite, flat = gradient_faults(point.gradient)
-            nonfinite, zero = nonfinite | not_finite, zero | flat
-            best = _choose(point.value > best.value, point, best)
-            rises += point.value > last.value
-
+            moved = ascent.move(ball, share=1 if step == 1 else MOMENTUM)
+            value, gradient, rows = standing.climb(moved, _towards(loss, ascent.targets))
+            ascent = ascent.reach(_Point(moved, value, gradient))
             if step in checkpoints:
-                since = step - checkpoints[checkpoints.index(step) - 1]
-                halved = (rises < RISES * since) | (~halved & (best.value == value_at_checkpoint))
-                size = torch.where(halved, size / 2, size)
-                point = _choose(halved, best, point)
-                previous = torch.where(_wide(halved), best.images, previous)
-                value_at_checkpoint = best.value
-                rises.zero_()
-        return Adversarial(torch.where(_wide(broken), broken_images, best.images), nonfinite, zero)
+                ascent = ascent.look_back(step - checkpoints[checkpoints.index(step) - 1])
+            ascent = _select(ascent, rows)
+        return standing.found(ascent.best.images)
 
 
 def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> APGD:
@@ -147,10 +193,16 @@ def step_checkpoints(steps: int) -> list[int]:
     return sorted(set(found))
 
 
-def _evaluate(model: Classifier, images: Tensor, labels: Tensor, loss: Loss) -> tuple[_Point, Tensor]:
-    """The point at ``images``, and which of them are misclassified, (B,) bool."""
-    logits, value, gradient = loss_gradient(model, images, labels, loss)
-    return _Point(images, value, gradient), ~is_correct(logits, labels)
+def _towards(loss: Callable[..., Tensor], targets: tuple[Tensor, ...]) -> Loss:
+    return lambda logits, labels: loss(logits, labels, *targets)
+
+
+def _select(values: Any, rows: Rows) -> Any:
+    """The ``rows`` of a tensor, or of all tensors in a tuple."""
+    if isinstance(values, Tensor):
+        return values[rows]
+    selected = [_select(value, rows) for value in values]
+    return type(values)(*selected) if hasattr(values, "_fields") else tuple(selected)
 
 
 def _choose(which: Tensor, these: _Point, others: _Point) -> _Point:

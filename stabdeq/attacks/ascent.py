@@ -69,7 +69,7 @@ def ascend(
     """Take steepest steps from ``start`` (B, C, H, W) up the ``loss`` for ``labels`` (B,).
 
     After every step the images are projected to the ``ball`` around ``images`` and to [0, 1].
-    Each gradient is the mean over ``samples`` evaluations of the model.
+    Each gradient is the mean over ``samples`` evaluations of the model. The last images count, as the paper has it.
     """
     attacked = ball.project(start, images)
     nonfinite = torch.zeros_like(labels, dtype=torch.bool)

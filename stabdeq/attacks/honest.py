@@ -17,12 +17,20 @@ def honest(
 ) -> Worst:
     """Return PGD, APGD-CE, APGD-T, Square with ten queries for each step, and a fifth of the steps on intermediate states.
 
-    ``steps`` are those of PGD and APGD; PGD and APGD-CE start ``restarts`` times. The intermediate states are left out where
+    ``steps`` are those of PGD and APGD; PGD and APGD-CE start ``restarts`` times. A sample is broken where any image on the way
+    is misclassified. The intermediate states are left out where
     the model is not an ``equilibrium`` model. Raises ConfigError for settings out of range.
     """
     check_counts(steps=steps, restarts=restarts)
     attacks: dict[str, Attack] = {
-        "pgd": PGD(eps=eps, steps=steps, step_size=usual_step_size(eps, steps), restarts=restarts, norm=norm),
+        "pgd": PGD(
+            eps=eps,
+            steps=steps,
+            step_size=usual_step_size(eps, steps),
+            restarts=restarts,
+            norm=norm,
+            until_broken=True,
+        ),
         "apgd-ce": APGD(eps=eps, steps=steps, restarts=restarts, norm=norm),
         "apgd-t": APGD(eps=eps, steps=steps, norm=norm, loss="targeted"),
         "square": Square(eps=eps, steps=10 * steps, norm=norm),

@@ -1,6 +1,6 @@
 """Attacks through an equilibrium model's intermediate states, by unrolled gradients (Yang, Pang and Liu, arXiv 2306.01429)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stabdeq.attacks.ascent import usual_step_size
 from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.followed import Followed
 from stabdeq.attacks.pgd import PGD
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, refuse_restarts
 from stabdeq.attacks.worst import attack_standing
@@ -29,7 +30,7 @@ class Unrolled:
     gradient goes through the unrolled steps alone. ``state_shape`` is that of one sample's state.
     """
 
-    model: EquilibriumModel
+    model: EquilibriumModel | Followed
     state_shape: tuple[int, ...]
     state: int | None
     mixing: float
@@ -44,7 +45,7 @@ class Unrolled:
 
     def _state(self, h: Tensor) -> Tensor:
         if self.state is None:
-            return self.model.solve(h).z
+            return self.model.equilibria(h) if isinstance(self.model, Followed) else self.model.solve(h).z
         return self._iterate(h.new_zeros(len(h), *self.state_shape), h, self.state)
 
     def _iterate(self, z: Tensor, h: Tensor, steps: int) -> Tensor:
@@ -107,8 +108,10 @@ def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> In
 
 
 def _ascend(
-    attack: PGD, surrogate: Unrolled, _: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator
+    attack: PGD, surrogate: Unrolled, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator
 ) -> Adversarial:
+    followed = Followed.of(model)  # anew for each run
+    surrogate = surrogate if followed is None else replace(surrogate, model=followed)
     return attack(surrogate, images, labels, generator=generator)
 
 

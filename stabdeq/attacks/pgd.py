@@ -7,6 +7,8 @@ from torch import Tensor
 
 from stabdeq.attacks.ascent import ascend, schedule
 from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.losses import cross_entropy
+from stabdeq.attacks.standing import Standing
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, judge
 
 L2_STEPS = 50  # where no number is given: the paper's rule is for the l-infinity norm
@@ -19,6 +21,7 @@ class PGD:
     ``steps`` and ``step_size`` None follow ``schedule``: the paper's in l-infinity. Its ``restarts`` is 1. Of several
     restarts each sample keeps its worst: a misclassified one before another, then the larger loss. For a random model, each
     gradient is the mean over ``samples`` evaluations (expectation over randomness, Athalye et al. 2018).
+    The last iterate counts, as the paper has it; ``until_broken`` ends each sample's ascent at its first misclassified one.
     Raises ConfigError for settings out of range.
     """
 
@@ -28,6 +31,7 @@ class PGD:
     restarts: int = 1
     samples: int = 1
     norm: NormName = "linf"
+    until_broken: bool = False
 
     def __post_init__(self) -> None:
         build_ball(self.eps, self.norm)
@@ -55,6 +59,7 @@ class PGD:
                 torch.where(worse.view(-1, 1, 1, 1), found.images, worst.images),
                 worst.nonfinite | found.nonfinite,
                 worst.zero | found.zero,
+                _either(worst.broken_by, found.broken_by),
             )
         return worst
 
@@ -62,7 +67,24 @@ class PGD:
         ball = build_ball(self.eps, self.norm)
         start = ball.start(images, generator)
         steps, step_size = schedule(self.eps, self.steps, self.step_size, self.norm)
-        return ascend(model, images, labels, start, ball=ball, steps=steps, step_size=step_size, samples=self.samples)
+        if not self.until_broken:
+            return ascend(
+                model, images, labels, start, ball=ball, steps=steps, step_size=step_size, samples=self.samples
+            )
+        standing, attacked = Standing(model, images, labels), ball.project(start, images)
+        for _ in range(steps):
+            if not len(standing):
+                break
+            _, gradient, rows = standing.climb(attacked, cross_entropy, evaluations=self.samples)
+            images, gradient = images[rows], gradient[rows]
+            direction = ball.steepest(torch.where(gradient.isnan(), 0, gradient))
+            attacked = ball.project(attacked[rows] + step_size * direction, images)
+        return standing.found(attacked)
+
+
+def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Who was broken by a first or by a second restart."""
+    return None if first is None or second is None else torch.maximum(first, second)
 
 
 def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> PGD:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ball import NormName, build_ball
-from stabdeq.attacks.losses import margin
 from stabdeq.attacks.square_moves import MOVES
-from stabdeq.attacks.threat_model import Adversarial, Classifier, check_counts, check_logits, is_correct
+from stabdeq.attacks.standing import Standing
+from stabdeq.attacks.threat_model import Adversarial, Classifier, check_counts
 from stabdeq.attacks.worst import attack_standing
 
 STEPS = 1000  # queries
@@ -46,22 +46,22 @@ class Square:
     @torch.no_grad()
     def _run(self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
         ball, moves = build_ball(self.eps, self.norm), MOVES[self.norm](self.eps)
+        standing = Standing(model, images, labels)
         best = ball.project(moves.start(images, generator), images)
-        broken, value = _margin(model, best, labels)
+        value, rows = standing.margins(best)
         for query in range(1, self.steps):
-            active = (~broken).nonzero().squeeze(1)
-            if not len(active):
+            images, best, value = images[rows], best[rows], value[rows]
+            if not len(standing):
                 break
             side = square_side(query / self.steps, *images.shape[2:], share=SHARE[self.norm])
-            proposal = moves.propose(images[active], best[active], side, generator)
-            proposal = ball.project(proposal, images[active])
-            proposal_broken, proposal_value = _margin(model, proposal, labels[active])
-            better = proposal_broken | (proposal_value > value[active])
-            best[active[better]] = proposal[better]
-            value[active[better]] = proposal_value[better]
-            broken[active] = proposal_broken
-        blind = torch.zeros_like(broken)  # no gradient can mislead it
-        return Adversarial(best, blind, blind)
+            proposal = ball.project(moves.propose(images, best, side, generator), images)
+            proposal_value, rows = standing.margins(proposal)
+            better = proposal_value > value
+            best, value = (
+                torch.where(better.view(-1, 1, 1, 1), proposal, best),
+                torch.where(better, proposal_value, value),
+            )
+        return standing.found(best[rows])
 
 
 def build(*, eps: float, norm: NormName, steps: int | None, restarts: int) -> Square:
@@ -74,10 +74,3 @@ def square_side(progress: float, height: int, width: int, *, share: float) -> in
     halvings = sum(10_000 * progress > query for query in HALVINGS)
     side = round(math.sqrt(share / 2**halvings * height * width))
     return min(max(side, 1), height, width)
-
-
-def _margin(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which images are misclassified, (B,) bool, and by how much, (B,)."""
-    logits = model(images)
-    check_logits(logits, labels)
-    return ~is_correct(logits, labels), margin(logits, labels)
