@@ -134,7 +134,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, Tensor]:  # pyrefly: ignore
         z, injected = ctx.saved_tensors
         return None, None, ctx.followed.pull_back(z, injected, grad_outputs[0])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ascent import ascend, schedule
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import Ball, NormName, build_ball
 from stabdeq.attacks.losses import cross_entropy
 from stabdeq.attacks.standing import Standing
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, judge
@@ -67,10 +67,14 @@ class PGD:
         ball = build_ball(self.eps, self.norm)
         start = ball.start(images, generator)
         steps, step_size = schedule(self.eps, self.steps, self.step_size, self.norm)
-        if not self.until_broken:
-            return ascend(
-                model, images, labels, start, ball=ball, steps=steps, step_size=step_size, samples=self.samples
-            )
+        if self.until_broken:
+            return self._ascend_standing(model, images, labels, start, ball, steps, step_size)
+        return ascend(model, images, labels, start, ball=ball, steps=steps, step_size=step_size, samples=self.samples)
+
+    @torch.inference_mode(False)  # tensors made in inference mode could not be part of a gradient
+    def _ascend_standing(
+        self, model: Classifier, images: Tensor, labels: Tensor, start: Tensor, ball: Ball, steps: int, step_size: float
+    ) -> Adversarial:
         standing, attacked = Standing(model, images, labels), ball.project(start, images)
         for _ in range(steps):
             if not len(standing):
