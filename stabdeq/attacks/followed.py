@@ -89,9 +89,7 @@ class Followed:
         product, rows = self._folded.linearise(z, injected)
         size = norm(gradient)[:, None]
         unit = gradient / torch.where(size > 0, size, 1)
-        start = torch.where(
-            size > 0, _or_zero(self._adjoints, unit), 0
-        )  # of no gradient, the adjoint is 0 to the last bit
+        start = _or_zero(self._adjoints, unit)
         u, rests = settle(
             lambda u, unit, *rows: product(u, *rows) + unit, start, (unit, *rows), tolerance=self._tolerance
         )
