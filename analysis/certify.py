@@ -46,8 +46,9 @@ def certify(
 
     A model, or the path of a checkpoint, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it
-    was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the head;
-    with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins.
+    was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
+    head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
+    velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins.
 
     Raises ConfigError where the model has no equilibrium to certify, or images come without labels; CheckpointError for a file
     that is no checkpoint.

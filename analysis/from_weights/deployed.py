@@ -1,6 +1,7 @@
 """What the weights prove of a model as it runs: its own dtype, sums in any order, its own solver at its own tolerance."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,10 +11,12 @@ from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.predictions import EPSILONS, Certified
 from analysis.from_weights.rates import at_most
 from analysis.measure.subject import Subject
-from analysis.proofs.cells.deployed import Arithmetic, distance, equilibria, linear, lost_margins, normalised
+from analysis.proofs.cells.deployed import Arithmetic, Near, distance, equilibria, lost_margins
+from analysis.proofs.cells.deployed_extractor import derived, features
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.cells import ReluCell
 from stabdeq.cells.relu import FoldedReluCell
+from stabdeq.config.models import RegisteredSolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
 
@@ -22,6 +25,7 @@ ROUNDOFFS = 16
 ROOM = 4
 LEDGER = 0.3  # the l2 radius at which what deployment costs is judged
 MOST_LOST = 0.001  # of all images
+LOOK_FOR = "look for TF32, autocast or torch.set_float32_matmul_precision"
 TOLERANCES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12)
 
 
@@ -45,10 +49,12 @@ def run_as_deployed(model: StabilisedDEQ, images: Tensor) -> Run | str:
     """Return one run of ``model`` in its own dtype on ``images`` (N, C, H, W), or in words why its arithmetic is not covered."""
     dtypes = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
     if dtypes - {torch.float32, torch.float64} or len(dtypes) != 1:
-        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        found = ", ".join(sorted(map(_name, dtypes)))
         return f"the model is in {found}: rounding is accounted for in float32 and in float64, not in half precision or a mixture"
     if not isinstance(model.cell, ReluCell):
         return "the cell's rounding is accounted for in the cells certified, monotone and interval alone"
+    if isinstance(model.config.solver, RegisteredSolverConfig):
+        return f"the solver {model.config.solver.name} is not this library's"
     (dtype,) = dtypes
     model.eval()
     try:
@@ -70,100 +76,103 @@ def judge_deployed(
         f"{total} test images."
     )
 
-    def uncertified(why: str) -> None:
+    why = run if isinstance(run, str) else "there are no certified radii in real arithmetic to begin with"
+    if isinstance(run, str) or certified is None:
         gathered.find("deployed", claim, Verdict.INCONCLUSIVE, f"Not certified: {why}.", samples=total)
-
-    if certified is None:
-        return uncertified("there are no certified radii in real arithmetic to begin with")
-    if isinstance(run, str):
-        return uncertified(run)
+        return
     exact = _derived(model)
-    apart = max(distance(run.derived[name], exact[name]) for name in exact)
-    arithmetic = Arithmetic(run.dtype, run.tolerance, max(ROUNDOFFS * torch.finfo(run.dtype).eps, ROOM * apart))
-    lost = _lost(subject, model, certified, arithmetic)
-    radius = _radii(subject, run, certified, lost)
-    turned = int(((radius > 0) & (run.logits.argmax(1) != certified.radii.predicted)).sum())
-    if turned:
-        return uncertified(
-            f"{turned} images are classified otherwise than {run.dtype} with IEEE products can: look for TF32, autocast or "
-            "torch.set_float32_matmul_precision"
-        )
-    correct = certified.radii.predicted == subject.labels
-    for eps in EPSILONS:
-        share = int((correct & (radius >= eps)).sum()) / total
-        text = f"certified accuracy at l2 radius {eps:g} of the model as it runs"
-        gathered.measure("deployed", f"certified accuracy {eps:g}", share, text)
-    gathered.series["deployed"] = {
-        "indices": subject.indices.tolist(),
-        "radius": radius.tolist(),
-        "converged": run.converged.tolist(),
-        "delta": arithmetic.delta,
-    }
-    evidence = _conditions(arithmetic, apart) + _ledger(subject, model, run, certified, arithmetic, radius)
+    apart = {name: distance(run.derived[name], exact[name]) for name in exact}
+    least = ROUNDOFFS * torch.finfo(run.dtype).eps
+    deltas = {name: max(least, ROOM * value) for name, value in apart.items()}
+    bounds = _Bounds(subject, model, certified, Arithmetic(run.dtype, run.tolerance, deltas))
+    radius = torch.where(run.converged, bounds.radii(run.tolerance), 0.0)
+    turned = (radius > 0) & (run.logits.argmax(1) != certified.radii.predicted)
+    if bool(turned.any()):
+        otherwise = f"{int(turned.sum())} images are classified otherwise than IEEE 754 allows in {_name(run.dtype)}"
+        evidence = f"Not certified: {otherwise}: {LOOK_FOR}."
+        gathered.find("deployed", claim, Verdict.INCONCLUSIVE, evidence, samples=total)
+        return
+    _put_down(gathered, bounds, run, radius)
+    evidence = (
+        f"{_name(run.dtype)}, solver tolerance {run.tolerance:g}, delta {at_most(max(deltas.values()))}: {_cost(bounds, run, radius)} "
+        "Holds for sums in any order and batches of any size; for products as IEEE 754 has them (no TF32, autocast or Winograd); where "
+        "the solver meets its tolerance; and for derived weights within delta of those in float64, relatively, in the spectral norm: "
+        f"here within {at_most(max(apart.values()))}."
+    )
     verdict = Verdict.PROVED if bool((radius > 0).any()) else Verdict.INCONCLUSIVE
     gathered.find("deployed", claim, verdict, evidence, margin=float(radius.median()), samples=total)
 
 
-def _conditions(arithmetic: Arithmetic, apart: float) -> str:
-    dtype = str(arithmetic.dtype).removeprefix("torch.")
-    return (
-        f"For {dtype} with IEEE products (no TF32, no autocast), sums in any order, batches of any size, and states that meet the "
-        f"solver's tolerance {arithmetic.tolerance:g}; derived weights within delta = {at_most(arithmetic.delta)} of their float64 "
-        f"values in the Frobenius norm, relatively (here: {at_most(apart)}). "
-    )
+def _put_down(gathered: Gathered, bounds: "_Bounds", run: Run, radius: Tensor) -> None:
+    for eps in EPSILONS:
+        share = bounds.certified_at(radius, eps) / len(radius)
+        text = f"certified accuracy at l2 radius {eps:g} of the model as it runs"
+        gathered.measure("deployed", f"certified accuracy {eps:g}", share, text)
+    gathered.series["deployed"] = {
+        "indices": bounds.subject.indices.tolist(),
+        "radius": radius.tolist(),
+        "converged": run.converged.tolist(),
+        "deltas": dict(bounds.arithmetic.deltas),
+    }
 
 
-def _ledger(
-    subject: Subject, model: StabilisedDEQ, run: Run, certified: Certified, arithmetic: Arithmetic, radius: Tensor
-) -> str:
+def _cost(bounds: "_Bounds", run: Run, radius: Tensor) -> str:
     """Say what deployment costs at one radius, and which tolerance would cost little."""
-    total, correct = len(subject.images), certified.radii.predicted == subject.labels
-    before = int((correct & (certified.radii.radius >= LEDGER)).sum())
-
-    def kept(radius: Tensor) -> int:
-        return int((correct & (radius >= LEDGER)).sum())
-
-    words = f"At radius {LEDGER:g}, {kept(radius)} of {total} are certified, {before} in real arithmetic."
+    total, before, kept = len(radius), bounds.certified_at(bounds.reach, LEDGER), bounds.certified_at(radius, LEDGER)
+    words = f"at radius {LEDGER:g}, {kept} of {total} are certified, {before} in real arithmetic."
     missed = int((~run.converged).sum())
     if missed:
         words += f" Of {missed} nothing is certified: there the solver did not reach its tolerance."
-    if before - kept(radius) <= MOST_LOST * total and bool((radius > 0).any()):
+    if before - kept <= MOST_LOST * total and bool((radius > 0).any()):
         return words
-    converged = replace(run, converged=torch.ones_like(run.converged))
     for tolerance in TOLERANCES:
-        if not 4 * torch.finfo(run.dtype).eps <= tolerance < run.tolerance:
-            continue
-        tighter = replace(arithmetic, tolerance=tolerance)
-        left = kept(_radii(subject, converged, certified, _lost(subject, model, certified, tighter)))
-        if before - left <= MOST_LOST * total:
-            return f"{words} With model.solver.tolerance = {tolerance:g}, where the solver reaches it, {left} would be."
-    return f"{words} No tighter tolerance would bring more than {MOST_LOST:.1%} of all back: what is lost is rounding."
-
-
-def _lost(subject: Subject, model: StabilisedDEQ, certified: Certified, arithmetic: Arithmetic) -> Tensor:
-    """Return by how much (N, K) computed margins may fall short, anywhere within the radii in real arithmetic."""
-    radii, images = certified.radii, subject.images.flatten(1)
-    reach = radii.radius.clamp(max=images.shape[1] ** 0.5)
-    _, height, width = model.config.image_shape
-    mean, std = (part.flatten().repeat_interleave(height * width) for part in (model.mean, model.std))
-    x = normalised(images, mean, std, reach, arithmetic)
-    layer, head = model.backbone.linear, model.head  # pyrefly: ignore
-    h = linear(x, layer.weight, layer.bias, arithmetic)
-    cell = model.cell.fold()
-    assert isinstance(cell, FoldedReluCell)
-    z = equilibria(cell, h, radii.z, radii.error, certified.gain, arithmetic)
-    rotation = None if head.rotation is None else head.rotation.weight
-    return lost_margins(
-        z, radii.predicted, rotation, head.classifier.weight, head.classifier.bias, certified.readout, arithmetic
+        if 4 * torch.finfo(run.dtype).eps <= tolerance < run.tolerance:
+            tighter = bounds.radii(tolerance)
+            left = bounds.certified_at(tighter, LEDGER)
+            if before - left <= MOST_LOST * total and bool((tighter > 0).any()):
+                return f"{words} With model.solver.tolerance = {tolerance:g}, where the solver reaches it, {left} would be."
+    return (
+        f"{words} No tighter tolerance brings all but {MOST_LOST:.1%} of the images back: the rest is lost to rounding."
     )
 
 
-def _radii(subject: Subject, run: Run, certified: Certified, lost: Tensor) -> Tensor:
-    """Return the radii (N,) around the images as the model's dtype holds them."""
-    images = subject.images.flatten(1)
-    moved = (Enclosure.exact(images) - Enclosure.exact(images.to(run.dtype))).norm()
-    left = torch.minimum(certified.radii.left(lost), certified.radii.radius.new_tensor(images.shape[1] ** 0.5))
-    return torch.where(run.converged, (left - moved).clamp(min=0), 0.0)
+@dataclass(frozen=True)
+class _Bounds:
+    """Radii of a deployed model for any tolerance of its solver."""
+
+    subject: Subject
+    model: StabilisedDEQ
+    certified: Certified
+    arithmetic: Arithmetic
+
+    def radii(self, tolerance: float) -> Tensor:
+        """Return the radii (N,) around the images as the model's dtype holds them, where the solver meets ``tolerance``."""
+        cell, radii = self.model.cell.fold(), self.certified.radii
+        assert isinstance(cell, FoldedReluCell)
+        arithmetic = replace(self.arithmetic, tolerance=tolerance)
+        z = equilibria(cell, self.features, radii.z, radii.error, self.certified.gain, arithmetic)
+        lost = lost_margins(z, radii.predicted, self.model.head, self.certified.readout, arithmetic)
+        return (torch.minimum(radii.left(lost), self.reach) - self.moved).clamp(min=0)
+
+    @property
+    def reach(self) -> Tensor:
+        """(N,) the radii in real arithmetic, and no more than any two images with pixels in [0, 1] are apart."""
+        return self.certified.radii.radius.clamp(max=self.subject.images[0].numel() ** 0.5)
+
+    @cached_property
+    def features(self) -> Near:
+        """What the extractor computes within reach."""
+        return features(self.model, self.subject.images, self.reach, self.arithmetic)
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """(N,) how far the images are from what the dtype holds."""
+        images = self.subject.images.flatten(1)
+        return (Enclosure.exact(images) - Enclosure.exact(images.to(self.arithmetic.dtype))).norm()
+
+    def certified_at(self, radius: Tensor, eps: float) -> int:
+        """Return how many images are certified by ``radius`` (N,) to be classified as labelled within ``eps``."""
+        return int(((self.certified.radii.predicted == self.subject.labels) & (radius >= eps)).sum())
 
 
 def _derived(model: StabilisedDEQ) -> dict[str, Tensor]:
@@ -171,6 +180,11 @@ def _derived(model: StabilisedDEQ) -> dict[str, Tensor]:
     cell = model.cell.fold()
     assert isinstance(cell, FoldedReluCell)
     found = {"transition": cell.transition, "scale": cell.scale, "classifier": model.head.classifier.weight}
+    found |= derived(model)
     if model.head.rotation is not None:
         found["rotation"] = model.head.rotation.weight
     return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

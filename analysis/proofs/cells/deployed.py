@@ -5,6 +5,7 @@ its solver stops at a tolerance, and its derived weights are near those that the
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
 from stabdeq.cells.relu import FoldedReluCell
+from stabdeq.heads import Head
+from stabdeq.linear_algebra import spectral_norm
 
 # Added to the size of every number in a product: gamma of that covers what underflows, inputs and results flushed to 0 as well.
 PAD = 2.0**-50
@@ -20,11 +23,32 @@ SLACK = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class Near:
-    """What vectors a model computes for all images within reach of each of B images, beside those of real arithmetic.
+class Arithmetic:
+    """What a model runs in: its ``dtype``, its solver's ``tolerance``, and ``deltas`` of its derived weights, by their names.
 
-    ``centre`` (B, k) is about the exact vector of the image itself. The computed ones lie within ``apart`` (B,) of it, and within
-    ``error`` (B,) of the exact ones of their own images.
+    A derived matrix is within its delta times its spectral norm of the one that certificates read, in the spectral norm; a vector
+    stands for a diagonal matrix.
+    """
+
+    dtype: torch.dtype
+    tolerance: float
+    deltas: Mapping[str, float]
+
+    def gamma(self, terms: int) -> float:
+        """Return gamma_k = k u / (1 - k u) for sums of ``terms`` products in any order, with that of float64, in which bounds are taken."""
+        return _gamma(terms, self.dtype) + _gamma(terms, torch.float64)
+
+    def sway(self, name: str, exact: Tensor) -> float:
+        """Return a bound of the spectral norm of what the derived weights ``name`` are apart from ``exact``; 0 where none are derived."""
+        return self.deltas.get(name, 0.0) * size(exact) * SLACK
+
+
+@dataclass(frozen=True)
+class Near:
+    """What a model computes for all images within reach of each of B images, beside the same in real arithmetic.
+
+    ``centre`` (B, *) is about the exact value of the image itself. The computed ones lie within ``apart`` (B,) of it, and within
+    ``error`` (B,) of the exact ones of their own images, in the Euclidean norm.
     """
 
     centre: Tensor
@@ -32,132 +56,106 @@ class Near:
     error: Tensor
 
     def size(self) -> Tensor:
-        """Return a bound (B,) of the norms of the computed vectors."""
-        return _norm(self.centre) + self.apart
+        """Return a bound (B,) of the norms of the computed values."""
+        return lengths(self.centre) + self.apart
 
     def weighed(self, weight: Tensor) -> Tensor:
         """Return a bound (B,) of || |W| |v| || for the computed vectors v, W = ``weight`` (m, k)."""
-        return _norm(self.centre.abs() @ _padded(weight).mT) + spectral_norm_bound(
-            Enclosure.exact(_padded(weight))
-        ) * (self.apart + PAD * self.centre.shape[1] ** 0.5)
+        absolute = padded(weight)
+        reached = self.apart + PAD * self.centre.shape[1] ** 0.5
+        return lengths(self.centre.abs() @ absolute.mT) + size(absolute) * reached
+
+    def rounded(self, stretch: float, centre: Tensor, rounding: Tensor) -> "Near":
+        """Return what a map of the Lipschitz constant ``stretch`` makes of it: ``centre``, up to ``rounding`` (B,) of its own."""
+        return Near(centre, stretch * self.apart + rounding, stretch * self.error + rounding)
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """What a model runs in: its ``dtype``, its solver's ``tolerance``, and ``delta``.
-
-    Each derived matrix is within ``delta`` times its Frobenius norm of the one that certificates read.
-    """
-
-    dtype: torch.dtype
-    tolerance: float
-    delta: float
-
-    def gamma(self, terms: int) -> float:
-        """Return gamma_k = k u / (1 - k u) for sums of ``terms`` products in any order, with that of float64, in which bounds are taken."""
-        return _gamma(terms, self.dtype) + _gamma(terms, torch.float64)
+def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "") -> Near:
+    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,)."""
+    terms, sway = weight.shape[1], arithmetic.sway(name, weight)
+    swaying = (1 + arithmetic.gamma(terms + 1) * min(weight.shape) ** 0.5) * sway * v.size()
+    rounding = arithmetic.gamma(terms + 1) * (v.weighed(weight) + lengths(bias[None])) + swaying
+    return v.rounded(size(weight), v.centre @ weight.mT + bias, rounding)
 
 
-def normalised(images: Tensor, mean: Tensor, std: Tensor, reach: Tensor, arithmetic: Arithmetic) -> Near:
-    """Return (x - mean) / std for pixels within ``reach`` (B,) of ``images`` (B, d); ``mean`` and ``std`` (d,)."""
-    centre = (images - mean) / std
-    spread = reach / float(std.abs().min())
-    error = arithmetic.gamma(4) * (_norm(centre) + spread)  # a quotient may be a product with the reciprocal
-    return Near(centre, spread + error, error)
-
-
-def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic) -> Near:
-    """Return W v + b, ``weight`` W (m, k), ``bias`` b (m,)."""
-    stretch = spectral_norm_bound(Enclosure.exact(weight))
-    rounding = arithmetic.gamma(weight.shape[1] + 1) * (v.weighed(weight) + _norm(bias))
-    return Near(v.centre @ weight.mT + bias, stretch * v.apart + rounding, stretch * v.error + rounding)
-
-
-def equilibria(
-    cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: float, arithmetic: Arithmetic
-) -> Near:
+def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: float, arithmetic: Arithmetic) -> Near:
     """Return the states at which the solver stops, beside the equilibria of features ``h``.
 
     ``z`` (B, n) is within ``doubt`` (B,) of the exact equilibrium of the image, ``gain`` bounds ||dz*|| / ||dh||.
 
-    A state z~ that is d short of what is computed for f(z~) is a step from w = z~ + d = relu(T z~ + s (h + b) + e), which is the
-    equilibrium of the features h + (e - T d) / s. So ||z~ - z*|| <= ||d|| + gain ||(e - T d) / s||, e and d being
-    bounded by ||z~|| itself: the inequality x <= a + b x is solved for x.
+    Where f(z~) is computed to be z~ + d, w = z~ + d = relu(T z~ + s (h + b) + e) is the equilibrium of the features
+    h + (e - T d) / s. So ||z~ - z*|| <= ||d|| + gain ||(e - T d) / s||. Both e and d are bounded by ||z~|| <= ||z*|| + ||z~ - z*||:
+    an inequality x <= a + b x, which is solved for x.
     """
-    n, delta = len(cell.scale), arithmetic.delta
+    n = len(cell.scale)
     gamma = arithmetic.gamma(n + 4)
-    # The test's own rounding: of a difference, two norms with their sums of n squares, a quotient, and the tolerance in the dtype.
+    # With the rounding of the test itself: of a difference, of two norms with their sums of n squares, of a quotient.
     stop = arithmetic.tolerance * (1 + arithmetic.gamma(2 * n + 16))
-    transition = Enclosure.exact(cell.transition.mT)
-    inverse = Enclosure.exact(cell.scale).reciprocal()
-    divided = inverse[:, None] * transition
-    least = float(cell.scale.min())
-    sway = delta * float(_frobenius(cell.transition)) / least
-    moved = Near(z, gain * h.apart + doubt, doubt)  # the exact equilibria of all images within reach
-    entering = _norm(h.centre + cell.bias) + h.apart
-    strong = delta * float(_frobenius(cell.scale)) / least
-    arriving = h.error + (gamma * (1 + strong) + strong) * entering + gamma * moved.weighed(divided.magnitude())
-    arriving = arriving + (1 + gamma) * sway * moved.size()
-    length = stop * moved.size().clamp(min=1)
-    stretch = spectral_norm_bound(divided)
-    fixed = length + gain * (arriving + stretch * length)
-    weighing = spectral_norm_bound(Enclosure.exact(_padded(divided.magnitude())))
-    growing = (stop + gain * (gamma * weighing + (1 + gamma) * sway + stretch * stop)) * SLACK
+    divided = Enclosure.exact(cell.scale).reciprocal()[:, None] * Enclosure.exact(cell.transition.mT)
+    stretch, least = spectral_norm_bound(divided), float(cell.scale.min())
+    tiny = PAD / min(1.0, least)
+    weights = divided.magnitude() + tiny
+    transition_sway = (1 + gamma * n**0.5) * arithmetic.sway("transition", cell.transition) / least
+    scale_sway = arithmetic.sway("scale", cell.scale) / least
+    exact = Near(z, gain * h.apart + doubt, doubt)  # the equilibria of all images within reach
+    entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
+    disturbed = h.error + (gamma * (1 + scale_sway) + scale_sway) * entering
+    disturbed = disturbed + gamma * exact.weighed(weights) + transition_sway * exact.size()
+    stopped = stop * exact.size().clamp(min=1)
+    fixed = stopped + gain * (disturbed + stretch * stopped)
+    growing = (stop + gain * (gamma * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
     error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
-    return Near(z, moved.apart + error, error)
+    return Near(z, exact.apart + error, error)
 
 
-def lost_margins(
-    z: Near,
-    classes: Tensor,
-    rotation: Tensor | None,
-    classifier: Tensor,
-    bias: Tensor,
-    readout: Enclosure,
-    arithmetic: Arithmetic,
-) -> Tensor:
+def lost_margins(z: Near, classes: Tensor, head: Head, readout: Enclosure, arithmetic: Arithmetic) -> Tensor:
     """Return bounds (B, K) of how far computed differences, logit ``classes`` (B,) less another, are from those in real arithmetic.
 
-    ``rotation`` (n, n) comes before the ``classifier`` (K, n) with its ``bias`` (K,); ``readout`` (K, n) is the product of both.
+    ``head`` is a rotation or none, then a classifier; ``readout`` (K, n) is the product of both.
     """
-    delta, n = arithmetic.delta, z.centre.shape[1]
-    turned, turning = z, torch.zeros_like(z.apart)
-    if rotation is not None:
-        swaying = delta * _frobenius(rotation) * z.size()
-        turning = swaying + arithmetic.gamma(n) * (z.weighed(rotation) + swaying)
-        stretch = spectral_norm_bound(Enclosure.exact(rotation))
-        turned = Near(z.centre @ rotation.mT, stretch * z.apart + turning, stretch * z.error + turning)
-    rows = Enclosure.exact(classifier)
-    swaying = delta * _frobenius(classifier) * turned.size()
-    weighed = turned.centre.abs() @ _padded(classifier).mT + (rows.norm() + n * PAD) * (turned.apart[:, None] + n * PAD)
-    rounding = arithmetic.gamma(n + 1) * (weighed + swaying[:, None] + _padded(bias)) + swaying[:, None]
+    turned = Near(z.centre, z.apart, torch.zeros_like(z.error))
+    if head.rotation is not None:
+        rotation = head.rotation.weight
+        turned = linear(turned, rotation, rotation.new_zeros(len(rotation)), arithmetic, "rotation")
+    classifier, bias = head.classifier.weight, head.classifier.bias
+    rows, terms = Enclosure.exact(classifier), classifier.shape[1]
+    swaying = (1 + arithmetic.gamma(terms + 1)) * arithmetic.sway("classifier", classifier) * turned.size()[:, None]
+    weighed = turned.centre.abs() @ padded(classifier).mT + (rows.norm() + terms * PAD) * (
+        turned.apart[:, None] + terms * PAD
+    )
+    rounding = arithmetic.gamma(terms + 1) * (weighed + padded(bias)) + swaying
     lost = z.error[:, None] * (readout[classes][:, None] - readout).norm()
-    lost = lost + turning[:, None] * (rows[classes][:, None] - rows).norm()
+    lost = lost + turned.error[:, None] * (rows[classes][:, None] - rows).norm()
     return (lost + rounding + rounding.gather(1, classes[:, None])) * SLACK
 
 
 def distance(computed: Tensor, exact: Tensor) -> float:
-    """Return a bound of ||computed - exact|| / ||exact|| in the Frobenius norm; 0 where both are 0."""
-    apart = float((Enclosure.exact(computed) - Enclosure.exact(exact)).magnitude().norm())
-    size = float(exact.norm())
-    if not apart:
+    """Return a bound of what ``computed`` is apart from ``exact``, relatively, in the spectral norm; a vector is a diagonal."""
+    apart = Enclosure.exact(computed) - Enclosure.exact(exact)
+    if not bool(apart.magnitude().any()):
         return 0.0
-    return apart / size * SLACK if size else math.inf
+    if exact.dim() == 1:
+        length, between = float(exact.abs().max()), float(apart.magnitude().max())
+    else:
+        length, between = float(spectral_norm(exact)) * (1 - 1e-6), spectral_norm_bound(apart)
+    return between / length * SLACK if length else math.inf
+
+
+def size(weight: Tensor) -> float:
+    """Return a bound of the spectral norm of ``weight`` (m, k), or of the diagonal matrix (m,)."""
+    return float(weight.abs().max()) if weight.dim() == 1 else spectral_norm_bound(Enclosure.exact(weight))
+
+
+def padded(values: Tensor) -> Tensor:
+    """Return the sizes of ``values``, with what underflow may add."""
+    return values.abs() + PAD
+
+
+def lengths(values: Tensor) -> Tensor:
+    """Return bounds (B,) of the norms of ``values`` (B, *), with what underflow may add."""
+    return torch.linalg.vector_norm(padded(values).flatten(1), dim=1) * SLACK
 
 
 def _gamma(terms: int, dtype: torch.dtype) -> float:
     product = terms * torch.finfo(dtype).eps / 2
     return product / (1 - product) * SLACK if product < 1 else math.inf
-
-
-def _padded(values: Tensor) -> Tensor:
-    return values.abs() + PAD
-
-
-def _norm(vectors: Tensor) -> Tensor:
-    """Return bounds (...,) of the norms of ``vectors`` (..., k), padded."""
-    return torch.linalg.vector_norm(_padded(vectors), dim=-1) * SLACK
-
-
-def _frobenius(matrix: Tensor) -> float:
-    return float(_norm(matrix.flatten()))
