@@ -26,8 +26,8 @@ SLACK = 1 + 1e-9
 class Arithmetic:
     """What a model runs in: its ``dtype``, its solver's ``tolerance``, and ``deltas`` of its derived weights, by their names.
 
-    A derived matrix is within its delta times its spectral norm of the one that certificates read, in the spectral norm; a vector
-    stands for a diagonal matrix.
+    In the spectral norm, a derived matrix is within its delta of the one that certificates read, or within delta times the norm of
+    that where it is above 1; a vector stands for a diagonal matrix.
     """
 
     dtype: torch.dtype
@@ -36,11 +36,11 @@ class Arithmetic:
 
     def gamma(self, terms: int) -> float:
         """Return gamma_k = k u / (1 - k u) for sums of ``terms`` products in any order, with that of float64, in which bounds are taken."""
-        return _gamma(terms, self.dtype) + _gamma(terms, torch.float64)
+        return gamma(terms, self.dtype) + gamma(terms, torch.float64)
 
     def sway(self, name: str, exact: Tensor) -> float:
         """Return a bound of the spectral norm of what the derived weights ``name`` are apart from ``exact``; 0 where none are derived."""
-        return self.deltas.get(name, 0.0) * size(exact) * SLACK
+        return self.deltas.get(name, 0.0) * max(1.0, size(exact)) * SLACK
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,22 @@ def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: fl
     an inequality x <= a + b x, which is solved for x.
     """
     n = len(cell.scale)
-    gamma = arithmetic.gamma(n + 4)
+    unit = arithmetic.gamma(n + 4)
     # With the rounding of the test itself: of a difference, of two norms with their sums of n squares, of a quotient.
     stop = arithmetic.tolerance * (1 + arithmetic.gamma(2 * n + 16))
     divided = Enclosure.exact(cell.scale).reciprocal()[:, None] * Enclosure.exact(cell.transition.mT)
     stretch, least = spectral_norm_bound(divided), float(cell.scale.min())
     tiny = PAD / min(1.0, least)
     weights = divided.magnitude() + tiny
-    transition_sway = (1 + gamma * n**0.5) * arithmetic.sway("transition", cell.transition) / least
+    transition_sway = (1 + unit * n**0.5) * arithmetic.sway("transition", cell.transition) / least
     scale_sway = arithmetic.sway("scale", cell.scale) / least
     exact = Near(z, gain * h.apart + doubt, doubt)  # the equilibria of all images within reach
     entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
-    disturbed = h.error + (gamma * (1 + scale_sway) + scale_sway) * entering
-    disturbed = disturbed + gamma * exact.weighed(weights) + transition_sway * exact.size()
+    disturbed = h.error + (unit * (1 + scale_sway) + scale_sway) * entering
+    disturbed = disturbed + unit * exact.weighed(weights) + transition_sway * exact.size()
     stopped = stop * exact.size().clamp(min=1)
     fixed = stopped + gain * (disturbed + stretch * stopped)
-    growing = (stop + gain * (gamma * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
+    growing = (stop + gain * (unit * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
     error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
     return Near(z, exact.apart + error, error)
 
@@ -130,15 +130,13 @@ def lost_margins(z: Near, classes: Tensor, head: Head, readout: Enclosure, arith
 
 
 def distance(computed: Tensor, exact: Tensor) -> float:
-    """Return a bound of what ``computed`` is apart from ``exact``, relatively, in the spectral norm; a vector is a diagonal."""
-    apart = Enclosure.exact(computed) - Enclosure.exact(exact)
-    if not bool(apart.magnitude().any()):
+    """Return a bound of the delta by which ``computed`` is apart from ``exact``."""
+    if torch.equal(computed.double(), exact):
         return 0.0
+    apart = Enclosure.exact(computed) - Enclosure.exact(exact)
     if exact.dim() == 1:
-        length, between = float(exact.abs().max()), float(apart.magnitude().max())
-    else:
-        length, between = float(spectral_norm(exact)) * (1 - 1e-6), spectral_norm_bound(apart)
-    return between / length * SLACK if length else math.inf
+        return float(apart.magnitude().max()) / max(1.0, float(exact.abs().max())) * SLACK
+    return spectral_norm_bound(apart) / max(1.0, float(spectral_norm(exact)) * (1 - 1e-6)) * SLACK
 
 
 def size(weight: Tensor) -> float:
@@ -156,6 +154,7 @@ def lengths(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(padded(values).flatten(1), dim=1) * SLACK
 
 
-def _gamma(terms: int, dtype: torch.dtype) -> float:
+def gamma(terms: int, dtype: torch.dtype) -> float:
+    """Return gamma_k = k u / (1 - k u) for k = ``terms`` and the unit roundoff u of ``dtype``, infinite where k u is not below 1."""
     product = terms * torch.finfo(dtype).eps / 2
     return product / (1 - product) * SLACK if product < 1 else math.inf

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.proofs.cells.deployed import PAD, Arithmetic, Near, lengths, linear, padded, size
+from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, gamma, lengths, linear, padded, size
 from stabdeq.backbones.lipschitz import OrthonormalRows, Residual, ResidualConvolution
 from stabdeq.model import StabilisedDEQ
 
@@ -71,10 +71,17 @@ def _operators(layer: Residual) -> tuple[Product, Product, float, float]:
     weight = layer.weight
     if not isinstance(layer, ResidualConvolution):
         return functional.linear, torch.matmul, size(weight), size(padded(weight))
+    # ||A||^2 is at most the largest sum of a row of |A| times that of a column; ||W||^2 = ||W W'||, too.
     sums = padded(weight).sum((2, 3))
-    # ||A||^2 is at most the largest sum of a row of |A| times that of a column.
-    bound = float((sums.sum(0).max() * sums.sum(1).max()).sqrt()) * (1 + 1e-9)
-    return partial(functional.conv2d, padding=1), partial(functional.conv_transpose2d, padding=1), bound, bound
+    spread = float(sums.sum(0).max() * sums.sum(1).max()) * SLACK
+    rounding = gamma(weight[0].numel(), torch.float64) * spread
+    stretch = min(spread, float(layer.sizes().sum(1).max()) * SLACK + rounding)
+    return (
+        partial(functional.conv2d, padding=1),
+        partial(functional.conv_transpose2d, padding=1),
+        stretch**0.5,
+        spread**0.5,
+    )
 
 
 def _beside(vector: Tensor, values: Tensor) -> Tensor:
