@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from analysis.certify import certify
+from analysis.findings.four_digits import at_most
 from analysis.from_weights import deployed as judgement
-from analysis.from_weights.rates import at_most
 from analysis.measure.subject import solve_accurately
 from analysis.proofs.cells.deployed import Arithmetic, Near, distance, equilibria, linear, lost_margins
 from analysis.proofs.cells.deployed_extractor import _through, features

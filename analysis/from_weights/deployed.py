@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.predictions import EPSILONS, Certified
-from analysis.from_weights.rates import at_most
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.deployed import Arithmetic, Near, distance, equilibria, lost_margins
 from analysis.proofs.cells.deployed_extractor import derived, features

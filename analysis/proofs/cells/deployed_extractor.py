@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, gamma, lengths, linear, padded, size
+from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, lengths, linear, padded, size
+from analysis.proofs.cells.extractor import correlations, lipschitz_constant
 from stabdeq.backbones.lipschitz import OrthonormalRows, Residual, ResidualConvolution
 from stabdeq.model import StabilisedDEQ
 
@@ -48,7 +49,7 @@ def _through(layer: nn.Module, x: Near, arithmetic: Arithmetic, name: str) -> Ne
 
 
 def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Near:
-    """Return x - W'(s relu(W x + b)), which in real arithmetic moves no further than x does."""
+    """Return x - W'(s relu(W x + b)), which in real arithmetic moves no further than x does, but for the rounding of s."""
     weight, bias, scale = layer.weight, layer.bias, layer.scale()
     product, back, stretch, spread = _operators(layer)
     most, sway = size(scale) + PAD, arithmetic.sway(name, scale)
@@ -62,7 +63,7 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
     padding = PAD * scaled.centre[0].numel() ** 0.5
     absolute = lengths(back(padded(scaled.centre), padded(weight))) + spread * (scaled.apart + padding)
     moved = stretch * (most * inner_rounding + swaying) + arithmetic.gamma(terms) * absolute
-    result = x.rounded(1.0, x.centre - back(scaled.centre, weight), moved)
+    result = x.rounded(lipschitz_constant(layer), x.centre - back(scaled.centre, weight), moved)
     return result.rounded(1.0, result.centre, arithmetic.gamma(1) * result.size())
 
 
@@ -74,8 +75,7 @@ def _operators(layer: Residual) -> tuple[Product, Product, float, float]:
     # ||A||^2 is at most the largest sum of a row of |A| times that of a column; ||W||^2 = ||W W'||, too.
     sums = padded(weight).sum((2, 3))
     spread = float(sums.sum(0).max() * sums.sum(1).max()) * SLACK
-    rounding = gamma(weight[0].numel(), torch.float64) * spread
-    stretch = min(spread, float(layer.sizes().sum(1).max()) * SLACK + rounding)
+    stretch = min(spread, float(correlations(layer).sum(1).max()) * SLACK)
     return (
         partial(functional.conv2d, padding=1),
         partial(functional.conv_transpose2d, padding=1),
