@@ -136,12 +136,16 @@ def distance(computed: Tensor, exact: Tensor) -> float:
     apart = Enclosure.exact(computed) - Enclosure.exact(exact)
     if exact.dim() == 1:
         return float(apart.magnitude().max()) / max(1.0, float(exact.abs().max())) * SLACK
-    return spectral_norm_bound(apart) / max(1.0, float(spectral_norm(exact)) * (1 - 1e-6)) * SLACK
+    narrow = apart if exact.shape[0] >= exact.shape[1] else apart.mT
+    return spectral_norm_bound(narrow) / max(1.0, float(spectral_norm(exact)) * (1 - 1e-6)) * SLACK
 
 
 def size(weight: Tensor) -> float:
     """Return a bound of the spectral norm of ``weight`` (m, k), or of the diagonal matrix (m,)."""
-    return float(weight.abs().max()) if weight.dim() == 1 else spectral_norm_bound(Enclosure.exact(weight))
+    if weight.dim() == 1:
+        return float(weight.abs().max())
+    # Of W'W and W W' the smaller is proved definite.
+    return spectral_norm_bound(Enclosure.exact(weight if weight.shape[0] >= weight.shape[1] else weight.mT))
 
 
 def padded(values: Tensor) -> Tensor:
