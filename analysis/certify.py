@@ -10,6 +10,7 @@ from torch import Tensor
 from analysis.findings import Verdict
 from analysis.findings.four_digits import at_most
 from analysis.from_weights.cell import judge_balls, judge_cell
+from analysis.from_weights.deployed import judge_deployed, run_as_deployed
 from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.lyapunov import judge_decay
 from analysis.from_weights.predictions import judge_linf, judge_radii
@@ -34,6 +35,7 @@ def certify(
     labels: Tensor | None = None,
     *,
     dim: int | None = None,
+    deployed: bool = False,
     indices: Tensor | None = None,
     samples: int = 1000,
     data_dir: str | Path | None = None,
@@ -44,8 +46,9 @@ def certify(
 
     A model, or the path of a checkpoint, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it
-    was. All proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
-    head. Dynamics are a velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins.
+    was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
+    head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
+    velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins.
 
     Raises ConfigError where the model has no equilibrium to certify, or images come without labels; CheckpointError for a file
     that is no checkpoint.
@@ -62,7 +65,7 @@ def certify(
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
-        return _report(_certify_model(model, images, labels, indices, seed, on_stage), checkpoint=checkpoint)
+        return _report(_certify_model(model, images, labels, indices, deployed, seed, on_stage), checkpoint=checkpoint)
 
 
 def _certify_model(
@@ -70,17 +73,21 @@ def _certify_model(
     images: Tensor,
     labels: Tensor,
     indices: Tensor | None,
+    deployed: bool,
     seed: int,
     on_stage: Callable[[str], None],
 ) -> Gathered:
     gathered = Gathered(seed, on_stage)
+    run = run_as_deployed(model, images) if deployed else None  # before it is converted to float64
     gathered.stage("solving for the equilibria")
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     with torch.no_grad():
         network, equation, start = forms_of(model.cell)
         gain = judge_cell(gathered, network, equation, start)
         judge_balls(gathered, subject, network)
-        judge_radii(gathered, subject, model, network, equation, gain)
+        certified = judge_radii(gathered, subject, model, network, equation, gain)
+        if run is not None:
+            judge_deployed(gathered, subject, model, run, certified)
         if isinstance(model.cell, IntervalCell):
             judge_linf(gathered, subject, model)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":

@@ -13,6 +13,7 @@ def certify(
     subject: str,
     *,
     dim: OptionalCount = None,
+    deployed: bool = False,
     limit: Annotated[Count, renamed("--images", "--limit")] = 1000,
     data_dir: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -29,6 +30,8 @@ def certify(
         continuous and piecewise affine, found from the current folder too.
     dim
         N, the number of coordinates of a state, for a velocity.
+    deployed
+        Certify radii of the model as it runs, too: its own dtype, sums in any order, its own solver's tolerance.
     limit
         How many test images to judge, drawn at random.
     data_dir
@@ -45,6 +48,8 @@ def certify(
         raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
     if not is_velocity and dim is not None:
         raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
+    if is_velocity and deployed:
+        raise ConfigError("--deployed is for a checkpoint; a velocity has no solver")
     if is_velocity and data_dir is not None:
         raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
 
@@ -59,6 +64,7 @@ def certify(
         report = prove(
             subject,
             dim=dim,
+            deployed=deployed,
             samples=limit,
             data_dir=data_dir,
             seed=seed,

@@ -319,6 +319,10 @@ CERTIFIED = (
         holds="no change of an image smaller than the size certified for it, which may be zero, changes its prediction",
     ),
     ClaimWords(
+        name="deployed",
+        holds="as the model runs, with its rounding and its solver's tolerance, no change within the certified size changes the answer",
+    ),
+    ClaimWords(
         name="linf",
         holds="on images counted as certified, no change of each pixel by up to the stated size changes the answer",
     ),

@@ -1,13 +1,16 @@
 """What the weights prove of predictions: radii within which no image is classified otherwise."""
 
+from dataclasses import dataclass
+
 from analysis.findings import Verdict
 from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.gain import Gain
-from analysis.proofs.cells.l2_radii import certified_radii, ends_of
+from analysis.proofs.cells.l2_radii import Radii, certified_radii, ends_of
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from analysis.proofs.cells.network import Equation, ReluNetwork
+from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
@@ -17,6 +20,15 @@ EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)
 LINF_EPSILONS = {"2/255": 2 / 255, "4/255": 4 / 255, "6/255": 6 / 255, "8/255": 8 / 255, "0.1": 0.1}
 
 
+@dataclass(frozen=True)
+class Certified:
+    """What certified radii in real arithmetic stand on: the ``gain`` of equilibria, and the ``readout`` (K, n) of logits."""
+
+    radii: Radii
+    gain: float
+    readout: Enclosure
+
+
 def judge_radii(
     gathered: Gathered,
     subject: Subject,
@@ -24,7 +36,7 @@ def judge_radii(
     network: ReluNetwork,
     equation: Equation,
     gain: Gain | None,
-) -> None:
+) -> Certified | None:
     gathered.stage("certified radii: gains from pixels to the differences of logits")
     total = len(subject.images)
     claim = f"No image within its certified l2 radius is classified otherwise: {total} test images."
@@ -32,11 +44,11 @@ def judge_radii(
         ends = ends_of(model)
     except ConfigError as error:
         gathered.find("radius", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
-        return
+        return None
     if gain is None:
         evidence = "Not certified: without a proved gain of the cell there is no radius; a certified cell has one."
         gathered.find("radius", claim, Verdict.INCONCLUSIVE, evidence, samples=total)
-        return
+        return None
     radii = certified_radii(ends, network, equation, gain, subject.images, subject.solution.z)
     correct = radii.predicted == subject.labels
     accuracy = {eps: int((correct & (radii.radius >= eps)).sum()) / total for eps in EPSILONS}
@@ -61,6 +73,7 @@ def judge_radii(
     )
     verdict = Verdict.PROVED if bool((radii.radius > 0).any()) else Verdict.INCONCLUSIVE
     gathered.find("radius", claim, verdict, evidence, margin=float(radii.radius.median()), samples=total)
+    return Certified(radii, gain.value, ends.readout)
 
 
 def judge_linf(gathered: Gathered, subject: Subject, model: StabilisedDEQ) -> None:

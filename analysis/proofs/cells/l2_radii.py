@@ -25,12 +25,20 @@ MOST_PAIRS = 120  # of classes, up to which each pair gets a multiplier of its o
 class Radii:
     """Of B images: the ``predicted`` class (B,), and the ``radius`` (B,) in pixels of [0, 1], 0 where nothing is certified.
 
-    ``error`` (B,) bounds how far the computed equilibria are from the true ones.
+    ``error`` (B,) bounds how far the computed equilibria ``z`` (B, n) are from the true ones. The logit of the class exceeds each
+    of K by at least ``margin`` (B, K), which ``gain`` (B, K) times the distance in pixels may take away.
     """
 
     predicted: Tensor
     radius: Tensor
     error: Tensor
+    z: Tensor
+    margin: Tensor
+    gain: Tensor
+
+    def left(self, lost: Tensor) -> Tensor:
+        """Return the radii (B,) where ``lost`` (B, K) is taken off the margins."""
+        return _least_radius(self.margin - lost, self.gain, self.predicted)
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,14 @@ def certified_radii(
     difference = best[:, None] - logits
     doubt = difference.radius + sizes[predicted] * error[:, None] + EPS * difference.centre.abs()
     margin = difference.centre - doubt * (1 + 8 * EPS)
-    radius = (margin.clamp(min=0) / gains[predicted] * (1 - 8 * EPS)).scatter(1, predicted[:, None], torch.inf).amin(1)
-    return Radii(predicted, torch.where(radius > 0, radius, 0.0), error)  # NaN certifies nothing
+    radius = _least_radius(margin, gains[predicted], predicted)
+    return Radii(predicted, radius, error, z=w.centre, margin=margin, gain=gains[predicted])
+
+
+def _least_radius(margin: Tensor, gain: Tensor, predicted: Tensor) -> Tensor:
+    """Return the least margin (B, K) over its gain (B, K), rounded down, over all classes but the ``predicted`` (B,)."""
+    radius = (margin.clamp(min=0) / gain * (1 - 8 * EPS)).scatter(1, predicted[:, None], torch.inf).amin(1)
+    return torch.where(radius > 0, radius, 0.0)  # NaN certifies nothing
 
 
 def _distance_to_solution(equation: Equation, gain: Gain, w: Enclosure, h: Enclosure) -> Tensor:

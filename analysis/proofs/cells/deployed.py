@@ -1,0 +1,164 @@
+"""How far the logits of a model as it runs are from those of its weights in real arithmetic, for all images within a radius.
+
+It runs in float32, or float64, each sum in any order, with fused multiply-adds or without, subnormal numbers kept or flushed;
+its solver stops at a tolerance, and its derived weights are near those that the certificates read (theory: certificates).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
+from stabdeq.cells.relu import FoldedReluCell
+from stabdeq.heads import Head
+from stabdeq.linear_algebra import spectral_norm
+
+# Added to the size of every number in a product: gamma of that covers what underflows, inputs and results flushed to 0 as well.
+PAD = 2.0**-50
+# All bounds here are sums and products of numbers that are not negative: their own rounding is some thousand roundoffs.
+SLACK = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a model runs in: its ``dtype``, its solver's ``tolerance``, and ``deltas`` of its derived weights, by their names.
+
+    In the spectral norm, a derived matrix is within its delta of the one that certificates read, or within delta times the norm of
+    that where it is above 1; a vector stands for a diagonal matrix.
+    """
+
+    dtype: torch.dtype
+    tolerance: float
+    deltas: Mapping[str, float]
+
+    def gamma(self, terms: int) -> float:
+        """Return gamma_k = k u / (1 - k u) for sums of ``terms`` products in any order, with that of float64, in which bounds are taken."""
+        return gamma(terms, self.dtype) + gamma(terms, torch.float64)
+
+    def sway(self, name: str, exact: Tensor) -> float:
+        """Return a bound of the spectral norm of what the derived weights ``name`` are apart from ``exact``; 0 where none are derived."""
+        return self.deltas.get(name, 0.0) * max(1.0, size(exact)) * SLACK
+
+
+@dataclass(frozen=True)
+class Near:
+    """What a model computes for all images within reach of each of B images, beside the same in real arithmetic.
+
+    ``centre`` (B, *) is about the exact value of the image itself. The computed ones lie within ``apart`` (B,) of it, and within
+    ``error`` (B,) of the exact ones of their own images, in the Euclidean norm.
+    """
+
+    centre: Tensor
+    apart: Tensor
+    error: Tensor
+
+    def size(self) -> Tensor:
+        """Return a bound (B,) of the norms of the computed values."""
+        return lengths(self.centre) + self.apart
+
+    def weighed(self, weight: Tensor) -> Tensor:
+        """Return a bound (B,) of || |W| |v| || for the computed vectors v, W = ``weight`` (m, k)."""
+        absolute = padded(weight)
+        reached = self.apart + PAD * self.centre.shape[1] ** 0.5
+        return lengths(self.centre.abs() @ absolute.mT) + size(absolute) * reached
+
+    def rounded(self, stretch: float, centre: Tensor, rounding: Tensor) -> "Near":
+        """Return what a map of the Lipschitz constant ``stretch`` makes of it: ``centre``, up to ``rounding`` (B,) of its own."""
+        return Near(centre, stretch * self.apart + rounding, stretch * self.error + rounding)
+
+
+def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "") -> Near:
+    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,)."""
+    terms, sway = weight.shape[1], arithmetic.sway(name, weight)
+    swaying = (1 + arithmetic.gamma(terms + 1) * min(weight.shape) ** 0.5) * sway * v.size()
+    rounding = arithmetic.gamma(terms + 1) * (v.weighed(weight) + lengths(bias[None])) + swaying
+    return v.rounded(size(weight), v.centre @ weight.mT + bias, rounding)
+
+
+def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: float, arithmetic: Arithmetic) -> Near:
+    """Return the states at which the solver stops, beside the equilibria of features ``h``.
+
+    ``z`` (B, n) is within ``doubt`` (B,) of the exact equilibrium of the image, ``gain`` bounds ||dz*|| / ||dh||.
+
+    Where f(z~) is computed to be z~ + d, w = z~ + d = relu(T z~ + s (h + b) + e) is the equilibrium of the features
+    h + (e - T d) / s. So ||z~ - z*|| <= ||d|| + gain ||(e - T d) / s||. Both e and d are bounded by ||z~|| <= ||z*|| + ||z~ - z*||:
+    an inequality x <= a + b x, which is solved for x.
+    """
+    n = len(cell.scale)
+    unit = arithmetic.gamma(n + 4)
+    # With the rounding of the test itself: of a difference, of two norms with their sums of n squares, of a quotient.
+    stop = arithmetic.tolerance * (1 + arithmetic.gamma(2 * n + 16))
+    divided = Enclosure.exact(cell.scale).reciprocal()[:, None] * Enclosure.exact(cell.transition.mT)
+    stretch, least = spectral_norm_bound(divided), float(cell.scale.min())
+    tiny = PAD / min(1.0, least)
+    weights = divided.magnitude() + tiny
+    transition_sway = (1 + unit * n**0.5) * arithmetic.sway("transition", cell.transition) / least
+    scale_sway = arithmetic.sway("scale", cell.scale) / least
+    exact = Near(z, gain * h.apart + doubt, doubt)  # the equilibria of all images within reach
+    entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
+    disturbed = h.error + (unit * (1 + scale_sway) + scale_sway) * entering
+    disturbed = disturbed + unit * exact.weighed(weights) + transition_sway * exact.size()
+    stopped = stop * exact.size().clamp(min=1)
+    fixed = stopped + gain * (disturbed + stretch * stopped)
+    growing = (stop + gain * (unit * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
+    error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
+    return Near(z, exact.apart + error, error)
+
+
+def lost_margins(z: Near, classes: Tensor, head: Head, readout: Enclosure, arithmetic: Arithmetic) -> Tensor:
+    """Return bounds (B, K) of how far computed differences, logit ``classes`` (B,) less another, are from those in real arithmetic.
+
+    ``head`` is a rotation or none, then a classifier; ``readout`` (K, n) is the product of both.
+    """
+    turned = Near(z.centre, z.apart, torch.zeros_like(z.error))
+    if head.rotation is not None:
+        rotation = head.rotation.weight
+        turned = linear(turned, rotation, rotation.new_zeros(len(rotation)), arithmetic, "rotation")
+    classifier, bias = head.classifier.weight, head.classifier.bias
+    rows, terms = Enclosure.exact(classifier), classifier.shape[1]
+    swaying = (1 + arithmetic.gamma(terms + 1)) * arithmetic.sway("classifier", classifier) * turned.size()[:, None]
+    weighed = turned.centre.abs() @ padded(classifier).mT + (rows.norm() + terms * PAD) * (
+        turned.apart[:, None] + terms * PAD
+    )
+    rounding = arithmetic.gamma(terms + 1) * (weighed + padded(bias)) + swaying
+    lost = z.error[:, None] * (readout[classes][:, None] - readout).norm()
+    lost = lost + turned.error[:, None] * (rows[classes][:, None] - rows).norm()
+    return (lost + rounding + rounding.gather(1, classes[:, None])) * SLACK
+
+
+def distance(computed: Tensor, exact: Tensor) -> float:
+    """Return a bound of the delta by which ``computed`` is apart from ``exact``."""
+    if torch.equal(computed.double(), exact):
+        return 0.0
+    apart = Enclosure.exact(computed) - Enclosure.exact(exact)
+    if exact.dim() == 1:
+        return float(apart.magnitude().max()) / max(1.0, float(exact.abs().max())) * SLACK
+    narrow = apart if exact.shape[0] >= exact.shape[1] else apart.mT
+    return spectral_norm_bound(narrow) / max(1.0, float(spectral_norm(exact)) * (1 - 1e-6)) * SLACK
+
+
+def size(weight: Tensor) -> float:
+    """Return a bound of the spectral norm of ``weight`` (m, k), or of the diagonal matrix (m,)."""
+    if weight.dim() == 1:
+        return float(weight.abs().max())
+    # Of W'W and W W' the smaller is proved definite.
+    return spectral_norm_bound(Enclosure.exact(weight if weight.shape[0] >= weight.shape[1] else weight.mT))
+
+
+def padded(values: Tensor) -> Tensor:
+    """Return the sizes of ``values``, with what underflow may add."""
+    return values.abs() + PAD
+
+
+def lengths(values: Tensor) -> Tensor:
+    """Return bounds (B,) of the norms of ``values`` (B, *), with what underflow may add."""
+    return torch.linalg.vector_norm(padded(values).flatten(1), dim=1) * SLACK
+
+
+def gamma(terms: int, dtype: torch.dtype) -> float:
+    """Return gamma_k = k u / (1 - k u) for k = ``terms`` and the unit roundoff u of ``dtype``, infinite where k u is not below 1."""
+    product = terms * torch.finfo(dtype).eps / 2
+    return product / (1 - product) * SLACK if product < 1 else math.inf
