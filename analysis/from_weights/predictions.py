@@ -5,7 +5,7 @@ from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.gain import Gain
-from analysis.proofs.cells.l2_radii import certified_radii, ends_of
+from analysis.proofs.cells.l2_radii import Radii, certified_radii, ends_of
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from stabdeq.cells import IntervalCell
@@ -24,7 +24,7 @@ def judge_radii(
     network: ReluNetwork,
     equation: Equation,
     gain: Gain | None,
-) -> None:
+) -> Radii | None:
     gathered.stage("certified radii: gains from pixels to the differences of logits")
     total = len(subject.images)
     claim = f"No image within its certified l2 radius is classified otherwise: {total} test images."
@@ -32,11 +32,11 @@ def judge_radii(
         ends = ends_of(model)
     except ConfigError as error:
         gathered.find("radius", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
-        return
+        return None
     if gain is None:
         evidence = "Not certified: without a proved gain of the cell there is no radius; a certified cell has one."
         gathered.find("radius", claim, Verdict.INCONCLUSIVE, evidence, samples=total)
-        return
+        return None
     radii = certified_radii(ends, network, equation, gain, subject.images, subject.solution.z)
     correct = radii.predicted == subject.labels
     accuracy = {eps: int((correct & (radii.radius >= eps)).sum()) / total for eps in EPSILONS}
@@ -61,6 +61,7 @@ def judge_radii(
     )
     verdict = Verdict.PROVED if bool((radii.radius > 0).any()) else Verdict.INCONCLUSIVE
     gathered.find("radius", claim, verdict, evidence, margin=float(radii.radius.median()), samples=total)
+    return radii
 
 
 def judge_linf(gathered: Gathered, subject: Subject, model: StabilisedDEQ) -> None:
