@@ -41,6 +41,7 @@ class ProofFile:
     omitted: dict[str, str]
 
 
+@torch.no_grad()
 def write_proof(checkpoint: bytes, subject: Subject, certificates: dict[str, Any], radii: Radii | None) -> ProofFile:
     """Return the proof about the model in the file ``checkpoint``, each claim having passed the checker.
 
@@ -136,8 +137,10 @@ def _gain(value: float, multiplier: Tensor) -> dict[str, Any]:
 
 def _lyapunov(model: StabilisedDEQ) -> dict[str, Any]:
     """Return the largest alpha that the norms of the map and of V's network prove, and these; 0 where none is proved."""
+    assert isinstance(model.cell, ReluCell)
     assert model.lyapunov is not None
-    transition, network, eta = model.cell.fold().transition, model.lyapunov.network, model.lyapunov.eta
+    network, eta = model.lyapunov.network, model.lyapunov.eta
+    transition, _ = model.cell.affine()
     weight, mix = network.inner.weight, network.mix
     shifted = transition + torch.eye(len(transition), dtype=torch.float64)
     decay = 1 - float(spectral_norm(shifted)) ** 2 / 4 - ROOM

@@ -15,7 +15,7 @@ Named = dict[str, Any]
 def gain(case: Case, value: Any, multiplier: Any) -> Named:
     """One equilibrium for every h, and ||dz*|| <= g ||dh||."""
     U = case.cell.U
-    return {"gain": float(proved_gain(case.cell, case.cell.D, U * U.transpose(), value, multiplier, "gain"))}
+    return {"gain": float(proved_gain(case.cell, case.cell.D, U * U.transpose(), [value, multiplier], "gain"))}
 
 
 def contraction(case: Case, rate: Any, norm: Any, multiplier: Any) -> Named:
@@ -43,8 +43,8 @@ def lyapunov(case: Case, *values: Any) -> Named:
     """
     names = ("alpha", "decay", "lipschitz", "size", "bend")
     alpha, a, c, size, bend = (arb(number(x, f"lyapunov.{name}")) for x, name in zip(values, names, strict=True))
-    model, B, one = case.model, case.cell.B, diagonal([1] * case.model.n)
-    require(B is not None and B.nrows() == model.n, "lyapunov: expected a cell of one ReLU, and the step of its map")
+    model, B, one = case.model, case.cell.of_map("lyapunov"), diagonal([1] * case.model.n)
+    require(B.nrows() == model.n, "lyapunov: expected a cell of one ReLU")
     require(model.settings["stability"] == "anchored", "checkpoint: it has no V centred at the equilibrium")
     require(
         all(x > 0 for x in (alpha, a, c, size, bend)) and alpha <= 1, "lyapunov: expected positive numbers, alpha <= 1"

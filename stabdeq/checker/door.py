@@ -27,14 +27,14 @@ def check_model(proof: dict[str, Any], checkpoint: bytes | None) -> list[str]:
     case, proved = Case(Model(checkpoint or b""), step, images), {}
     for i, claim in enumerate(items(claims, "claims")):
         name = claim.get("claim") if type(claim) is dict else None
-        require(type(name) is str and name in CLAIMS, f"claims[{i}]: expected one of {', '.join(CLAIMS)}")
+        if type(name) is not str or name not in CLAIMS:
+            raise Failure(f"claims[{i}]: expected one of {', '.join(CLAIMS)}, got {name!r:.60}")
         require(name not in proved, f"claims[{i}]: a second {name}")
-        words, symbols, keys, prove = CLAIMS[name]
-        _, *said = fields(claim, f"claims[{i}] ({name})", "claim", "words", "symbols", *keys)[:3]
-        proved[name] = words.format(**prove(case, *(claim[key] for key in keys)))
-        require(
-            said == [proved[name], symbols], f"claims[{i}]: expected the words {proved[name]!r} and symbols {symbols!r}"
-        )
+        kind = CLAIMS[name]
+        _, *said = fields(claim, f"claims[{i}] ({name})", "claim", "words", "symbols", *kind.keys)[:3]
+        proved[name] = kind.words.format(**kind.prove(case, *(claim[key] for key in kind.keys)))
+        require(said[0] == proved[name], f"claims[{i}].words: expected {proved[name]!r}")
+        require(said[1] == kind.symbols, f"claims[{i}].symbols: expected {kind.symbols!r}")
     require(bool(proved), "claims: there are none")
     return [ABOUT, *proved.values()]
 

@@ -16,12 +16,12 @@ def read_multiplier(cell: Cell, values: Any, where: str) -> arb_mat:
     return diagonal(entries)
 
 
-def proved_gain(cell: Cell, C: arb_mat, G: arb_mat, gain: Any, multiplier: Any, where: str) -> arb:
+def proved_gain(cell: Cell, C: arb_mat, G: arb_mat, proof: list[Any], where: str) -> arb:
     """Return g with ||C dw|| <= g ||u|| for solutions of w = relu(M w + i), two i that differ by e with ee' <= ||u||^2 G.
 
-    2 L - L M - M'L > 0, which the inequality includes, makes the solution exist and be unique for every i.
+    ``proof`` holds g and L. 2 L - L M - M'L > 0, which the inequality includes, makes the solution exist and be unique for every i.
     """
-    g, L = number(gain, f"{where}.gain"), read_multiplier(cell, multiplier, where)
+    g, L = number(proof[0], f"{where}.gain"), read_multiplier(cell, proof[1], where)
     require(g > 0, f"{where}.gain: expected a positive number")
     LM = L * cell.M
     room = 2 * L - LM - LM.transpose() - C.transpose() * C
@@ -31,12 +31,11 @@ def proved_gain(cell: Cell, C: arb_mat, G: arb_mat, gain: Any, multiplier: Any, 
 
 def require_rate(cell: Cell, theta: arb, norm: Any, multiplier: Any, is_map: bool, where: str) -> None:
     """Prove ||df||^2 <= theta ||dz||^2 in the norm of P for the map f, or d/dt ||dz||^2 <= theta ||dz||^2 along f(z) - z."""
-    require(cell.B is not None, f"{where}: expected the step of the cell's map")
-    n, L = cell.D.nrows(), read_multiplier(cell, multiplier, where)
+    n, B, L = cell.D.nrows(), cell.of_map(where), read_multiplier(cell, multiplier, where)
     rows = [numbers(row, i + 1, f"{where}.norm[{i}]") for i, row in enumerate(items(norm, f"{where}.norm", n))]
     P = arb_mat(n, n, [rows[max(i, j)][min(i, j)] for i in range(n) for j in range(n)])
     require_definite(P, f"{where}: P")
-    LN, mixed = L * cell.N, -(L * cell.B).transpose()
+    LN, mixed = L * cell.N, -(L * B).transpose()
     corner = 2 * L - LN - LN.transpose()
     if is_map:
         first, corner = theta * P, corner - cell.D.transpose() * P * cell.D

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from flint import arb, arb_mat
 
 from .matrices import block, diagonal, require_definite
-from .reading import Unreadable, fields, number, numbers, parsed, require
+from .reading import Failure, Unreadable, fields, number, numbers, parsed, require
 
 
 class Model:
@@ -55,6 +55,12 @@ class Cell(NamedTuple):
     U: arb_mat
     c: arb_mat
 
+    def of_map(self, where: str) -> arb_mat:
+        """Return B; raise Failure where it is not known, for want of the step."""
+        if self.B is None:
+            raise Failure(f"{where}: expected the step of the cell's map")
+        return self.B
+
 
 def read_cell(model: Model, step: Any) -> Cell:
     """Return the cell of the parameters; where its map is z -> relu(z - s L (z - W z - h - b)), B is null without the step s."""
@@ -70,7 +76,7 @@ def read_cell(model: Model, step: Any) -> Cell:
         return Cell(D=D, d=d2, N=N, B=B, M=N + B * D, U=U, c=c)
     if kind == "interval":  # rows whose absolute values sum to more than 1/2 are scaled to 1/2
         W = model.square("cell.matrix")
-        B = W = diagonal([arb(0.5) / sum(map(abs, row)).max(arb(0.5)) for row in W.tolist()]) * W
+        B = W = diagonal([arb(0.5) / sum(map(abs, row), arb(0)).max(arb(0.5)) for row in W.tolist()]) * W
         require(step is None, "step: expected null, the map of this cell has none")
     else:
         require(kind in ("certified", "monotone"), f"checkpoint: no claim about a cell {kind!r} can be checked")

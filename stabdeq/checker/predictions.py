@@ -27,7 +27,8 @@ def radius(case: Case, pairs: Any, whole: Any, everywhere: Any, radii: Any, coun
     for i, (image, y, text) in enumerate(case.places(radii, "radius.radii", 3)):
         where = f"radius.radii[{i}]"
         reach = number(text, where)
-        require(reach > 0 and place(y, len(rows), f"{where}: class") >= 0, f"{where}: expected a positive radius")
+        place(y, case.model.classes, f"{where}: class")
+        require(reach > 0, f"{where}: expected a positive radius")
         for j in set(range(case.model.classes)) - {y}:
             require((y, j) in gains, f"{where}: no gain is given for classes {y} and {j}")
             margin = logits[image, y] - logits[image, j] - norm_of(rows[y, j].entries()) * errors[image]
@@ -63,14 +64,14 @@ def _proved_gains(case: Case, rows: dict[Pair, arb_mat], E: arb_mat, pairs: Any,
     cell, gains = case.cell, {}
     G = cell.U * (E * E.transpose()) * cell.U.transpose()
     if whole is not None:
-        g = proved_gain(cell, cell.D, G, *fields(whole, "radius.whole", "gain", "multiplier"), "radius.whole")
+        g = proved_gain(cell, cell.D, G, fields(whole, "radius.whole", "gain", "multiplier"), "radius.whole")
         gains = {pair: g * norm_of(row.entries()) for pair, row in rows.items()}
     for i, entry in enumerate(items(pairs, "radius.pairs")):
         where = f"radius.pairs[{i}]"
         classes, *proof = fields(entry, where, "classes", "gain", "multiplier")
         y, j = (place(x, case.model.classes, f"{where}.classes") for x in items(classes, f"{where}.classes", 2))
         require(y != j, f"{where}.classes: expected two different ones")
-        gains[y, j] = gains[j, y] = proved_gain(cell, rows[y, j] * cell.D, G, *proof, where)
+        gains[y, j] = gains[j, y] = proved_gain(cell, rows[y, j] * cell.D, G, proof, where)
     return gains
 
 
@@ -81,7 +82,7 @@ def _errors(case: Case, h: arb_mat, everywhere: list[Any]) -> list[arb]:
     ||D rho|| + g ||M rho||, g the gain from all inputs.
     """
     cell, w = case.cell, case.activations
-    g = proved_gain(cell, cell.D, diagonal([1] * cell.M.nrows()), *everywhere, "radius.everywhere")
+    g = proved_gain(cell, cell.D, diagonal([1] * cell.M.nrows()), everywhere, "radius.everywhere")
     rho = relu(affine(w, cell.M, cell.c) + h * cell.U.transpose()) - w
     moved = zip((rho * cell.D.transpose()).tolist(), (rho * cell.M.transpose()).tolist(), strict=True)
     return [norm_of(state) + g * norm_of(entering) for state, entering in moved]
