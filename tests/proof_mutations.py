@@ -21,7 +21,7 @@ from analysis.certify import certify
 from analysis.measure.subject import prepare
 from analysis.proofs.cells.decay import Kind, smallest_theta
 from analysis.proofs.cells.gain import smallest_gain
-from analysis.proofs.cells.l2_radii import affine_ends
+from analysis.proofs.cells.l2_radii import ends_of
 from analysis.proofs.cells.linf_margins import linf_margins
 from analysis.proofs.cells.network import forms_of
 from stabdeq.cells import ReluCell
@@ -36,6 +36,7 @@ SHAPE, CLASSES, COUNT = (1, 4, 4), 3, 4
 TOLERANCE = 1e-9  # of the judge's floating point, relative
 MODELS: dict[str, dict[str, Any]] = {
     "certified": {"cell": "certified", "stability": "anchored", "head": "orthogonal"},
+    "lipschitz": {"cell": "certified", "backbone": "lipschitz-fcn"},
     "interval": {"cell": "interval"},
     "batchnorm": {"cell": "batchnorm", "head": "orthogonal-direct"},
 }
@@ -287,14 +288,17 @@ class Judge:
         pixels, labels = decoded(images)
         subject = prepare(self.model, pixels, labels)
         logits = self.model.readout(subject.solution.z)
-        ends = affine_ends(self.model)
+        ends = ends_of(self.model)
+        matrix, c = ends.extractor.matrix, ends.extractor.lipschitz
+        injection = self.equation.injection.centre
+        injection = c * injection if matrix is None else injection @ matrix.centre
         gains = {
             tuple(sorted(entry["classes"])): self._least(
                 entry,
                 entry,
                 (ends.readout.centre[entry["classes"][0]] - ends.readout.centre[entry["classes"][1]])[None]
                 @ self.equation.output.centre,
-                self.equation.injection.centre @ ends.extractor.centre,
+                injection,
             )
             for entry in known["pairs"]
         }
