@@ -8,6 +8,7 @@ from typing import Any
 
 from flint import ctx
 
+from .boxes import check_boxes
 from .case import Case
 from .claims import ABOUT, CLAIMS
 from .parameters import Model
@@ -40,7 +41,7 @@ def check_model(proof: dict[str, Any], checkpoint: bytes | None) -> list[str]:
 
 
 # What a proof may be about; each takes the whole object and the checkpoint's bytes, and returns the verified claims in words.
-KINDS: dict[str, Callable[[dict[str, Any], bytes | None], list[str]]] = {"model": check_model}
+KINDS: dict[str, Callable[[dict[str, Any], bytes | None], list[str]]] = {"model": check_model, "boxes": check_boxes}
 
 
 def check(proof: bytes, checkpoint: bytes | None = None) -> list[str]:
