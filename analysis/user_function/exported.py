@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -231,13 +232,12 @@ def _axis(left: list[Jet], box: boxes.Box, whole: boxes.Box) -> int:
 
 def _source(function: ForeignFunction) -> dict[str, str]:
     """Return where a function is from: its name, and the SHA-256 of its file as far as there is one."""
-    module = function.name.partition(":")[0].removesuffix(".py")
-    try:
-        file = function.name if function.name.endswith(".onnx") else sys.modules[module].__file__
-    except KeyError:
-        try:
+    module, named, _ = function.name.partition(":")
+    file = function.name if function.name.endswith(".onnx") else None
+    if named:
+        file = getattr(sys.modules.get(module.removesuffix(".py")), "__file__", None)
+    elif file is None:
+        with suppress(TypeError):  # an object of a class that was written elsewhere
             file = inspect.getsourcefile(function.function)
-        except TypeError:
-            file = None
     known = {"sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()} if file and Path(file).is_file() else {}
     return {"name": function.name, **known}
