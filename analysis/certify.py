@@ -13,10 +13,11 @@ from analysis.from_weights.cell import judge_balls, judge_cell
 from analysis.from_weights.deployed import judge_deployed, run_as_deployed
 from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.lyapunov import judge_decay
-from analysis.from_weights.predictions import judge_linf, judge_radii
+from analysis.from_weights.predictions import Certified, judge_linf, judge_radii
+from analysis.from_weights.proof_file import write_proof
 from analysis.from_weights.rates import report_decay
 from analysis.measure.sample import environment, loaded_model, own_images
-from analysis.measure.subject import left_as_it_was, prepare
+from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.proofs.cells.decay import Shortfall
 from analysis.proofs.cells.network import forms_of
 from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadratic
@@ -25,6 +26,7 @@ from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
 from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
+from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
 
@@ -40,6 +42,7 @@ def certify(
     samples: int = 1000,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    proof: str | Path | None = None,
     on_stage: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
@@ -48,11 +51,17 @@ def certify(
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it
     was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
-    velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins.
+    velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins. At ``proof`` a file is written that
+    ``python -m stabdeq.checker`` checks against the checkpoint; the report's ``certificates["proof"]`` says which claims it
+    holds, and why others are not in it.
 
-    Raises ConfigError where the model has no equilibrium to certify, or images come without labels; CheckpointError for a file
-    that is no checkpoint.
+    Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
+    is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
     """
+    if proof is not None and (dim is not None or not isinstance(subject, str | Path)):
+        raise ConfigError(
+            "a proof file is about a checkpoint file: give its path in the place of the model or the velocity"
+        )
     if dim is not None:
         velocity = str(subject) if isinstance(subject, Path) else subject
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed)
@@ -65,7 +74,14 @@ def certify(
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
-        return _report(_certify_model(model, images, labels, indices, deployed, seed, on_stage), checkpoint=checkpoint)
+        gathered, judged, certified = _certify_model(model, images, labels, indices, deployed, seed, on_stage)
+        if proof is not None:
+            gathered.stage("proof file: its claims are checked")
+            radii = None if certified is None else certified.radii
+            written = write_proof(Path(subject).read_bytes(), judged, gathered.certificates, radii)  # pyrefly: ignore
+            replace_file(Path(proof), written.text.encode())
+            gathered.certificates["proof"] = {"claims": list(written.held), "omitted": written.omitted}
+    return _report(gathered, checkpoint=checkpoint)
 
 
 def _certify_model(
@@ -76,7 +92,7 @@ def _certify_model(
     deployed: bool,
     seed: int,
     on_stage: Callable[[str], None],
-) -> Gathered:
+) -> tuple[Gathered, Subject, Certified | None]:
     gathered = Gathered(seed, on_stage)
     run = run_as_deployed(model, images) if deployed else None  # before it is converted to float64
     gathered.stage("solving for the equilibria")
@@ -92,7 +108,7 @@ def _certify_model(
             judge_linf(gathered, subject, model)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
         judge_decay(gathered, subject, model.lyapunov, network)
-    return gathered
+    return gathered, subject, certified
 
 
 def _certify_velocity(velocity: ForeignFunction, dim: int, seed: int) -> Report:

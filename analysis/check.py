@@ -47,6 +47,7 @@ def check(
     seed: int = 0,
     budget: float | None = None,
     figure: str | Path | None = None,
+    proof: str | Path | None = None,
     on_claim: Callable[[str], object] = lambda name: None,
 ) -> "Report":
     """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = step(z), (B, dim) -> (B, dim).
@@ -66,7 +67,8 @@ def check(
     are drawn for each claim (32768; fewer where gradients are finite differences), ``starts`` climbs of the falsifier made, and
     ``boxes`` examined in search of a proof (65536). ``budget`` is a stop: about so many seconds are spent, half of them on fresh
     states; what it cuts short says so. ``figure`` is a file, .svg, .png or .pdf, to draw the region into, where states have 2
-    coordinates. ``on_claim`` is told the name of each claim as it begins.
+    coordinates. ``proof`` is a file to write what is proved into, for ``python -m stabdeq.checker``. ``on_claim`` is told the name of
+    each claim as it begins.
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
@@ -106,6 +108,8 @@ def check(
             "uncertain": uncertain,
         },
     )
+    if proof is not None and (sublevel == "max" or uncertain is not None):
+        raise ConfigError("proof excludes uncertain dynamics, and sublevel 'max': give the level that was found")
     if uncertain is not None:
         names = _robust_names(names, asked=claims is not None)
         _require_robust(names, box, disturbance, sublevel, from_level, inner_radius)
@@ -114,10 +118,12 @@ def check(
 
     from analysis.evidence.judge import Effort
     from analysis.evidence.regions import Ball
+    from analysis.findings import Skipped
     from analysis.measure.sample import environment
     from analysis.report.figures.region import draw_region, require_drawable
     from analysis.report.report import Report
     from analysis.user_function.barrier import load_set, require_apart
+    from analysis.user_function.exported import write_proof
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
     from analysis.user_function.region_settings import ball_or_box, coordinates, region_between
@@ -177,8 +183,16 @@ def check(
     else:
         findings = judge_claims(subject, names, on_claim=on_claim)
         where = subject.region.words
+    skipped: list[Skipped] = []
+    if proof is not None:
+        findings, skipped = write_proof(Path(proof), subject, findings, on_claim)
     along = "" if moving is None else f" along {moving.name}"
-    report = Report(subject=f"{value.name}{along}, on {where}", findings=tuple(findings), environment=environment())
+    report = Report(
+        subject=f"{value.name}{along}, on {where}",
+        findings=tuple(findings),
+        skipped=tuple(skipped),
+        environment=environment(),
+    )
     if figure is not None:
         draw_region(Path(figure), report, subject)
     return report

@@ -166,7 +166,7 @@ def test_equilibria_obey_the_gains(seed: int) -> None:
     _, equation = of_certified_cell(folded)
     whole = find_gain(equation, equation.output, equation.injection, folded.scale)
     rows = states(4, 6, seed)
-    each = find_row_gains(equation, Enclosure.exact(rows), equation.injection, folded.scale)
+    each, _ = find_row_gains(equation, Enclosure.exact(rows), equation.injection, folded.scale)
     assert whole is not None
     assert whole.value < 1.01  # what the cell is made for
     assert bool((each <= rows.norm(dim=1) * whole.value * (1 + 1e-3)).all())

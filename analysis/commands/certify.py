@@ -17,6 +17,7 @@ def certify(
     limit: Annotated[Count, renamed("--images", "--limit")] = 1000,
     data_dir: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    proof: Path | None = None,
     seed: Seed = 0,
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
@@ -38,11 +39,15 @@ def certify(
         Where the data set lies, for sets that are not embedded.
     json_file
         Write all of it to this file: findings, the matrices P, multipliers, the radius of each image.
+    proof
+        Write a proof to this file, which "python -m stabdeq.checker PROOF CHECKPOINT" checks
+        without trusting this library; for a checkpoint.
     seed
         Decides the images and every random choice.
     """
     path = Path(subject)
     require_writable("--json", json_file, path)
+    require_writable("--proof", proof, path)
     is_velocity = ":" in subject and not path.exists()
     if is_velocity and dim is None:
         raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
@@ -52,6 +57,8 @@ def certify(
         raise ConfigError("--deployed is for a checkpoint; a velocity has no solver")
     if is_velocity and data_dir is not None:
         raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
+    if is_velocity and proof is not None:
+        raise ConfigError("--proof is for a checkpoint")
 
     from rich.console import Console
 
@@ -68,10 +75,16 @@ def certify(
             samples=limit,
             data_dir=data_dir,
             seed=seed,
+            proof=proof,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
     print_verdicts(report, console)
     if json_file is not None:
         replace_file(json_file, encoded(report.to_json()))
         console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
+    if proof is not None:
+        told = report.certificates["proof"]
+        console.print(f"wrote {proof}: {', '.join(told['claims']) or 'no claim'}", soft_wrap=True, highlight=False)
+        for name, reason in told["omitted"].items():
+            console.print(f"not in it: {name}: {reason}", soft_wrap=True, highlight=False)
     raise SystemExit(report.exit_code)

@@ -35,6 +35,7 @@ def check(
     inner_radius: float | None = None,
     json: Path | None = None,
     figure: Path | None = None,
+    proof: Path | None = None,
     seed: Seed = 0,
     budget: float | None = None,
     require: Literal["proved"] | None = None,
@@ -106,6 +107,9 @@ def check(
         Write the findings, with all their evidence, to this file.
     figure
         Draw V, the dynamics and what is judged into this file, .svg, .png or .pdf, where N is 2.
+    proof
+        Write what is proved to this file, by boxes that python -m stabdeq.checker FILE checks without the rest of this library.
+        Made of as many boxes as --boxes for each claim, by the checker's own bounds, some milliseconds each.
     seed
         Seed of all random states.
     budget
@@ -115,6 +119,7 @@ def check(
     """
     require_writable("--json", json, Path(function))
     require_writable("--figure", figure, Path(function))
+    require_writable("--proof", proof, Path(function))
     place = _numbers("--centre", centre)
     sides = None if box is None else _sides("--box", box)
     disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
@@ -150,6 +155,7 @@ def check(
             seed=seed,
             budget=budget,
             figure=figure,
+            proof=proof,
             on_claim=lambda name: status.update(f"judging: {name}"),
         )
 

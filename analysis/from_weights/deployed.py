@@ -150,7 +150,7 @@ class _Bounds:
         cell, radii = self.model.cell.fold(), self.certified.radii
         assert isinstance(cell, FoldedReluCell)
         arithmetic = replace(self.arithmetic, tolerance=tolerance)
-        z = equilibria(cell, self.features, radii.z, radii.error, self.certified.gain, arithmetic)
+        z = equilibria(cell, self.features, radii.activations, radii.error, self.certified.gain, arithmetic)
         lost = lost_margins(z, radii.predicted, self.model.head, self.certified.readout, arithmetic)
         return (torch.minimum(radii.left(lost), self.reach) - self.moved).clamp(min=0)
 

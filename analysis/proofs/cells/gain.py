@@ -79,12 +79,12 @@ def find_gain(equation: Equation, output: Enclosure, injection: Enclosure, start
     return Gain(float(values[0]), multipliers[0]) if values[0] < torch.inf else None
 
 
-def find_row_gains(equation: Equation, rows: Enclosure, injection: Enclosure, start: Tensor) -> Tensor:
-    """Return proved gains (K,) of the scalar outputs c'w, c each of ``rows`` (K, m), infinite where unproved.
+def find_row_gains(equation: Equation, rows: Enclosure, injection: Enclosure, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Return proved gains (K,) of the scalar outputs c'w, c each of ``rows`` (K, m), infinite where unproved, and multipliers (K, m).
 
     Each row gets its own multiplier, from ``start`` (m,), which proves uniqueness.
     """
-    return _find_gains(equation, rows[:, None, :], injection, start.expand(len(rows.centre), -1))[0]
+    return _find_gains(equation, rows[:, None, :], injection, start.expand(len(rows.centre), -1))
 
 
 def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, starts: Tensor) -> tuple[Tensor, Tensor]:

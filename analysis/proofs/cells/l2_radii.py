@@ -22,19 +22,35 @@ MOST_PAIRS = 120  # of classes, up to which each pair gets a multiplier of its o
 
 
 @dataclass(frozen=True)
+class RadiiGains:
+    """The gains that radii rest on: from pixels to differences of the logits of ``pairs`` of classes, (P, 2).
+
+    ``values`` (P,) with ``multipliers`` (P, m), or one gain from pixels to equilibria, the ``whole``, for all pairs. ``everywhere``
+    is the gain from an input at every ReLU to equilibria.
+    """
+
+    pairs: Tensor
+    values: Tensor
+    multipliers: Tensor
+    whole: Gain | None
+    everywhere: Gain | None
+
+
+@dataclass(frozen=True)
 class Radii:
     """Of B images: the ``predicted`` class (B,), and the ``radius`` (B,) in pixels of [0, 1], 0 where nothing is certified.
 
-    ``error`` (B,) bounds how far the computed equilibria ``z`` (B, n) are from the true ones. The logit of the class exceeds each
-    of K by at least ``margin`` (B, K), which ``gain`` (B, K) times the distance in pixels may take away.
+    ``error`` (B,) bounds how far the equilibria of the ``activations`` (B, m) are from the true ones. The logit of the class exceeds
+    each of K by at least ``margin`` (B, K), which ``gain`` (B, K) times the distance in pixels may take away.
     """
 
     predicted: Tensor
     radius: Tensor
     error: Tensor
-    z: Tensor
+    activations: Tensor
     margin: Tensor
     gain: Tensor
+    gains: RadiiGains
 
     def left(self, lost: Tensor) -> Tensor:
         """Return the radii (B,) where ``lost`` (B, K) is taken off the margins."""
@@ -73,16 +89,18 @@ def certified_radii(
     h = ends.extractor.features(images)
     _, computed = activations(network, Enclosure.exact(z), Enclosure.exact(h.centre))
     w = Enclosure.exact(computed.centre)
-    error = _distance_to_solution(equation, gain, w, h)
+    everywhere = find_gain(equation, equation.output, identity(len(equation.bias.centre)), gain.multiplier)
+    error = _distance_to_solution(equation, everywhere, w, h)
     logits = (w @ equation.output.mT + equation.shift) @ ends.readout.mT + ends.bias
     predicted = logits.centre.argmax(1)
-    gains, sizes = _pair_bounds(ends, equation, gain)
+    proof = _pair_gains(ends, equation, gain, everywhere)
+    gains, sizes = _pair_bounds(ends, proof)
     best = logits[torch.arange(len(predicted)), predicted]
     difference = best[:, None] - logits
     doubt = difference.radius + sizes[predicted] * error[:, None] + EPS * difference.centre.abs()
     margin = difference.centre - doubt * (1 + 8 * EPS)
     radius = _least_radius(margin, gains[predicted], predicted)
-    return Radii(predicted, radius, error, z=w.centre, margin=margin, gain=gains[predicted])
+    return Radii(predicted, radius, error, w.centre, margin, gains[predicted], proof)
 
 
 def _least_radius(margin: Tensor, gain: Tensor, predicted: Tensor) -> Tensor:
@@ -91,13 +109,12 @@ def _least_radius(margin: Tensor, gain: Tensor, predicted: Tensor) -> Tensor:
     return torch.where(radius > 0, radius, 0.0)  # NaN certifies nothing
 
 
-def _distance_to_solution(equation: Equation, gain: Gain, w: Enclosure, h: Enclosure) -> Tensor:
+def _distance_to_solution(equation: Equation, everywhere: Gain | None, w: Enclosure, h: Enclosure) -> Tensor:
     """Return a bound (B,) of ||D (w - w*)|| for activations ``w`` (B, m) that nearly solve the equation at ``h`` (B, k).
 
     With the residual rho = relu(M w + U h + c) - w, the point w + rho solves the equation exactly once M rho is taken off its
-    input. So the distance is at most ||D rho|| plus the gain from all inputs times ||M rho||.
+    input. So the distance is at most ||D rho|| plus the gain from inputs ``everywhere`` times ||M rho||.
     """
-    everywhere = find_gain(equation, equation.output, identity(len(equation.bias.centre)), gain.multiplier)
     factor = torch.inf if everywhere is None else everywhere.value
     entering = w @ equation.weight.mT + h @ equation.injection.mT + equation.bias
     residual = entering.relu() - w
@@ -105,20 +122,29 @@ def _distance_to_solution(equation: Equation, gain: Gain, w: Enclosure, h: Enclo
     return ((residual @ equation.output.mT).norm() + factor * moved) * (1 + 8 * EPS)
 
 
-def _pair_bounds(ends: Ends, equation: Equation, gain: Gain) -> tuple[Tensor, Tensor]:
+def _pair_gains(ends: Ends, equation: Equation, gain: Gain, everywhere: Gain | None) -> RadiiGains:
+    classes = len(ends.bias.centre)
+    pairs = torch.triu_indices(classes, classes, 1).T
+    matrix = ends.extractor.matrix
+    injection = equation.injection if matrix is None else equation.injection @ matrix
+    factor = 1.0 if matrix is not None else ends.extractor.lipschitz * (1 + 2 * EPS)
+    if len(pairs) > MOST_PAIRS:
+        whole = find_gain(equation, equation.output, injection, gain.multiplier)
+        whole = None if whole is None else Gain(whole.value * factor, whole.multiplier)
+        none = torch.empty(0, len(gain.multiplier), dtype=torch.float64)
+        return RadiiGains(pairs[:0], none[:, 0], none, whole, everywhere)
+    rows = (ends.readout[pairs[:, 0]] - ends.readout[pairs[:, 1]]) @ equation.output
+    values, multipliers = find_row_gains(equation, rows, injection, gain.multiplier)
+    return RadiiGains(pairs, values * factor, multipliers, None, everywhere)
+
+
+def _pair_bounds(ends: Ends, proof: RadiiGains) -> tuple[Tensor, Tensor]:
     """Return, for each pair of classes, the gain from pixels to the difference of their logits, and ||R_i - R_j||, (K, K)."""
     classes = len(ends.bias.centre)
     first, second = torch.triu_indices(classes, classes, 1)
-    rows = ends.readout[first] - ends.readout[second]
-    matrix = ends.extractor.matrix
-    injection = equation.injection if matrix is None else equation.injection @ matrix
-    if len(rows.centre) <= MOST_PAIRS:
-        values = find_row_gains(equation, rows @ equation.output, injection, gain.multiplier)
-    else:
-        whole = find_gain(equation, equation.output, injection, gain.multiplier)
-        values = rows.norm() * (torch.inf if whole is None else whole.value) * (1 + 4 * EPS)
-    if matrix is None:
-        values = values * ends.extractor.lipschitz * (1 + 2 * EPS)
+    sizes = (ends.readout[first] - ends.readout[second]).norm()
+    whole = torch.inf if proof.whole is None else proof.whole.value
+    values = proof.values if len(proof.pairs) else sizes * whole * (1 + 4 * EPS)
     table = torch.zeros(2, classes, classes, dtype=torch.float64)
-    table[:, first, second] = table[:, second, first] = torch.stack([values, rows.norm()])
+    table[:, first, second] = table[:, second, first] = torch.stack([values, sizes])
     return table[0], table[1]

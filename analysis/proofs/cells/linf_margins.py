@@ -43,7 +43,11 @@ def contraction_bound(cell: IntervalCell) -> float:
     return float(transition.abs().sum(0).max()) * (1 + (len(transition) + 2) * ROUNDOFF)
 
 
-def _margins(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+def equilibrium_boxes(model: StabilisedDEQ, images: Tensor, eps: float) -> tuple[Interval, Tensor]:
+    """Return boxes (B, n) of states, and (B,) bool: whether each is proved to hold the equilibria of all images within ``eps``.
+
+    Arguments and errors are those of ``linf_margins``, which has checked them.
+    """
     # A fraction such as 8 / 255 may have been rounded down.
     reach = Interval.point(images.new_tensor(math.nextafter(eps, math.inf) if eps else 0.0))
     point = Interval.point(images)
@@ -51,7 +55,11 @@ def _margins(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float) -
     x = (x - Interval.point(model.mean)) * Interval.point(model.std).reciprocal()
     for layer in backbone_layers(model):
         x = _through(layer, x)
-    z, is_proved = _equilibria(model, x)
+    return _equilibria(model, x)
+
+
+def _margins(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    z, is_proved = equilibrium_boxes(model, images, eps)
     weight, bias = Interval.point(model.head.classifier.weight), Interval.point(model.head.classifier.bias)
     rows = weight.moved(lambda w: w[labels][:, None]) - weight.moved(lambda w: w[None])
     shift = bias.moved(lambda b: b[labels][:, None]) - bias.moved(lambda b: b[None])

@@ -30,7 +30,7 @@ def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target not in READ:
             raise BeyondSquaresError(f"the operation {node.target} makes no polynomial")
-    reader = _Reader(inputs[0].ring)
+    reader = Reader(inputs[0].ring)
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
         arguments: Any = fx.map_arg((node.args, node.kwargs), lambda argument: known[argument])
@@ -50,7 +50,7 @@ def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
     raise BeyondSquaresError("the graph has no output")
 
 
-def _operation(reader: "_Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
+def _operation(reader: "Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
     made = node.meta["val"]
     if any(one.dtype != torch.float64 for one in (made if isinstance(made, list | tuple) else [made])):
         raise BeyondSquaresError(f"the operation {node.target} computes in another type than float64")
@@ -61,7 +61,7 @@ def _operation(reader: "_Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
         raise BeyondSquaresError(f"the operation {node.target} is not read with these arguments") from error
 
 
-class _Reader:
+class Reader:
     """The operations on arrays of quotients of one ring."""
 
     def __init__(self, ring: Ring) -> None:
@@ -129,7 +129,7 @@ class _Reader:
 def _moves(target: Any, operands: int = 1) -> Callable[..., Any]:
     """Return the operation that only moves numbers, as ``target`` moves the places of its first ``operands`` tensors."""
 
-    def operation(reader: _Reader, *args: Any, **kwargs: Any) -> Any:
+    def operation(reader: Reader, *args: Any, **kwargs: Any) -> Any:
         is_listed = isinstance(args[0], list | tuple)
         parts, rest = (list(args[0]), args[1:]) if is_listed else (list(args[:operands]), args[operands:])
         arrays = [reader.array(part) for part in parts]
@@ -148,22 +148,22 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     **{target: _moves(target) for target in [*MOVES, *SPLITS]},
     **{target: _moves(target, operands=2) for target in SCATTERS},
     aten.copy.default: _moves(lambda old, new: new.expand(old.shape), operands=2),
-    aten._to_copy.default: _Reader.array,
-    aten.full_like.default: _Reader.filled,
+    aten._to_copy.default: Reader.array,
+    aten.full_like.default: Reader.filled,
     aten.zeros_like.default: lambda reader, x: reader.filled(x, 0),
     aten.ones_like.default: lambda reader, x: reader.filled(x, 1),
     aten.neg.default: lambda reader, x: reader.mul(x, -1),
-    **dict.fromkeys((aten.add.Tensor, aten.add.Scalar), _Reader.add),
-    **dict.fromkeys((aten.sub.Tensor, aten.sub.Scalar), _Reader.sub),
+    **dict.fromkeys((aten.add.Tensor, aten.add.Scalar), Reader.add),
+    **dict.fromkeys((aten.sub.Tensor, aten.sub.Scalar), Reader.sub),
     aten.rsub.Scalar: lambda reader, a, b: reader.sub(b, a),
-    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar), _Reader.mul),
-    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar), _Reader.div),
-    **dict.fromkeys((aten.mm.default, aten.bmm.default), _Reader.matmul),
-    aten.addmm.default: _Reader.addmm,
-    **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList), _Reader.sum),
-    **dict.fromkeys((aten.mean.default, aten.mean.dim), _Reader.mean),
-    **dict.fromkeys((aten.prod.default, aten.prod.dim_int), _Reader.product),
-    aten.pow.Tensor_Scalar: _Reader.power,
+    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar), Reader.mul),
+    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar), Reader.div),
+    **dict.fromkeys((aten.mm.default, aten.bmm.default), Reader.matmul),
+    aten.addmm.default: Reader.addmm,
+    **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList), Reader.sum),
+    **dict.fromkeys((aten.mean.default, aten.mean.dim), Reader.mean),
+    **dict.fromkeys((aten.prod.default, aten.prod.dim_int), Reader.product),
+    aten.pow.Tensor_Scalar: Reader.power,
     aten.square.default: lambda reader, x: reader.power(x, 2),
     aten.reciprocal.default: lambda reader, x: reader.div(1, x),
 }

@@ -1,0 +1,7 @@
+"""``python -m stabdeq.checker``."""
+
+import sys
+
+from .door import main
+
+sys.exit(main(sys.argv[1:]))
