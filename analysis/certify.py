@@ -11,8 +11,9 @@ from analysis.findings import Verdict
 from analysis.findings.four_digits import at_most
 from analysis.from_weights.cell import judge_balls, judge_cell
 from analysis.from_weights.gathered import Gathered
+from analysis.from_weights.linf import judge_linf
 from analysis.from_weights.lyapunov import judge_decay
-from analysis.from_weights.predictions import judge_linf, judge_radii
+from analysis.from_weights.predictions import judge_radii
 from analysis.from_weights.rates import report_decay
 from analysis.measure.sample import environment, loaded_model, own_images
 from analysis.measure.subject import left_as_it_was, prepare
@@ -22,7 +23,6 @@ from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadra
 from analysis.proofs.tracing import TraceError
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
-from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
@@ -81,8 +81,7 @@ def _certify_model(
         gain = judge_cell(gathered, network, equation, start)
         judge_balls(gathered, subject, network)
         judge_radii(gathered, subject, model, network, equation, gain)
-        if isinstance(model.cell, IntervalCell):
-            judge_linf(gathered, subject, model)
+        judge_linf(gathered, subject, model, network, equation, gain)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
         judge_decay(gathered, subject, model.lyapunov, network)
     return gathered
