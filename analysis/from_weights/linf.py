@@ -1,5 +1,7 @@
 """What the weights prove of predictions while each pixel moves by at most eps: by a gain weighted by pixel, or by intervals."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -37,11 +39,11 @@ def judge_linf(
     claim = f"Where an eps is certified, no image that differs by at most eps in each pixel is classified otherwise: {total} test images."
     certified = {name: torch.zeros(total, dtype=torch.bool) for name in LINF_EPSILONS}
     proofs, failures = [], []
-    for is_there, prove in ((is_interval, _by_intervals), (gain is not None, _by_gain)):
-        if not is_there:
-            continue
+    ways = [partial(_by_intervals, subject, model)] if is_interval else []
+    ways += [] if gain is None else [partial(_by_gain, subject, model, network, equation, gain)]
+    for prove in ways:
         try:
-            margins, how = prove(subject, model, network, equation, gain)
+            margins, how = prove()
         except ConfigError as error:
             failures.append(str(error))
             continue
@@ -66,7 +68,7 @@ def judge_linf(
     gathered.find("linf", claim, verdict, evidence, samples=total)
 
 
-def _by_intervals(subject: Subject, model: StabilisedDEQ, *_: object) -> tuple[dict[str, Tensor], str]:
+def _by_intervals(subject: Subject, model: StabilisedDEQ) -> tuple[dict[str, Tensor], str]:
     assert isinstance(model.cell, IntervalCell)
     margins = {name: linf_margins(model, subject.images, subject.labels, eps) for name, eps in LINF_EPSILONS.items()}
     return margins, (

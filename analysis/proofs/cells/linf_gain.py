@@ -23,7 +23,7 @@ from analysis.proofs.cells.network import Equation, ReluNetwork
 from analysis.proofs.matrices.enclosure import EPS, TINY, Enclosure, diagonal
 from stabdeq.linear_algebra import cholesky
 
-ROOM = 1e-6  # relative room that a proof is given beyond the value computed in floating point
+ROOM = 1e-4  # relative room that a proof is given beyond the value computed in floating point, and for the error e
 DESCENT_STEPS = 100
 ROWS_AT_ONCE = 64  # keeps their matrices small
 MOST_WORK = 1e9  # rows x unknowns^2 x inputs, up to which each row gets a multiplier of its own
@@ -137,7 +137,7 @@ def _proved(
     for first in range(0, grouped.centre.shape[1], ROWS_AT_ONCE):
         part = grouped[:, first : first + ROWS_AT_ONCE]  # (G, k, m)
         felt = torch.linalg.solve_triangular(factor, part.centre.mT, upper=False).square().sum(1)
-        scale = felt * (1 + 4 * ROOM) + TINY**0.5
+        scale = felt * (1 + 2 * ROOM) + TINY**0.5
         known = usable[:, None] & scale.isfinite()
         scale = torch.where(known, scale, 1.0)
         matrix = room * Enclosure.exact(scale[..., None, None]) - part[..., None] @ part[..., None, :]
