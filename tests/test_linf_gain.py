@@ -12,7 +12,7 @@ from analysis.certify import certify
 from analysis.measure.subject import solve_accurately
 from analysis.proofs.cells import linf_gain
 from analysis.proofs.cells.gain import find_gain
-from analysis.proofs.cells.l2_radii import affine_ends
+from analysis.proofs.cells.l2_radii import ends_of
 from analysis.proofs.cells.linf_gain import boxes_around, find_weighted_gain, gain_margins, linf_gains
 from analysis.proofs.cells.linf_margins import linf_margins
 from analysis.proofs.cells.network import of_certified_cell
@@ -57,9 +57,9 @@ def margins(model: StabilisedDEQ, images: Tensor, labels: Tensor, eps: float, mo
     gain = find_gain(equation, equation.output, equation.injection, folded.scale)
     assert gain is not None
     boxes = boxes_around(images, eps)
-    ends = affine_ends(model)
+    ends = ends_of(model)
     with torch.no_grad():
-        h = model.inject(boxes.centre.view_as(images))
+        h = model.inject(boxes.centre)
         z = solve_accurately(lambda z: model.cell(z, h), torch.zeros_like(h)).z
         z = z + moved * states(len(z), z.shape[1], 0)
         gains = linf_gains(ends, equation, gain, boxes)
@@ -183,7 +183,7 @@ def test_boxes_hold_all_images_in_reach(eps: float) -> None:
     images[0, 0, 0, :3] = torch.tensor([0.0, 1.0, 2 / 255])
     boxes = boxes_around(images, eps)
     exact = Fraction(2, 255) if eps == 2 / 255 else Fraction(eps)
-    parts = images.flatten().tolist(), boxes.centre[0].tolist(), boxes.reach[0].tolist()
+    parts = (part.flatten().tolist() for part in (images, boxes.centre, boxes.reach))
     for pixel, centre, reach in zip(*parts, strict=True):
         low, high = max(Fraction(pixel) - exact, Fraction(0)), min(Fraction(pixel) + exact, Fraction(1))
         assert Fraction(centre) - Fraction(reach) <= low

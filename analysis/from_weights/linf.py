@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from analysis.findings import Verdict
+from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
-from analysis.from_weights.rates import at_most
 from analysis.measure.subject import Subject, solve_accurately
 from analysis.proofs.cells.gain import Gain
-from analysis.proofs.cells.l2_radii import affine_ends
+from analysis.proofs.cells.l2_radii import ends_of
 from analysis.proofs.cells.linf_gain import boxes_around, gain_margins, linf_gains
 from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from analysis.proofs.cells.network import Equation, ReluNetwork
@@ -80,16 +80,19 @@ def _by_intervals(subject: Subject, model: StabilisedDEQ) -> tuple[dict[str, Ten
 def _by_gain(
     subject: Subject, model: StabilisedDEQ, network: ReluNetwork, equation: Equation, gain: Gain
 ) -> tuple[dict[str, Tensor], str]:
-    ends = affine_ends(model)
+    ends = ends_of(model)
     gains = linf_gains(ends, equation, gain, boxes_around(subject.images, max(LINF_EPSILONS.values())))
     margins, z = {}, subject.solution.z
     for name, eps in LINF_EPSILONS.items():
         boxes = boxes_around(subject.images, eps)
-        h = model.inject(boxes.centre.view_as(subject.images))
+        h = model.inject(boxes.centre)
         z = solve_accurately(lambda z, h=h: model.cell(z, h), z).z
         margins[name] = gain_margins(ends, network, equation, gains, boxes, z, subject.labels)
     each = "a multiplier for each pair" if len(gains.slack) > 1 else "one multiplier for all pairs"
+    weights = "with a weight for each pixel"
+    if ends.extractor.matrix is None:
+        weights = f"with features that move by at most {at_most(ends.extractor.lipschitz)} times the l2 length of the pixels' move"
     return margins, (
-        f"By a matrix inequality with a weight for each pixel, proved definite, with {each} of logits: their difference at the centre of "
-        "the pixels' box exceeds all that it can move by within."
+        f"By a matrix inequality, proved definite, {weights}, and {each} of logits: their difference at the centre of the pixels' box "
+        "exceeds all that it can move by within."
     )

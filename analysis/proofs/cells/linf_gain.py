@@ -6,7 +6,8 @@ of L > 0, with weights v > 0 of the inputs and beta > 0 of e,
 
     s (2L - LM - M'L - L (F diag(v)^-1 F' + I / beta) L) > c c'   implies   (c'(w - w~))^2 <= s (sum_k v_k dx_k^2 + beta |e|^2).
 
-So each row c, a difference of two logits, needs one number s. The least s sum_k v_k r_k^2 is a convex problem in L and v, since L and
+So each row c, a difference of two logits, needs one number s. Of an extractor that is no matrix the inputs are the features, all with one
+weight: they move by its Lipschitz constant times the length of r. The least s sum_k v_k r_k^2 is a convex problem in L and v, since L and
 v can be scaled so that the sum is 1 (theory: certificates).
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from analysis.proofs.cells.affine_ball import activations
 from analysis.proofs.cells.gain import Gain, supply
-from analysis.proofs.cells.l2_radii import AffineEnds
+from analysis.proofs.cells.l2_radii import Ends
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from analysis.proofs.matrices.enclosure import EPS, TINY, Enclosure, diagonal
 from stabdeq.linear_algebra import cholesky
@@ -33,7 +34,8 @@ MOST_WORK = 1e9  # rows x unknowns^2 x inputs, up to which each row gets a multi
 class WeightedGain:
     """Proved of R rows c: |c'(w - w~)|^2 <= ``scale`` s (sum_k ``weight`` v_k dx_k^2 + ``slack`` beta |e|^2).
 
-    ``scale`` (R,), infinite where nothing is proved; ``weight`` (G, d) and ``slack`` (G,), G being R, or 1 for all rows.
+    ``scale`` (R,), infinite where nothing is proved; ``weight`` (G, d) and ``slack`` (G,), G being R, or 1 for all rows. With
+    d = 1 all inputs have one weight, and |dx| is their length.
     """
 
     scale: Tensor
@@ -49,7 +51,7 @@ class WeightedGain:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The images within an eps of B given ones: all pixels within ``reach`` (B, d) of ``centre`` (B, d), and in [0, 1]."""
+    """Images within an eps of B given ones: pixels in [0, 1], within ``reach`` (B, C, H, W) of ``centre`` (B, C, H, W)."""
 
     centre: Tensor
     reach: Tensor
@@ -57,24 +59,34 @@ class Boxes:
 
 def boxes_around(images: Tensor, eps: float) -> Boxes:
     """Return the boxes of ``images`` (B, C, H, W), float64, pixels in [0, 1]; eps may have been rounded down, as 8 / 255 is."""
-    pixels, reach = images.flatten(1), math.nextafter(eps, math.inf)
-    low, high = (pixels - reach).clamp(min=0), (pixels + reach).clamp(max=1)
+    reach = math.nextafter(eps, math.inf)
+    low, high = (images - reach).clamp(min=0), (images + reach).clamp(max=1)
     centre = (low + high) / 2
     reach = torch.maximum(high - centre, centre - low)
     return Boxes(centre, reach + 2 * EPS)  # every number here is at most 2 in size
 
 
-def linf_gains(ends: AffineEnds, equation: Equation, gain: Gain, boxes: Boxes) -> WeightedGain:
+def linf_gains(ends: Ends, equation: Equation, gain: Gain, boxes: Boxes) -> WeightedGain:
     """Return bounds of how far the difference of each pair of logits, i < j, moves in boxes such as ``boxes``."""
     classes = len(ends.bias.centre)
     first, second = torch.triu_indices(classes, classes, 1)
     rows = (ends.readout[first] - ends.readout[second]) @ equation.output
-    typical = boxes.reach.square().mean(0).sqrt()
-    return find_weighted_gain(equation, rows, equation.injection @ ends.extractor, gain.multiplier, typical)
+    matrix = ends.extractor.matrix
+    injection = equation.injection if matrix is None else equation.injection @ matrix
+    typical = _reach(ends, boxes).square().mean(0).sqrt()
+    return find_weighted_gain(equation, rows, injection, gain.multiplier, typical)
+
+
+def _reach(ends: Ends, boxes: Boxes) -> Tensor:
+    """Return bounds (B, d) of how far each input moves: pixels, or, (B, 1), the length by which features of no matrix do."""
+    pixels = boxes.reach.flatten(1)
+    if ends.extractor.matrix is not None:
+        return pixels
+    return (Enclosure.exact(pixels).norm() * ends.extractor.lipschitz * (1 + 2 * EPS))[:, None]
 
 
 def gain_margins(
-    ends: AffineEnds,
+    ends: Ends,
     network: ReluNetwork,
     equation: Equation,
     gains: WeightedGain,
@@ -86,7 +98,7 @@ def gain_margins(
 
     ``z`` (B, n) are about the equilibria of the centres; what they lack is in the bounds.
     """
-    h = Enclosure.exact(boxes.centre) @ ends.extractor.mT + ends.offset
+    h = ends.extractor.features(boxes.centre)
     _, computed = activations(network, Enclosure.exact(z), Enclosure.exact(h.centre))
     w = Enclosure.exact(computed.centre)
     w_exact = (w @ equation.weight.mT + h @ equation.injection.mT + equation.bias).relu()
@@ -97,7 +109,7 @@ def gain_margins(
     first, second = torch.triu_indices(classes, classes, 1)
     pairs = torch.zeros(classes, classes, dtype=torch.long)
     pairs[first, second] = pairs[second, first] = torch.arange(len(first))
-    doubt = difference.radius + gains.bound(boxes.reach, error).gather(1, pairs[labels])
+    doubt = difference.radius + gains.bound(_reach(ends, boxes), error).gather(1, pairs[labels])
     least = difference.centre - doubt * (1 + 8 * EPS) - 4 * EPS * difference.centre.abs()
     return least.scatter(1, labels[:, None], torch.inf).amin(1)
 
@@ -107,12 +119,12 @@ def find_weighted_gain(
 ) -> WeightedGain:
     """Return a proved bound of ``rows`` c (R, m) for inputs through ``injection`` F (m, d).
 
-    ``start`` (m,) is a multiplier that proves uniqueness; ``reach`` (d,), the root mean square of reaches, says which pixels
-    move how far, and only decides how good the bound is.
+    ``start`` (m,) is a multiplier that proves uniqueness; ``reach`` (d,), the root mean square of reaches, says which inputs
+    move how far, and only decides how good the bound is. With a ``reach`` (1,) all inputs get one weight.
     """
     values = _start(equation, injection.centre, start, reach)
     values = _descend(equation, rows.centre[None], injection.centre, reach, values)
-    if len(rows.centre) * len(start) ** 2 * len(reach) <= MOST_WORK:
+    if len(rows.centre) * len(start) ** 2 * injection.centre.shape[1] <= MOST_WORK:
         own = values.expand(len(rows.centre), -1)
         values = _descend(equation, rows.centre[:, None], injection.centre, reach, own)
     multiplier, weight = values.exp().split([len(start), len(reach)], 1)
@@ -157,6 +169,7 @@ def _start(equation: Equation, injection: Tensor, multiplier: Tensor, reach: Ten
     scaled = multiplier[:, None] * equation.weight.centre
     factor, _ = cholesky(torch.diag(2 * multiplier) - scaled - scaled.mT)
     part = torch.linalg.solve_triangular(factor, multiplier[:, None] * injection, upper=False).norm(dim=0)
+    part = part if len(reach) > 1 else part.norm()[None]
     part = part.clamp(min=1e-9 * part.max())  # a pixel that is not read still needs a weight above 0
     felt = (part * reach).sum()
     return torch.cat([multiplier, 2 * felt * part / reach])[None].log()

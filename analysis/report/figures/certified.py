@@ -105,22 +105,24 @@ def _drawing(title: str, norm: Norm, curves: Sequence[Curve], clean: float) -> D
     figure, axes = drawing.new_axes(AXES[norm], "images right")
     furthest = 1.05 * max(max(curve.radii) for curve in curves if curve.certified) or 1.0
     for index, curve in enumerate(curves):
+        is_stepped = norm == "linf" and curve.certified
+        # What is certified at one eps is so at each smaller one, down to 0.
+        start = ([0.0], curve.shares[:1]) if is_stepped else ([], [])
         (line,) = axes.plot(
-            curve.radii,
-            curve.shares,
+            start[0] + curve.radii,
+            start[1] + curve.shares,
             color=SERIES[index % len(SERIES)],
             linestyle=DASHES[(index + index // len(SERIES)) % len(DASHES)],
             label=drawing.short(curve.label),
         )
         if norm == "linf":
-            line.set(marker="o" if curve.certified else "X", markersize=6, clip_on=False)
-            # What is certified at one eps is so at each smaller one.
-            line.set_drawstyle("steps-pre" if curve.certified else "default")
+            line.set(marker="o" if curve.certified else "X", markersize=6, markevery=(len(start[0]), 1))
+            line.set_drawstyle("steps-pre" if is_stepped else "default")
     if math.isfinite(clean):
         axes.axhline(clean, color=MUTED, linewidth=1.2, linestyle=":", label=f"clean, {100 * clean:.3g} %")
     axes.set_xlim(0, furthest)
-    axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if value < 1.01 else "")
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if 0 <= value < 1.01 else "")
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     rows = [[curve.label, *pair] for curve in curves for pair in _told(curve)]
     said = [f"{label} {100 * share:.3g} % at {quantity(radius)}" for label, radius, share in rows[:20]]
