@@ -210,3 +210,28 @@ def test_an_interval_cell_gets_the_better_of_two_proofs(digits: tuple[Tensor, Te
     evidence = report["linf"].findings[0].evidence
     assert "interval bounds" in evidence
     assert "matrix inequality" in evidence
+
+
+def test_an_extractor_that_is_no_matrix_moves_by_its_lipschitz_constant(digits: tuple[Tensor, Tensor]) -> None:
+    data = load_data(DataConfig())
+    config = ModelConfig(image_shape=(1, 8, 8), classes=10, mean=data.mean, std=data.std, cell="certified", state_dim=16,
+                         backbone="lipschitz-fcn", head="orthogonal", stability="anchored")  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = StabilisedDEQ(config).double().eval().requires_grad_(False)
+    images = digits[0][:40]
+    labels = model(images).argmax(1)
+    report = certify(model, images, labels)
+    series = report.series["certify"]
+    radii = torch.tensor(series["radii"]["radius"])
+    certified = {
+        series["linf"]["eps"][name]: torch.tensor(flags) for name, flags in series["linf"]["certified"].items()
+    }
+    for eps, flags in certified.items():
+        assert bool(
+            (flags >= (radii >= 8.01 * eps)).all()
+        )  # no pixel moves further than eps, so the image not further than 8 eps
+        assert not bool((flags & turned_by_pgd(model, images, labels, eps)).any())
+    assert bool(certified[2 / 255].any())
+    assert not bool(certified[0.1].all())
+    assert "times the l2 length of the pixels' move" in report["linf"].findings[0].evidence
