@@ -46,9 +46,10 @@ docs: $(VENV)/.documented
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
 	@echo "the documentation: docs/_build/html/index.html"
 
-# The tables of docs/results.md, from what was measured.
+# The tables of docs/results.md and docs/board.md, from what was measured.
 results: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.results_page
+	$(BIN)/python -m benchmarks.board
 
 # Our solvers against TorchDEQ and SciPy, a quarter of an hour; `make bench DATA=DIR` takes MNIST from there as well.
 # One thread: where a second one has to wait for other work on the machine, it is the scheduler that is measured.

@@ -12,8 +12,9 @@ from analysis.findings.four_digits import at_most
 from analysis.from_weights.cell import judge_balls, judge_cell
 from analysis.from_weights.deployed import judge_deployed, run_as_deployed
 from analysis.from_weights.gathered import Gathered
+from analysis.from_weights.linf import judge_linf
 from analysis.from_weights.lyapunov import judge_decay
-from analysis.from_weights.predictions import Certified, judge_linf, judge_radii
+from analysis.from_weights.predictions import Certified, judge_radii
 from analysis.from_weights.proof_file import write_proof
 from analysis.from_weights.rates import report_decay
 from analysis.measure.sample import environment, loaded_model, own_images
@@ -24,7 +25,6 @@ from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadra
 from analysis.proofs.tracing import TraceError
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
-from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -104,8 +104,7 @@ def _certify_model(
         certified = judge_radii(gathered, subject, model, network, equation, gain)
         if run is not None:
             judge_deployed(gathered, subject, model, run, certified)
-        if isinstance(model.cell, IntervalCell):
-            judge_linf(gathered, subject, model)
+        judge_linf(gathered, subject, model, network, equation, gain)
     if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
         judge_decay(gathered, subject, model.lyapunov, network)
     return gathered, subject, certified

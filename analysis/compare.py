@@ -2,15 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
 from analysis.findings import Finding, Measurement, Verdict
 from analysis.findings.catalogue import in_order, question_of
 from analysis.findings.values import mapping, printable, sequence
+from analysis.report import figures
+from analysis.report.drawing import Drawing
+from analysis.report.figures import certified
 from analysis.report.page import templates
 from analysis.report.quantities import GAP, quantity
 from analysis.report.report import Report, by_check, numbered
+
+COMPARED = {
+    "Certified accuracy in l2": partial(certified.compared, norm="l2"),
+    "Certified accuracy in l-infinity": partial(certified.compared, norm="linf"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +73,16 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Models, what they claim and measure by check, and warnings where the reports are not comparable."""
+    """Models, what they claim and measure by check, and warnings where the reports are not comparable.
+
+    ``drawings`` are figures of all models in one, ``missing`` sentences on those that could not be drawn.
+    """
 
     models: list[Model]
     groups: list[Group]
     warnings: list[str]
+    drawings: list[Drawing]
+    missing: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +105,15 @@ def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Compar
     ]
     columns = [_column(report) for report in reports]
     ordered = in_order(check for column in columns for check in column)
+    drawings, missing = figures.draw_all(
+        COMPARED, {model.letter: report.series for model, report in zip(models, reports, strict=True)}
+    )
     return Comparison(
         models=models,
         groups=[group for check in ordered if (group := _group(check, columns)) is not None],
         warnings=_warnings(models, reports),
+        drawings=drawings,
+        missing=missing,
     )
 
 

@@ -202,8 +202,8 @@ def proved(network: StabilisedDEQ) -> set[str]:
 
 
 def test_what_is_not_altered_is_proved() -> None:
-    assert proved(certified()) == OF_THE_CELL | {"radius"}
-    assert proved(certified(head="orthogonal")) == OF_THE_CELL | {"radius"}
+    assert proved(certified()) == OF_THE_CELL | {"radius", "linf"}
+    assert proved(certified(head="orthogonal")) == OF_THE_CELL | {"radius", "linf"}
     assert proved(certified(cell="interval")) == OF_THE_CELL | {"radius", "linf"}
 
 

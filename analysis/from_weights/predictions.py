@@ -3,21 +3,17 @@
 from dataclasses import dataclass
 
 from analysis.findings import Verdict
-from analysis.findings.four_digits import at_most
 from analysis.from_weights.gathered import Gathered
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.gain import Gain
 from analysis.proofs.cells.l2_radii import Radii, certified_radii, ends_of
-from analysis.proofs.cells.linf_margins import contraction_bound, linf_margins
 from analysis.proofs.cells.network import Equation, ReluNetwork
 from analysis.proofs.matrices.enclosure import Enclosure
-from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
 # Radii in pixels of [0, 1] at which certified accuracy is reported.
-EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0)
-LINF_EPSILONS = {"2/255": 2 / 255, "4/255": 4 / 255, "6/255": 6 / 255, "8/255": 8 / 255, "0.1": 0.1}
+EPSILONS = (0.1, 0.2, 0.3, 0.5, 1.0, 1.58)
 
 
 @dataclass(frozen=True)
@@ -74,33 +70,3 @@ def judge_radii(
     verdict = Verdict.PROVED if bool((radii.radius > 0).any()) else Verdict.INCONCLUSIVE
     gathered.find("radius", claim, verdict, evidence, margin=float(radii.radius.median()), samples=total)
     return Certified(radii, gain.value, ends.readout)
-
-
-def judge_linf(gathered: Gathered, subject: Subject, model: StabilisedDEQ) -> None:
-    assert isinstance(model.cell, IntervalCell)
-    gathered.stage("certified l-infinity radii: interval bounds of the equilibria")
-    total = len(subject.images)
-    claim = f"Where an eps is certified, no image that differs by at most eps in each pixel is classified otherwise: {total} test images."
-    try:
-        margins = {
-            name: linf_margins(model, subject.images, subject.labels, eps) for name, eps in LINF_EPSILONS.items()
-        }
-    except ConfigError as error:
-        gathered.find("linf", claim, Verdict.INCONCLUSIVE, f"Not certified: {error}.", samples=total)
-        return
-    certified = {name: margin > 0 for name, margin in margins.items()}
-    for name, proved in certified.items():
-        text = f"certified accuracy where each pixel of [0, 1] may move by {name}"
-        gathered.measure("linf", f"certified accuracy {name}", int(proved.sum()) / total, text)
-    gathered.series["linf"] = {
-        "indices": subject.indices.tolist(),
-        "labels": subject.labels.tolist(),
-        "certified": {name: proved.tolist() for name, proved in certified.items()},
-    }
-    counts = ", ".join(f"{int(proved.sum())} at {name}" for name, proved in certified.items())
-    evidence = (
-        f"Of {total}, certified to be classified as labelled: {counts}. By interval bounds, rounded outwards: each box of equilibria "
-        f"is mapped into itself by the cell, which contracts by {at_most(contraction_bound(model.cell))} in the maximum norm."
-    )
-    verdict = Verdict.PROVED if any(bool(proved.any()) for proved in certified.values()) else Verdict.INCONCLUSIVE
-    gathered.find("linf", claim, verdict, evidence, samples=total)

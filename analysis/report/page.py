@@ -123,6 +123,8 @@ def _sections(report: Report, cards: list[Card]) -> list[Section]:
         told.setdefault(printable(card.finding.check), []).append(card)
     measured, skipped = by_check(report.measurements), by_check(report.skipped)
     series = {printable(check): mapping(numbers) for check, numbers in report.series.items()}
+    of_weights = series.pop("certify", {})  # the claims about weights have it in common
+    series |= dict.fromkeys(figures.OF_WEIGHTS, of_weights) if of_weights else {}
     sections = []
     for check in in_order([*told, *measured, *skipped, *series]):
         drawings, missing = figures.draw(check, series.get(check, {}))
