@@ -11,7 +11,8 @@ import torch
 from flint import ctx
 from torch import Tensor
 
-from analysis.from_weights.predictions import EPSILONS, LINF_EPSILONS
+from analysis.from_weights.linf import LINF_EPSILONS
+from analysis.from_weights.predictions import EPSILONS
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.l2_radii import Radii
 from analysis.proofs.cells.linf_margins import equilibrium_boxes, linf_margins
