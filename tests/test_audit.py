@@ -451,6 +451,6 @@ def test_images_of_one_class_leave_no_claim_of_separation_out() -> None:
 
 
 def test_the_claims_of_all_kinds_are_those_that_some_make() -> None:
-    kinds = ("deq", "deq-orth", "lyadeq", "lyadeq-noorth", "lyadeq-anchored")
+    kinds = ("deq", "deq-orth", "lyadeq", "lyadeq-noorth", "lyadeq-anchored", "lyadeq-certified")
     by_some = {f"{check.name}.{claim.name}" for check in rows() for claim in check.claims if claim.by_some}
     assert frozenset().union(*(claims_of(our_model(kind)) for kind in kinds)) == by_some

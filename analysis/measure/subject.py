@@ -181,7 +181,7 @@ def claims_of(model: EquilibriumModel) -> frozenset[str]:
     lyapunov = model.lyapunov
     if lyapunov is not None:
         claims |= {"equilibrium.preserved", "spectrum.stable"}
-        if lyapunov.centre == "equilibrium" and isinstance(model.cell, CertifiedCell):
+        if isinstance(model.cell, CertifiedCell) and lyapunov.centre == "equilibrium":
             claims.add("decay.unprojected")
     if isinstance(model, StabilisedDEQ) and model.head.rotation is not None:
         anchored = lyapunov is not None and lyapunov.centre == "equilibrium"
