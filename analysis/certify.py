@@ -99,8 +99,8 @@ def _certify_model(
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     with torch.no_grad():
         network, equation, start = forms_of(model.cell)
-        gain = judge_cell(gathered, network, equation, start)
-        judge_balls(gathered, subject, network)
+        gain, decay = judge_cell(gathered, network, equation, start)
+        judge_balls(gathered, subject, network, decay)
         certified = judge_radii(gathered, subject, model, network, equation, gain)
         if run is not None:
             judge_deployed(gathered, subject, model, run, certified)

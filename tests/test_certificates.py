@@ -91,19 +91,6 @@ def test_trajectories_obey_the_rate(seed: int) -> None:
     assert bool((shrunk <= 1e-12).all())
 
 
-def test_a_contraction_proves_a_decay_where_the_solver_finds_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.proofs.cells.decay._propose", lambda *arguments: None)
-    network, _ = of_certified_cell(certified_cell(3, 0))
-    contraction = find_contraction(network)
-    assert isinstance(contraction, Decay)
-    assert contraction.rate == pytest.approx(float(torch.linalg.matrix_norm(network.state.centre, 2)), rel=1e-4)
-    decay = find_decay(network.flow(), contraction)
-    assert isinstance(decay, Decay)
-    assert decay.rate >= (1 - contraction.rate) * (1 - 1e-4)
-    assert holds_exactly(network.flow(), decay, "flow")
-    assert isinstance(find_decay(network.flow()), Shortfall)
-
-
 # Gains.
 
 

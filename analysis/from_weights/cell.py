@@ -17,12 +17,15 @@ from analysis.proofs.cells.gain import Gain, find_gain, slope_abscissa
 from analysis.proofs.cells.network import Equation, ReluNetwork
 
 
-def judge_cell(gathered: Gathered, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
-    gathered.stage("contraction: semidefinite programs for a norm")
-    contraction = find_contraction(network)
+def judge_cell(
+    gathered: Gathered, network: ReluNetwork, equation: Equation, start: Tensor | None
+) -> tuple[Gain | None, Decay | None]:
+    """Judge the cell for all inputs, and return its gain and its decay, where they are proved."""
+    gathered.stage("contraction: a norm in which the cell contracts")
+    contraction = find_contraction(network, start)
     report_decay(gathered, "contraction", "For every input, the cell contracts in one norm.", contraction)
-    gathered.stage("stability: semidefinite programs for a quadratic Lyapunov function")
-    decay = find_decay(network.flow(), contraction)
+    gathered.stage("stability: a quadratic Lyapunov function")
+    decay = find_decay(network.flow(), contraction, start)
     claim = "For every input, trajectories of z' = f(z, h) - z approach one equilibrium exponentially, from everywhere."
     report_decay(gathered, "stability", claim, decay)
     gathered.stage("gain: multipliers of the matrix inequality")
@@ -32,7 +35,7 @@ def judge_cell(gathered: Gathered, network: ReluNetwork, equation: Equation, sta
     judge_well_posed(
         gathered, network, equation, {name: isinstance(proof, Decay | Gain) for name, proof in proofs.items()}
     )
-    return gain
+    return gain, decay if isinstance(decay, Decay) else None
 
 
 def judge_gain(gathered: Gathered, network: ReluNetwork, equation: Equation, start: Tensor | None) -> Gain | None:
@@ -80,7 +83,8 @@ def judge_well_posed(gathered: Gathered, network: ReluNetwork, equation: Equatio
     gathered.find("well_posed", claim, Verdict.INCONCLUSIVE, f"Not proved: no inequality was proved; {tried}.")
 
 
-def judge_balls(gathered: Gathered, subject: Subject, network: ReluNetwork) -> None:
+def judge_balls(gathered: Gathered, subject: Subject, network: ReluNetwork, decay: Decay | None) -> None:
+    """Judge the balls around the equilibria; a ``decay`` that is proved for all states is that of each."""
     gathered.stage(f"affine balls around {len(subject.found)} equilibria")
     total, found = len(subject.images), subject.found
     claim = f"Around each of {total} equilibria the cell is affine, and z' = f(z, h) - z decays exponentially to it."
@@ -89,11 +93,11 @@ def judge_balls(gathered: Gathered, subject: Subject, network: ReluNetwork) -> N
             "affine_ball", claim, Verdict.INCONCLUSIVE, "Not judged: no equilibrium was found.", samples=total
         )
         return
-    balls = find_affine_balls(network, subject.equilibria, subject.h[found])
+    balls = find_affine_balls(network, subject.equilibria, subject.h[found], decay)
     proved = balls.attraction > 0
     count = int(proved.sum())
     gathered.series["affine_balls"] = {"indices": subject.indices[found].tolist()} | {
-        name: getattr(balls, name).tolist() for name in ("radius", "error", "abscissa", "rate", "attraction")
+        name: values.tolist() for name, values in vars(balls).items() if values is not None
     }
     words = f"Proved at {count} of {total}"
     if count:
@@ -103,7 +107,8 @@ def judge_balls(gathered: Gathered, subject: Subject, network: ReluNetwork) -> N
             f"rate {at_least(float(rate.min()))} or faster, attraction from within {at_least(float(attraction.median()))} "
             f"(median; least {at_least(float(attraction.min()))})"
         )
-    unstable, flat = int((balls.abscissa >= 0).sum()), int((balls.radius == 0).sum())
+    unstable = 0 if balls.abscissa is None else int((balls.abscissa >= 0).sum())
+    flat = int((balls.radius == 0).sum())
     for number, what in (
         (total - len(found), "without an equilibrium found"),
         (flat, "with a ReLU nearer to 0 than the error of z*"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.proofs.structure import is_structured
-from stabdeq.cells import CertifiedCell
+from stabdeq.cells import CertifiedCell, ReluCell, is_as_made
 from stabdeq.data.labels import check_labels
 from stabdeq.errors import DataError
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
@@ -149,7 +149,7 @@ def prepare(
         h = model.inject(images)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
         start = torch.zeros_like(model.solve(h).z)
-        solution = solve_accurately(lambda z: model.cell(z, h), start)
+        solution = solve_accurately(_map(model, h), start)
     return Subject(
         model=model,
         images=images,
@@ -161,6 +161,16 @@ def prepare(
         structured=is_structured(model.lyapunov),
         seed=seed,
     )
+
+
+def _map(model: EquilibriumModel, h: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return z -> f(z, h); of one of this library's cells, whose matrix takes long, with all that no state changes computed ahead."""
+    cell = model.cell
+    if isinstance(cell, ReluCell) and is_as_made(cell):
+        folded = cell.fold()
+        injected = folded.inject(h)
+        return lambda z: folded(z, injected)
+    return lambda z: cell(z, h)
 
 
 def _number_of_classes(model: EquilibriumModel, image: Tensor) -> int:

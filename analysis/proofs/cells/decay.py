@@ -13,18 +13,18 @@ implies that it contracts by r in that norm (theory: certificates).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analysis.proofs.cells.network import ReluNetwork, random_slopes
+from analysis.proofs.cells.rate_descent import Kind, descended, smallest_theta
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
-from stabdeq.linear_algebra import cholesky, eigenvalues, solved_lyapunov, symmetric_eigenvalues
+from stabdeq.linear_algebra import eigenvalues, solved_lyapunov
 
-Kind = Literal["flow", "map"]
+NEEDED: dict[Kind, float] = {"flow": 0.0, "map": 1.0}  # theta is better the smaller it is, and must be below
 LINEAR_SHARE = 0.99  # of the spectral abscissa: nearer to it, P grows thin
 LEAST_NORM = 1e-3  # of P; its largest eigenvalue is at most 1
 ROUNDS = 2  # solver calls, each asked for more than the last one gave
@@ -54,10 +54,10 @@ class Shortfall:
 
 def inequality(network: ReluNetwork, norm: Tensor, multiplier: Tensor, theta: float, kind: Kind) -> Enclosure:
     """Return the matrix that must be positive definite, (n + m, n + m); ``theta`` is -2 a of a flow, r^2 of a map."""
-    P, L = Enclosure.exact(norm), diagonal(multiplier)
+    P, L = Enclosure.exact(norm), Enclosure.exact(multiplier[:, None])
     A, B, D, N = network.skip, network.state, network.output, network.hidden
-    LB, LN = L @ B, L @ N
-    corner = L * 2.0 - LN - LN.mT
+    LB, LN = L * B, L * N
+    corner = diagonal(2 * multiplier) - LN - LN.mT
     if kind == "flow":
         PA = P @ A
         first, mixed = P * theta - PA - PA.mT, -(P @ D + LB.mT)
@@ -87,32 +87,50 @@ def _proves(network: ReluNetwork, norm: Tensor, multiplier: Tensor, theta: float
     )
 
 
-def find_decay(network: ReluNetwork, contraction: Decay | Shortfall | None = None) -> Decay | Shortfall:
+def find_decay(
+    network: ReluNetwork, contraction: Decay | Shortfall | None = None, multiplier: Tensor | None = None
+) -> Decay | Shortfall:
     """Return the fastest decay of the flow z' = ``network`` that is found and proved.
 
     A ``contraction`` by r of the map f proves a rate of 1 - r for f(z) - z, in its norm and by its multiplier over r, since
-    2 dz'P df <= r dz'P dz + df'P df / r. It is a first proposal.
+    2 dz'P df <= r dz'P dz + df'P df / r. It is a proposal, and so is a diagonal P = L, the ``multiplier`` (m,), where a cell's
+    make gives one.
     """
-    starts = []
+    starts = _starts(network, multiplier)
     if isinstance(contraction, Decay):
         starts.append((contraction.norm, contraction.multiplier / contraction.rate))
     return _find(network, "flow", starts)
 
 
-def find_contraction(network: ReluNetwork) -> Decay | Shortfall:
-    """Return the strongest contraction of the map ``network`` that is found and proved."""
+def find_contraction(network: ReluNetwork, multiplier: Tensor | None = None) -> Decay | Shortfall:
+    """Return the strongest contraction of the map ``network`` that is found and proved; ``multiplier`` as in ``find_decay``."""
+    return _find(network, "map", _starts(network, multiplier))
+
+
+def _starts(network: ReluNetwork, multiplier: Tensor | None) -> list[tuple[Tensor, Tensor]]:
     m, n = network.state.centre.shape
-    euclidean = torch.eye(n, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
-    return _find(network, "map", [euclidean])
+    one = torch.eye(n, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
+    if multiplier is None or m != n:
+        return [one]
+    return [one, (torch.diag(multiplier / multiplier.max()), multiplier / multiplier.max())]
 
 
 def _find(network: ReluNetwork, kind: Kind, starts: list[tuple[Tensor, Tensor]]) -> Decay | Shortfall:
-    """Return the best proof that is found. Theta, -2 a or r^2, is better the smaller it is, and must be below 0 or 1."""
-    needed, limit = (0.0, 1.0)[kind == "map"], _limit(network, kind)
-    best, found = torch.inf, None
-    for start in starts:
-        theta = smallest_theta(network, *start, kind)
-        best, found = (theta, start) if theta < best else (best, found)
+    """Return the best proof that is found: near the best of ``starts`` where that proves anything, else by a solver's P and L."""
+    needed = NEEDED[kind]
+    theta, start = min(((smallest_theta(network, *start, kind), start) for start in starts), key=lambda pair: pair[0])
+    # Of a linear flow the Lyapunov equation gives all but the best rate, from anywhere.
+    if theta < needed and len(network.bias.centre):
+        for proposal in (descended(network, *start, kind), start):
+            decay = _proved(network, proposal, kind)
+            if decay is not None:
+                return decay
+    return _search(network, kind, theta, start)
+
+
+def _search(network: ReluNetwork, kind: Kind, best: float, found: tuple[Tensor, Tensor]) -> Decay | Shortfall:
+    """Return the best proof by P and L of a solver, and ``found``, of theta ``best``."""
+    needed, limit = NEEDED[kind], _limit(network, kind)
     for _ in range(ROUNDS):
         target = (limit + best) / 2 if best < needed else needed
         # No multipliers can pass the limit; near it they are found slowly, and help little.
@@ -120,35 +138,27 @@ def _find(network: ReluNetwork, kind: Kind, starts: list[tuple[Tensor, Tensor]])
             break
         proposal = _propose(network, target, kind)
         theta = torch.inf if proposal is None else smallest_theta(network, *proposal, kind)
-        if not theta < best:
+        if proposal is None or not theta < best:
             break
         best, found = theta, proposal
-    for room in ROOM if found is not None and best < needed else ():
+    decay = _proved(network, found, kind)
+    return Shortfall(_rate(best, kind), _rate(limit, kind), limit >= needed) if decay is None else decay
+
+
+def _proved(network: ReluNetwork, proposal: tuple[Tensor, Tensor], kind: Kind) -> Decay | None:
+    """Return the proof by P and L of all but a small part of their rate, or None."""
+    needed, best = NEEDED[kind], smallest_theta(network, *proposal, kind)
+    for room in ROOM if best < needed else ():
         theta = best + room * (needed - best)
         is_better = theta < needed and (kind == "flow" or _rate(theta, kind) < 1)  # as rounded, too
-        if is_better and _proves(network, *found, theta, kind):  # pyrefly: ignore
-            return Decay(_rate(theta, kind), *found)  # pyrefly: ignore
-    return Shortfall(_rate(best, kind), _rate(limit, kind), limit >= needed)
+        if is_better and _proves(network, *proposal, theta, kind):
+            return Decay(_rate(theta, kind), *proposal)
+    return None
 
 
 def _rate(theta: float, kind: Kind) -> float:
     """Return a = -theta / 2 or r = sqrt(theta), the latter rounded up."""
     return -theta / 2 if kind == "flow" else float(np.nextafter(np.sqrt(theta), np.inf))
-
-
-def smallest_theta(network: ReluNetwork, norm: Tensor, multiplier: Tensor, kind: Kind) -> float:
-    """Return the smallest theta for which the inequality holds, in floating point: a Schur complement; infinite where none."""
-    n = len(norm)
-    matrix = inequality(network, norm, multiplier, 0.0, kind).centre
-    first, mixed, corner = matrix[:n, :n], matrix[:n, n:], (matrix[n:, n:] + matrix[n:, n:].mT) / 2
-    corner_factor, corner_failed = cholesky(corner)
-    factor, failed = cholesky(norm)
-    if bool(failed | corner_failed):
-        return torch.inf
-    part = torch.linalg.solve_triangular(corner_factor, mixed.mT, upper=False)
-    half = torch.linalg.solve_triangular(factor, part.mT @ part - first, upper=False)
-    needed = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    return float(symmetric_eigenvalues((needed + needed.mT) / 2)[-1])
 
 
 def _limit(network: ReluNetwork, kind: Kind) -> float:

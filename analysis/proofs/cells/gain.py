@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analysis.proofs.cells import gain_descent
 from analysis.proofs.cells.network import Equation, random_slopes
 from analysis.proofs.matrices.enclosure import Enclosure, diagonal
 from analysis.proofs.matrices.semidefinite import repaired, run_solver
-from stabdeq.linear_algebra import cholesky, eigenvalues, spectral_norm, symmetric_eigenvalues
+from stabdeq.linear_algebra import eigenvalues, symmetric_eigenvalues
 
-ROOM = 1e-6  # relative room that a proof is given beyond the value computed in floating point
+ROOM = (1e-6, 1e-4)  # relative room that a proof is given, in turn, beyond the value computed in floating point
 LEAST = 1e-12
-DESCENT_STEPS = 100
+ENTRIES = 2**23  # of the matrices that are factorised at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Gain:
 
 def supply(equation: Equation, multiplier: Tensor) -> Enclosure:
     """Return S = 2L - LM - M'L, (..., m, m), for multipliers (..., m)."""
-    scaled = diagonal(multiplier) @ equation.weight
+    scaled = Enclosure.exact(multiplier[..., None]) * equation.weight
     return diagonal(2 * multiplier) - scaled - scaled.mT
 
 
@@ -44,8 +45,9 @@ def proves_gain(
     ``output`` C (..., k, m), ``injection`` U (m, j), ``value`` (...,). It proves existence and uniqueness of w, too.
     """
     squared = Enclosure.exact(value[..., None, None]) * Enclosure.exact(value[..., None, None])
-    weighted = diagonal(multiplier) @ injection
-    matrix = squared * (supply(equation, multiplier) - output.mT @ output) - weighted @ weighted.mT
+    across, down = Enclosure.exact(multiplier[..., None, :]), Enclosure.exact(multiplier[..., None])
+    weighted = down * (injection @ injection.mT) * across
+    matrix = squared * (supply(equation, multiplier) - output.mT @ output) - weighted
     return (multiplier > 0).all(-1) & (value > 0) & matrix.is_positive_definite()
 
 
@@ -57,10 +59,7 @@ def slope_abscissa(equation: Equation) -> float:
 
 def smallest_gain(equation: Equation, output: Tensor, injection: Tensor, multiplier: Tensor) -> Tensor:
     """Return the smallest gain (...,) that ``multiplier`` (..., m) can prove, in floating point; infinite where none."""
-    weight = equation.weight.centre
-    scaled = multiplier[..., None] * weight
-    room = torch.diag_embed(2 * multiplier) - scaled - scaled.mT - output.mT @ output
-    factor, failed = cholesky(room)
+    factor, failed = gain_descent.room(equation, output.mT @ output, multiplier)
     ratio = torch.linalg.solve_triangular(factor, multiplier[..., None] * injection, upper=False)
     squared = symmetric_eigenvalues(ratio @ ratio.mT)[..., -1]
     return torch.where(~failed & (multiplier > 0).all(-1), squared.clamp(min=0).sqrt(), torch.inf)
@@ -75,7 +74,8 @@ def find_gain(equation: Equation, output: Enclosure, injection: Enclosure, start
         start = _solve_gain(equation.weight.centre, output.centre, injection.centre)
     if start is None:
         return None
-    values, multipliers = _find_gains(equation, output[None], injection, start[None])
+    start = _rescaled(equation, output.centre, injection.centre, start)
+    values, multipliers = _find_gains(equation, output[None], injection, start)
     return Gain(float(values[0]), multipliers[0]) if values[0] < torch.inf else None
 
 
@@ -84,68 +84,54 @@ def find_row_gains(equation: Equation, rows: Enclosure, injection: Enclosure, st
 
     Each row gets its own multiplier, from ``start`` (m,), which proves uniqueness.
     """
-    return _find_gains(equation, rows[:, None, :], injection, start.expand(len(rows.centre), -1))
+    return _find_gains(equation, rows[:, None, :], injection, start)
 
 
-def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return proved gains (K,) of ``outputs`` (K, k, m), infinite where unproved, and multipliers (K, m)."""
+def _rescaled(equation: Equation, output: Tensor, injection: Tensor, multiplier: Tensor) -> Tensor:
+    """Return ``multiplier`` (m,) times the number that makes its gain smallest: of many outputs the descent hardly moves it.
+
+    The gain is convex in that number: a coarse grid finds its valley, finer ones the floor.
+    """
+    best = gain_descent.balanced(equation, output[None], injection, multiplier)[0]
+    for reach, count in ((3.0, 25), (0.25, 13), (0.04, 13), (0.007, 13)):
+        scaled = [best * 10**exponent for exponent in torch.linspace(-reach, reach, count).tolist()]
+        gains = torch.stack([smallest_gain(equation, output, injection, each) for each in scaled])
+        best = scaled[int(gains.argmin())] if bool(gains.min() < torch.inf) else best
+    return best
+
+
+def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Return proved gains (K,) of ``outputs`` (K, k, m), infinite where unproved, and multipliers (K, m), from ``start`` (m,)."""
     # U U' = G G' has the same gains and no more columns than rows.
     wide = injection.centre
     narrow = torch.linalg.qr(wide.mT, mode="r").R.mT if wide.shape[1] > wide.shape[0] else wide
-    multipliers = _descend(equation, outputs.centre, narrow, _scale(equation, outputs.centre, narrow, starts))
-    values = smallest_gain(equation, outputs.centre, narrow, multipliers)
-    found = values < torch.inf
-    values = torch.where(found, values * (1 + ROOM) + LEAST, 1.0)
-    proved = found & proves_gain(equation, outputs, injection, multipliers, values)
-    return torch.where(proved, values, torch.inf), multipliers
+    count = max(1, ENTRIES // len(start) ** 2)
+    parts = [
+        _find_some(equation, outputs[i : i + count], injection, narrow, start)
+        for i in range(0, len(outputs.centre), count)
+    ]
+    values, multipliers = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(multipliers)
 
 
-def _scale(equation: Equation, output: Tensor, injection: Tensor, multipliers: Tensor) -> Tensor:
-    """Return each multiplier (K, m) times the number that makes its gain smallest."""
-    scaled = multipliers[..., None] * equation.weight.centre
-    room = torch.diag_embed(2 * multipliers) - scaled - scaled.mT
-    factor, _ = cholesky(room)
-    part = torch.linalg.solve_triangular(factor, output.mT.expand(*multipliers.shape, -1), upper=False)
-    least = spectral_norm(part).square()  # the scale at which S - C'C turns singular
-    # The gain is convex in the scale: a coarse grid finds its valley, a fine one the floor.
-    centre = torch.zeros_like(least)
-    for exponents in (torch.linspace(-3, 3, 49), torch.linspace(-0.12, 0.12, 25)):
-        grid = centre[..., None] + exponents.double()
-        gains = torch.stack(
-            [
-                smallest_gain(equation, output, injection, (least * (1 + 10**each))[..., None] * multipliers)
-                for each in grid.unbind(-1)
-            ],
-            -1,
-        )
-        centre = grid.gather(-1, gains.argmin(-1, keepdim=True))[..., 0]
-    return (least * (1 + 10**centre))[..., None] * multipliers
-
-
-def _descend(equation: Equation, output: Tensor, injection: Tensor, multipliers: Tensor) -> Tensor:
-    """Return multipliers (K, m) of no larger gain, by Adam on their logarithms; the best seen are kept.
-
-    The problem is convex in L and gamma^2, so there is no local minimum to fall into.
-    """
-    best = multipliers
-    value = smallest_gain(equation, output, injection, best)
-    with torch.enable_grad():
-        exponent = multipliers.log().requires_grad_()
-        optimiser = torch.optim.Adam([exponent], lr=0.1)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, DESCENT_STEPS)
-        for _ in range(DESCENT_STEPS):
-            gain = smallest_gain(equation, output, injection, exponent.exp())
-            with torch.no_grad():
-                better = gain < value
-                best = torch.where(better[:, None], exponent.exp(), best)
-                value = torch.where(better, gain, value)
-                # A step that left the feasible set has no gradient to return by.
-                exponent.copy_(torch.where((gain < torch.inf)[:, None], exponent, best.log()))
-            optimiser.zero_grad()
-            torch.where(gain < torch.inf, gain.log(), 0.0).sum().backward()
-            optimiser.step()
-            schedule.step()
-    return best
+def _find_some(
+    equation: Equation, outputs: Enclosure, injection: Enclosure, narrow: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what ``_find_gains`` does of outputs that memory holds at once, G being ``narrow``."""
+    C = outputs.centre
+    given, scaled = start.expand(len(C), -1), gain_descent.balanced(equation, C, narrow, start)
+    gains = [smallest_gain(equation, C, narrow, each) for each in (given, scaled)]
+    multipliers = torch.where((gains[0] < gains[1])[:, None], given, scaled)
+    multipliers = gain_descent.descended(equation, C, narrow, multipliers)
+    least = smallest_gain(equation, C, narrow, multipliers)
+    values = torch.full_like(least, torch.inf)
+    for room in ROOM:
+        tried = torch.where(least < torch.inf, least * (1 + room) + LEAST, 1.0)
+        proved = (least < torch.inf) & proves_gain(equation, outputs, injection, multipliers, tried)
+        values = torch.where(proved, torch.minimum(values, tried), values)
+        if bool((values < torch.inf).all()):
+            break
+    return values, multipliers
 
 
 def _solve_gain(weight: Tensor, output: Tensor, injection: Tensor) -> Tensor | None:
