@@ -16,7 +16,7 @@ OF_LIBRARIES = ("stabdeq", "torch", "torchvision", "builtins")
 
 @cache
 def prototype(make: Callable[..., nn.Module], *arguments: Hashable) -> nn.Module:
-    """Return what ``make(*arguments)`` makes, without storage: the parts that a module as made has, whatever their sizes."""
+    """Return what ``make(*arguments)`` makes, without storage: the parts that a module as made has, and their sizes."""
     with torch.device("meta"):
         return make(*arguments)
 
@@ -25,7 +25,8 @@ def alteration(module: nn.Module, name: str, like: nn.Module | None = None) -> s
     """Return in words what may make ``module``, or a part of it, compute something else than its class and weights say; or None.
 
     That is a hook, on the part or for all modules, an attribute or a function in the place of a method, a tensor of a class of
-    its own, and, beside a module ``like`` it, a part of another class, one too many, such as a parametrization, or one missing.
+    its own, and, beside a module ``like`` it, a part of another class, one too many, such as a parametrization, or one missing, or
+    a tensor of another shape, with which the same operations may mean something else.
     ``name`` is what the words call the module.
     """
     for place, part in module.named_modules():
@@ -39,6 +40,10 @@ def alteration(module: nn.Module, name: str, like: nn.Module | None = None) -> s
         here, wanted = found.get(place), expected.get(place)
         if here is not wanted:
             return f"{_joined(name, place)} is {_in_words(here)}, expected {_in_words(wanted)}"
+    sizes = _sizes(module)
+    for place, size in _sizes(like).items():
+        if sizes[place] != size:
+            return f"{_joined(name, place)} is of shape {tuple(sizes[place])}, expected {tuple(size)}"
     return None
 
 
@@ -97,6 +102,12 @@ def _parts(module: nn.Module) -> dict[str, type]:
     }
     parts |= dict.fromkeys((name for name, _ in module.named_parameters(remove_duplicate=False)), nn.Parameter)
     return parts | dict.fromkeys((name for name, _ in module.named_buffers(remove_duplicate=False)), nn.Buffer)
+
+
+def _sizes(module: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of each parameter and buffer."""
+    own = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    return {name: tensor.shape for part in own for name, tensor in part}
 
 
 def _in_words(cls: type | None) -> str:

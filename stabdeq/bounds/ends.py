@@ -18,7 +18,8 @@ def require_unaltered_model(model: StabilisedDEQ) -> None:
         if tensor.shape != (1, channels, 1, 1):
             require_unaltered(f"the model's {name} is of shape {tuple(tensor.shape)}, expected {(1, channels, 1, 1)}")
     require_unaltered(own_alteration(model, "the model"))
-    require_unaltered(alteration(model.head, "the head", prototype(Head, model.config.head, 1, 1)))
+    like = prototype(Head, model.config.head, model.config.state_dim, model.config.classes)
+    require_unaltered(alteration(model.head, "the head", like))
 
 
 def require_unaltered_extractor(model: StabilisedDEQ) -> None:
@@ -29,4 +30,5 @@ def require_unaltered_extractor(model: StabilisedDEQ) -> None:
             f"the extractor {model.config.backbone} has no Lipschitz constant by its make: use backbone fcn, lipschitz-fcn or "
             "lipschitz-cnn"
         )
-    require_unaltered(alteration(backbone, "the backbone", prototype(type(backbone), (1, 4, 4), 1)))
+    like = prototype(type(backbone), model.config.image_shape, model.config.state_dim)
+    require_unaltered(alteration(backbone, "the backbone", like))

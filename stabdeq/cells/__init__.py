@@ -44,7 +44,8 @@ def cell_alteration(cell: object) -> str | None:
     """
     if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
         return f"the cell is a {type(cell).__name__}, expected one of this library's cells, no subclass of it"
-    return alteration(cell, "the cell", prototype(type(cell), 1))
+    width = max((size for tensor in cell.parameters() for size in tensor.shape), default=1)
+    return alteration(cell, "the cell", prototype(type(cell), width))
 
 
 def is_as_made(cell: object) -> bool:

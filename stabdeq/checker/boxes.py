@@ -184,7 +184,7 @@ def check_boxes(proof: dict[str, Any], checkpoint: bytes | None) -> list[str]:
     require(about == ABOUT, f"about: expected {ABOUT!r}")
     centre, found = numbers(centre, len(items(centre, "centre")), "centre"), []
     require(0 < len(centre) <= 10 and type(functions) is dict, "expected 1 to 10 coordinates, and functions")
-    require(all(name.isidentifier() for name in functions), "functions: expected plain names")
+    require(all(name.isascii() and name.isidentifier() for name in functions), "functions: expected plain names")
     known = {name: compiled(function, len(centre), name) for name, function in functions.items()}
     for name, (_, results) in known.items():
         count = len(centre) if name in ("f", "step") else 1

@@ -48,8 +48,8 @@ def check(proof: bytes, checkpoint: bytes | None = None) -> list[str]:
     """Return, in words, what the file ``proof`` proves; raise Failure, or Unreadable where it is no proof at all."""
     group = parsed(proof, "the proof")
     require(type(group) is dict, "expected an object")
-    require(group.get("version") == VERSION, f"version: expected {VERSION}, got {group.get('version')!r:.60}")
-    kind = group.get("kind")
+    version, kind = group.get("version"), group.get("kind")
+    require(type(version) is int and version == VERSION, f"version: expected {VERSION}, got {version!r:.60}")
     require(type(kind) is str and kind in KINDS, f"kind: expected one of {', '.join(KINDS)}, got {kind!r:.60}")
     with ctx.workprec(PRECISION):
         return KINDS[kind](group, checkpoint)

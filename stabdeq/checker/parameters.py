@@ -18,21 +18,28 @@ class Model:
             start = 8 + struct.unpack("<Q", data[:8])[0]
             self.tensors, self.data = parsed(data[8:start], "its header"), data[start:]
             self.settings = parsed(self.tensors["__metadata__"]["stabdeq"], "its metadata")["model"]
+            require_settings(self.settings)
             self.n, self.classes = self.settings["state_dim"], self.settings["classes"]
         except (struct.error, KeyError, TypeError, Unreadable) as error:
             raise Unreadable(f"the checkpoint is no safetensors file of stabdeq: {error!r:.80}") from None
 
     def matrix(self, name: str, *shape: int | None) -> arb_mat:
         """Return a tensor of this shape, None for any number, as a matrix with its first axis as rows: a vector is a column."""
-        entry = self.tensors.get(f"model.{name}", {"dtype": None, "shape": []})
-        sizes = [size for size, given in zip(entry["shape"], shape, strict=False) if given in (None, size)]
-        code = {"F32": "f", "F64": "d"}.get(entry["dtype"])
-        fits = code is not None and len(sizes) == len(shape) == len(entry["shape"])
-        require(fits, f"checkpoint: expected {name} of shape {shape}, float32 or float64")
-        start, end = entry["data_offsets"]
+        entry = self.tensors.get(f"model.{name}", {"dtype": None, "shape": [], "data_offsets": [0, 0]})
         try:
+            sizes, code, (start, end) = (
+                entry["shape"],
+                {"F32": "f", "F64": "d"}.get(entry["dtype"]),
+                entry["data_offsets"],
+            )
+            fits = (
+                code is not None and len(sizes) == len(shape) and all(type(size) is int and size > 0 for size in sizes)
+            )
+            fits = fits and all(given in (None, size) for size, given in zip(sizes, shape, strict=True))
+            require(fits, f"checkpoint: expected {name} of shape {shape}, float32 or float64")
+            require(0 <= start <= end, f"checkpoint: {name} lies outside of the file")
             values = struct.unpack(f"<{math.prod(sizes)}{code}", self.data[start:end])
-        except struct.error:
+        except (struct.error, KeyError, TypeError, ValueError):
             raise Unreadable(f"the checkpoint is truncated or damaged at {name}") from None
         require(all(map(math.isfinite, values)), f"checkpoint: {name} is not finite")
         return arb_mat(sizes[0], len(values) // sizes[0], values)
@@ -42,6 +49,17 @@ class Model:
 
     def square(self, name: str) -> arb_mat:
         return self.matrix(name, self.n, self.n)
+
+
+def require_settings(settings: Any) -> None:
+    """Raise Unreadable where what claims read of a model's settings is of another type or size than stabdeq's models have."""
+    counts = [settings["state_dim"], settings["classes"], *settings["image_shape"]]
+    names = [settings[name] for name in ("cell", "backbone", "head", "stability")]
+    sizes = [settings["lyapunov"][name] for name in ("eta", "smoothing")]
+    fits = len(counts) == 5 and all(type(count) is int and 0 < count <= 65536 for count in counts)
+    fits = fits and all(type(name) is str for name in names)
+    if not (fits and all(type(size) in (int, float) and 0 < size < math.inf for size in sizes)):
+        raise Unreadable(f"settings {[*counts, *names, *sizes]!r:.60}")
 
 
 class Cell(NamedTuple):

@@ -65,7 +65,7 @@ def parsed(text: bytes | str, what: str) -> Any:
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     group = dict(pairs)
-    require(len(group) == len(pairs), f"a key stands twice in an object with the keys {', '.join(group):.200}")
+    require(len(group) == len(pairs), f"a key stands twice in an object with the keys {list(group)!r:.200}")
     return group
 
 

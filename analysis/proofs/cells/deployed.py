@@ -38,6 +38,13 @@ class Arithmetic:
         """Return gamma_k = k u / (1 - k u) for sums of ``terms`` products in any order, with that of float64, in which bounds are taken."""
         return gamma(terms, self.dtype) + gamma(terms, torch.float64)
 
+    def rounding(self, terms: int, sizes: Tensor) -> Tensor:
+        """Return bounds of the rounding of sums of ``terms`` products whose sizes add up to at most ``sizes``, in any order.
+
+        They are infinite where a sum may overflow, as those of which nothing is known.
+        """
+        return torch.where(sizes < torch.finfo(self.dtype).max / 2, self.gamma(terms) * sizes, torch.inf)
+
     def sway(self, name: str, exact: Tensor) -> float:
         """Return a bound of the spectral norm of what the derived weights ``name`` are apart from ``exact``; 0 where none are derived."""
         return self.deltas.get(name, 0.0) * max(1.0, size(exact)) * SLACK
@@ -74,7 +81,7 @@ def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: 
     """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,)."""
     terms, sway = weight.shape[1], arithmetic.sway(name, weight)
     swaying = (1 + arithmetic.gamma(terms + 1) * min(weight.shape) ** 0.5) * sway * v.size()
-    rounding = arithmetic.gamma(terms + 1) * (v.weighed(weight) + lengths(bias[None])) + swaying
+    rounding = arithmetic.rounding(terms + 1, v.weighed(weight) + lengths(bias[None]) + swaying) + swaying
     return v.rounded(size(weight), v.centre @ weight.mT + bias, rounding)
 
 
@@ -101,10 +108,14 @@ def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: fl
     entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
     disturbed = h.error + (unit * (1 + scale_sway) + scale_sway) * entering
     disturbed = disturbed + unit * exact.weighed(weights) + transition_sway * exact.size()
-    stopped = stop * exact.size().clamp(min=1)
+    # Squares that underflow are missing from the norm of the residual.
+    stopped = stop * exact.size().clamp(min=1) + (n * torch.finfo(arithmetic.dtype).tiny) ** 0.5
     fixed = stopped + gain * (disturbed + stretch * stopped)
     growing = (stop + gain * (unit * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
     error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
+    # A sum that overflows to -inf is 0 after the ReLU, so that nothing of it shows.
+    sizes = max(1.0, size(cell.scale)) * (entering + exact.weighed(weights) + size(padded(weights)) * error)
+    error = error + arithmetic.rounding(n + 4, sizes)
     return Near(z, exact.apart + error, error)
 
 
@@ -123,7 +134,7 @@ def lost_margins(z: Near, classes: Tensor, head: Head, readout: Enclosure, arith
     weighed = turned.centre.abs() @ padded(classifier).mT + (rows.norm() + terms * PAD) * (
         turned.apart[:, None] + terms * PAD
     )
-    rounding = arithmetic.gamma(terms + 1) * (weighed + padded(bias)) + swaying
+    rounding = arithmetic.rounding(terms + 1, weighed + padded(bias) + swaying) + swaying
     lost = z.error[:, None] * (readout[classes][:, None] - readout).norm()
     lost = lost + turned.error[:, None] * (rows[classes][:, None] - rows).norm()
     return (lost + rounding + rounding.gather(1, classes[:, None])) * SLACK

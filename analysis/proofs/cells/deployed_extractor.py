@@ -21,8 +21,11 @@ def features(model: StabilisedDEQ, images: Tensor, reach: Tensor, arithmetic: Ar
     ``model`` is in float64, its extractor fully connected or a chain of layers of the Lipschitz constant 1, unaltered.
     """
     centre = (images - model.mean) / model.std
-    spread = reach / float(model.std.abs().min())
-    error = arithmetic.gamma(4) * (lengths(centre) + spread)  # a quotient may be a product with the reciprocal
+    least, tiny = float(model.std.abs().min()), torch.finfo(arithmetic.dtype).tiny
+    spread = reach / least
+    error = arithmetic.rounding(4, lengths(centre) + spread)  # a quotient may be a product with the reciprocal
+    # Flushed pixels and differences count for more after a small std, and a flushed std divides by 0.
+    error = error + (4 * tiny / least * centre[0].numel() ** 0.5 if least >= tiny else torch.inf)
     found = Near(centre, spread + error, error)
     for name, layer in model.backbone.named_children():
         found = _through(layer, found, arithmetic, name)
@@ -55,16 +58,16 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
     most, sway = size(scale) + PAD, arithmetic.sway(name, scale)
     terms = weight[0].numel()
     absolute = lengths(product(padded(x.centre), padded(weight)) + padded(_beside(bias, x.centre)))
-    inner_rounding = arithmetic.gamma(terms + 1) * (absolute + spread * x.apart)
+    inner_rounding = arithmetic.rounding(terms + 1, absolute + spread * x.apart)
     inner = x.rounded(stretch, functional.relu(product(x.centre, weight) + _beside(bias, x.centre)), inner_rounding)
-    swaying = (sway + arithmetic.gamma(1) * (most + sway)) * inner.size()
+    swaying = sway * inner.size() + arithmetic.rounding(1, (most + sway) * inner.size())
     scaled = inner.rounded(most, inner.centre * _beside(scale, x.centre), swaying)
     terms = weight.numel() // weight.shape[1]
     padding = PAD * scaled.centre[0].numel() ** 0.5
     absolute = lengths(back(padded(scaled.centre), padded(weight))) + spread * (scaled.apart + padding)
-    moved = stretch * (most * inner_rounding + swaying) + arithmetic.gamma(terms) * absolute
+    moved = stretch * (most * inner_rounding + swaying) + arithmetic.rounding(terms, absolute)
     result = x.rounded(lipschitz_constant(layer), x.centre - back(scaled.centre, weight), moved)
-    return result.rounded(1.0, result.centre, arithmetic.gamma(1) * result.size())
+    return result.rounded(1.0, result.centre, arithmetic.rounding(1, result.size()))
 
 
 def _operators(layer: Residual) -> tuple[Product, Product, float, float]:
