@@ -54,7 +54,7 @@ class ResidualLinear(Residual):
 class ResidualConvolution(Residual):
     """The layer with a 3 x 3 convolution W, zeros around the image, on (B, channels, H, W).
 
-    With zeros around it, W W' is a part of what it would be on an unbounded image, so the bound there bounds it.
+    With zeros around it, W W' is at most (as a quadratic form) a part of what it would be on an unbounded image, whose bound is used.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
