@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from certified_digits import trained
 from proof_cells import certified_cell, paper_cell, scalar_cell, states
-from torch import Tensor, nn
+from torch import Tensor
 
 from analysis.measure.subject import solve_accurately
 from analysis.proofs.cells.affine_ball import activations, find_affine_balls
@@ -13,7 +14,7 @@ from analysis.proofs.cells.network import of_certified_cell, of_paper_cell
 from analysis.proofs.matrices.enclosure import Enclosure
 from stabdeq.attacks import PGD
 from stabdeq.cells.relu import FoldedReluCell
-from stabdeq.config import AndersonConfig, DataConfig, ModelConfig
+from stabdeq.config import DataConfig, ModelConfig
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
@@ -78,21 +79,7 @@ def test_an_unstable_equilibrium_gets_a_ball_and_no_rate() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> StabilisedDEQ:
-    """A certified model of the digits after a few seconds of training."""
-    data = load_data(DataConfig())
-    config = ModelConfig(image_shape=(1, 8, 8), classes=10, mean=data.mean, std=data.std, cell="certified", state_dim=12,
-                         head="orthogonal", solver=AndersonConfig(tolerance=1e-6, max_evaluations=300))  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = StabilisedDEQ(config)
-        optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-        images, labels = to_unit(data.train.images), data.train.labels
-        for _ in range(3):
-            for batch in torch.randperm(len(images)).split(64):
-                optimiser.zero_grad()
-                nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
-                optimiser.step()
-    return model.double().eval().requires_grad_(False)
+    return trained()
 
 
 def certify_radii(model: StabilisedDEQ, images: Tensor, z: Tensor | None = None):
