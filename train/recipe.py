@@ -22,6 +22,7 @@ from stabdeq.config import (
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
 from train.objectives import AnyObjective, CrossEntropy
+from train.precision import PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -48,13 +49,17 @@ class MarginConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
-    """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps."""
+    """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps.
+
+    ``precision`` is the extractor's in training steps (``train.precision``); scores are always of the model in float32.
+    """
 
     kind: str = "lyadeq-anchored"
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: PrecisionName = "float32"
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
     decay: DecayConfig = Field(default_factory=DecayConfig)

@@ -22,6 +22,7 @@ from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.objectives.ibp import IntervalTraining
+from train.precision import backbone_in
 from train.progress import Progress
 from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
@@ -170,7 +171,8 @@ class _Run:
         """
         if self.recipe.data.augment:
             images = augment(images, generator)
-        outcome = self.objective(self.model, to_unit(images), labels, generator=generator, fraction=fraction)
+        with backbone_in(self.recipe.precision, self.model.backbone, self.device):
+            outcome = self.objective(self.model, to_unit(images), labels, generator=generator, fraction=fraction)
         prediction = outcome.prediction
         loss = training_loss(self.model, prediction, labels, self.recipe, generator)
         total = loss.total + outcome.term
