@@ -49,14 +49,6 @@ def test_a_job_that_leaves_nothing_or_an_engine_that_breaks_is_a_failure() -> No
     }
 
 
-def test_time_left_is_that_of_like_jobs_and_says_where_it_is_more() -> None:
-    _, jobs = jobs_of("table1")
-    known = {("digits", "pgd"): [50.0, 70.0]}
-    pgd = [job for job in jobs if job.action == "pgd"]
-    assert run._left(pgd, known, FakeEngine()) == "about 4 min 0 s left"
-    assert run._left(jobs, known, FakeEngine()) == "more than 4 min 0 s left"
-
-
 def test_an_interrupt_stops_the_engine_and_goes_on() -> None:
     _, jobs = jobs_of("table1")
     engine = FakeEngine(jobs, {jobs[3].name: KeyboardInterrupt()})

@@ -1,5 +1,6 @@
 """``stabdeq reproduce``: the paper's tables and figures, from the jobs that they are made of."""
 
+import math
 import shlex
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from stabdeq.arguments import Count, OptionalCount, renamed
 from stabdeq.errors import ConfigError, JobsFailedError
@@ -33,7 +35,9 @@ def reproduce(
     out: Path = Path("runs/reproduce"),
     data_dir: Path | None = None,
     download: Annotated[bool, Parameter(negative="")] = False,
+    folders: Annotated[bool, Parameter(negative="")] = False,
     jobs: OptionalCount = None,
+    hours: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1e5))] = None,
     ray: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -64,8 +68,12 @@ def reproduce(
         Where the data sets lie, or where to download them to.
     download
         Download data sets that are missing.
+    folders
+        Read each data set as a folder of images: --data-dir/cifar10/train/CLASS/* beside --data-dir/cifar10/test/CLASS/*.
     jobs
         Jobs at a time on this machine; with several, each has one thread. 1 if not given.
+    hours
+        End after this time: what is done stays, what is next is said, and the same command goes on from there.
     ray
         Run the jobs through Ray, on all machines of the cluster that RAY_ADDRESS names (pip install 'stabdeq[ray]').
     dry_run
@@ -76,11 +84,15 @@ def reproduce(
 
     if ray and jobs is not None:
         raise ConfigError("--jobs with --ray: Ray decides how many run at a time; leave one of them out")
-    if dry_run and (ray or download or jobs is not None):
-        raise ConfigError("--dry-run runs nothing: leave out --jobs, --ray and --download")
+    if dry_run and (ray or download or jobs is not None or hours is not None):
+        raise ConfigError("--dry-run runs nothing: leave out --jobs, --hours, --ray and --download")
+    if folders and (download or data_dir is None):
+        raise ConfigError(
+            "--folders reads folders of images that are there: say in which with --data-dir, without --download"
+        )
     study = select(STUDIES[what], data, kinds)
     chosen_seeds = study.seeds if seeds is None else parse_seeds(seeds)
-    models = trainings(study, seeds=chosen_seeds, epochs=epochs, out=out, data_dir=data_dir)
+    models = trainings(study, seeds=chosen_seeds, epochs=epochs, out=out, data_dir=data_dir, as_folder=folders)
     planned = [(model, attacks(study, model, limit=limit, honest_limit=honest_limit)) for model in models]
     missing = _missing(planned)
     if dry_run:
@@ -92,10 +104,10 @@ def reproduce(
     if missing:
         make_folder(out)
         engine = RayEngine() if ray else LocalEngine(jobs or 1)
-        _require_data(missing, data_dir, download)
+        _require_data(missing, download)
     try:
         if engine is not None:
-            failures = _run(missing, len(models) + len(results), engine, out)
+            failures = _run(missing, len(models) + len(results), engine, out, hours)
     finally:  # after an interrupt, too: a table shows what is missing as a gap
         if what.startswith("table"):
             _show_table(what, study, results, chosen_seeds, out)
@@ -128,16 +140,18 @@ def _print_commands(missing: "list[Job]") -> None:
             print(shlex.join(["python", "-m", "stabdeq", *job.command()]))
 
 
-def _require_data(missing: "list[Job]", data_dir: Path | None, download: bool) -> None:
+def _require_data(missing: "list[Job]", download: bool) -> None:
     """Refuse before the work begins data that are not there, or fetch them: once, and not in every job."""
+    from analysis.reproduce.jobs import Attack
     from stabdeq.config import DataConfig, parse_config
     from stabdeq.data import load_data
 
-    for name in dict.fromkeys(job.data for job in missing):
-        load_data(parse_config(DataConfig, {"name": name}, "--data"), data_dir=data_dir, download=download)
+    models = [job.training if isinstance(job, Attack) else job for job in missing]
+    for name, folder in dict.fromkeys((model.data_name, model.images_dir) for model in models):
+        load_data(parse_config(DataConfig, {"name": name}, "--data"), data_dir=folder, download=download)
 
 
-def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path) -> dict[str, str]:
+def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path, hours: float | None) -> dict[str, str]:
     """Run what is missing of ``total`` jobs; return why the failed ones failed, by name."""
     from analysis.reproduce.jobs import Attack
     from analysis.reproduce.run import run_jobs
@@ -154,7 +168,7 @@ def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path) -> dict[
     if stale:
         say(f"{stale} results of other settings, or older than their checkpoint, are replaced")
     with _terminated_as_interrupted():
-        return run_jobs(missing, engine, say)
+        return run_jobs(missing, engine, say, seconds=math.inf if hours is None else 3600 * hours)
 
 
 @contextmanager

@@ -30,7 +30,10 @@ class System:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A model to train into ``folder``; done when its checkpoint holds the last epoch."""
+    """A model to train; done when its checkpoint holds the last epoch.
+
+    With ``as_folder`` the data set is read as a folder of images, ``data_dir``/``data``.
+    """
 
     data: str
     system: System
@@ -38,6 +41,7 @@ class Training:
     epochs: int
     out: Path
     data_dir: Path | None
+    as_folder: bool = False
 
     @property
     def action(self) -> str:
@@ -55,16 +59,33 @@ class Training:
         return self.out / self.name / "checkpoint.safetensors"
 
     @property
+    def metrics(self) -> Path:
+        """The file that holds a line of every epoch."""
+        return self.out / self.name / "metrics.jsonl"
+
+    @property
     def log(self) -> Path:
         """Where its output goes."""
         return self.out / self.name / "train.log"
 
+    @property
+    def data_name(self) -> str:
+        """The data set's name in recipes and results."""
+        return "folder" if self.as_folder else self.data
+
+    @property
+    def images_dir(self) -> Path | None:
+        """What ``--data-dir`` names: the folder of images, or where the data sets lie."""
+        return self.data_dir / self.data if self.as_folder and self.data_dir else self.data_dir
+
     def command(self) -> list[str]:
         """Return the arguments of ``stabdeq``."""
         words = ["train", self.data, "--kind", self.system.kind, "--seed", str(self.seed), "--epochs", str(self.epochs)]
+        if self.as_folder:
+            words += ["--set", "data.name=folder"]
         for key, value in self.system.settings.items():
             words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-        return [*words, "--out", str(self.checkpoint.parent), *_data_dir(self.data_dir), "--resume"]
+        return [*words, "--out", str(self.checkpoint.parent), *_data_dir(self.images_dir), "--resume"]
 
     def is_done(self) -> bool:
         """Whether the checkpoint holds the last epoch.
@@ -77,7 +98,7 @@ class Training:
         from stabdeq.checkpoint import load_checkpoint
 
         found = load_checkpoint(self.checkpoint)
-        expected = {"kind": self.system.kind, "seed": self.seed, "epochs": self.epochs, "data.name": self.data}
+        expected = {"kind": self.system.kind, "seed": self.seed, "epochs": self.epochs, "data.name": self.data_name}
         for key, value in {**expected, **_USUAL, **self.system.settings}.items():
             if (stated := _lookup(found.recipe, key)) != value:
                 raise ConfigError(
@@ -133,7 +154,7 @@ class Attack:
         words += [] if self.limit is None else ["--images", str(self.limit)]
         words += ["--batch-size", str(LARGE_BATCH[self.data])] if self.data in LARGE_BATCH else []
         seed = str(self.training.seed)
-        return [*words, "--seed", seed, *_data_dir(self.training.data_dir), "--json", str(self.result)]
+        return [*words, "--seed", seed, *_data_dir(self.training.images_dir), "--json", str(self.result)]
 
     def read(self) -> dict[str, Any] | None:
         """Return what the file holds; None where there is none, or one of other settings, or older than its checkpoint."""
@@ -146,7 +167,7 @@ class Attack:
         eps = self.eps / 255
         expected = {
             "schema": 1,
-            "data": self.data,
+            "data": self.training.data_name,
             "attack": self.attack,
             "norm": "linf",
             "seed": self.training.seed,

@@ -132,9 +132,15 @@ def _names(option: str, text: str, valid: Iterable[str]) -> list[str]:
 
 
 def trainings(
-    study: Study, *, seeds: tuple[int, ...], epochs: int | None, out: Path, data_dir: Path | None
+    study: Study,
+    *,
+    seeds: tuple[int, ...],
+    epochs: int | None,
+    out: Path,
+    data_dir: Path | None,
+    as_folder: bool = False,
 ) -> list[Training]:
-    """Return the models of ``study``; ``epochs`` None means the paper's."""
+    """Return the models of ``study``; ``epochs`` None means the paper's; ``as_folder`` is that of ``Training``."""
     return [
         Training(
             data=data,
@@ -143,6 +149,7 @@ def trainings(
             epochs=epochs or EPOCHS[data],
             out=out,
             data_dir=data_dir,
+            as_folder=as_folder,
         )
         for data in study.data
         for seed in seeds

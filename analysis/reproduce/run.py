@@ -1,5 +1,6 @@
 """Runs jobs that are missing, as many at a time as an engine has room for; one that fails does not stop the others."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from analysis.reproduce.jobs import Attack, Training
+from analysis.reproduce.times import Job, Times, span
 from stabdeq.errors import ConfigError
 from stabdeq.files import make_folder
 
-Job = Training | Attack
 End = tuple[int, float]  # exit code, seconds
 
 
@@ -125,30 +126,43 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "stabdeq", *arguments]
 
 
-def run_jobs(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) -> dict[str, str]:
+def run_jobs(
+    jobs: Sequence[Job], engine: Engine, say: Callable[[str], None], *, seconds: float = math.inf
+) -> dict[str, str]:
     """Run ``jobs``, each attack after its training where that is among them; return why the failed ones failed, by name.
 
-    ``say`` gets a line at the end of each job. On an interrupt the engine is stopped, and the interrupt goes on.
+    ``say`` gets a line at the end of each job. After ``seconds`` the engine is stopped, and ``say`` gets what is left: that is
+    no failure. On an interrupt the engine is stopped, and the interrupt goes on.
     """
     waiting = list(jobs)
     running: dict[Future[End], Job] = {}
     failures: dict[str, str] = {}
-    seconds: dict[tuple[str, str], list[float]] = {}
+    times = Times(jobs)
+    end = time.monotonic() + seconds
     try:
         while waiting or running:
+            if time.monotonic() > end:
+                engine.stop()
+                _say_what_is_left([*running.values(), *waiting], times, engine, say)
+                return failures
             waiting = _start_ready(waiting, running, failures, engine, say)
             # A limited wait lets an interrupt through on every platform.
             for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
-                outcome = _end(job, future, failures, seconds)
+                outcome = _end(job, future, failures, times)
                 unfinished = [*waiting, *running.values()]
-                say(
-                    f"{len(jobs) - len(unfinished)}/{len(jobs)}  {job.name}  {outcome}; {_left(unfinished, seconds, engine)}"
-                )
+                left = times.left(unfinished, engine.lanes)
+                say(f"{len(jobs) - len(unfinished)}/{len(jobs)}  {job.name}  {outcome}; {left}")
     except BaseException:
         engine.stop()
         raise
     return failures
+
+
+def _say_what_is_left(jobs: Sequence[Job], times: Times, engine: Engine, say: Callable[[str], None]) -> None:
+    names = ", ".join(job.name for job in jobs[:3])
+    more = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
+    say(f"the time is over; next: {names}{more}, {times.left(jobs, engine.lanes)}: run the same command again")
 
 
 def _start_ready(
@@ -173,12 +187,12 @@ def _start_ready(
     return still
 
 
-def _end(job: Job, future: "Future[End]", failures: dict[str, str], seconds: dict[tuple[str, str], list[float]]) -> str:
+def _end(job: Job, future: "Future[End]", failures: dict[str, str], times: Times) -> str:
     """Note how ``job`` ended, and return it in words."""
     try:
         code, elapsed = future.result()
         if code == 0 and job.is_done():
-            seconds.setdefault((job.data, job.action), []).append(elapsed)
+            times.note(job, elapsed)
             return span(elapsed)
         reason = (
             f"exit code {code}: {_last_line(job.log)} (see {job.log})"
@@ -194,23 +208,3 @@ def _end(job: Job, future: "Future[End]", failures: dict[str, str], seconds: dic
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def _left(unfinished: Sequence[Job], seconds: dict[tuple[str, str], list[float]], engine: Engine) -> str:
-    """Return in words how long ``unfinished`` jobs take, by the mean of those of the same data set and action."""
-    known = [seconds.get((job.data, job.action)) for job in unfinished]
-    total = sum(sum(each) / len(each) for each in known if each)
-    return f"{'about' if all(known) else 'more than'} {span(total / max(min(engine.lanes, len(unfinished)), 1))} left"
-
-
-def span(seconds: float) -> str:
-    """Return a time in words.
-
-    >>> span(7.4), span(100), span(9000)
-    ('7 s', '1 min 40 s', '2 h 30 min')
-    """
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
