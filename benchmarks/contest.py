@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.contestants import Outcome, Setting
 
@@ -41,22 +42,30 @@ def find_loosest(
     return None
 
 
-def alternate(runs: dict[str, Callable[[], Any]], seconds: float = SECONDS) -> dict[str, list[float]]:
-    """Return the seconds of every run, taken in turns after one round of warming up."""
+def alternate(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Return the seconds of every run, taken in turns for ``SECONDS`` after one round of warming up."""
     for run in runs.values():
         run()
     gc.collect()
     times: dict[str, list[float]] = {name: [] for name in runs}
     least, most = ROUNDS
-    end = perf_counter() + seconds
+    end = perf_counter() + SECONDS
     for count in range(most):
         if count >= least and perf_counter() > end:
             break
         for name, run in runs.items():
+            finish()
             begin = perf_counter()
             run()
+            finish()
             times[name].append(perf_counter() - begin)
     return times
+
+
+def finish() -> None:
+    """Wait for the GPU, where there is one: it runs behind."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def quartiles(values: Iterable[float]) -> list[float]:

@@ -182,4 +182,4 @@ def scipys(problem: Problem, solver: str, setting: Setting) -> Run:
 
 def random_like(h: Tensor) -> Tensor:
     """Return the weights of a linear loss, normal, always the same."""
-    return torch.randn(h.shape, generator=torch.Generator().manual_seed(2)).to(h.dtype)
+    return torch.randn(h.shape, generator=torch.Generator().manual_seed(2)).to(h)

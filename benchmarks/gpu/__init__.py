@@ -1,0 +1,1 @@
+"""What one machine with a GPU tells in a few minutes, without a network: ``python -m benchmarks.gpu``."""

@@ -1,0 +1,121 @@
+"""An epoch of training as users run it: LyaDEQ beside a plain ResNet20, and beside the same model solved by TorchDEQ."""
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks.contest import finish
+from benchmarks.contestants import DEFAULT_STEPS, Setting as SolverSetting, their_deq
+from benchmarks.gpu.setting import Clock, Setting, device, part_of
+from stabdeq.config.kinds import model_config
+from stabdeq.data import DataSet, augment, batches, resident, to_unit
+from stabdeq.model import StabilisedDEQ
+from train.precision import PrecisionName, backbone_in
+from train.recipe import Recipe, load_recipe
+from train.trainer import METRICS_NAME, train
+
+EPOCHS = 3  # the first warms up
+PRECISIONS: tuple[PrecisionName, ...] = ("float32", "bfloat16")
+# name: kind, further settings
+OURS = {
+    "resnet20": ("resnet20", ()),
+    "deq": ("deq", ()),
+    "lyadeq-anchored": ("lyadeq-anchored", ()),
+}
+COMPILED = {"lyadeq-anchored, compiled solver": ("lyadeq-anchored", ("model.solver.compiled=true",))}
+PLAIN, CLAIMED, RIVAL, RIVALLED = "resnet20", "lyadeq-anchored", "deq by TorchDEQ", "deq"
+
+
+def measure(setting: Setting, data: DataSet, clock: Clock) -> dict[str, Any]:
+    """Return seconds of an epoch of the whole training set, by precision and contestant, and the ratios that are goals."""
+    some = part_of(data, setting.images)
+    scale = len(data.train) / len(some.train)
+    found: dict[str, Any] = {"images": len(some.train), "epoch_seconds": {}, "ratios": {}}
+    ours = OURS | COMPILED if "compiled" in setting.modes else OURS
+    for precision in PRECISIONS:
+        seconds = {
+            name: epoch_seconds(recipe_of(setting, kind, precision, *settings), some, setting.out / "timed")
+            for name, (kind, settings) in ours.items()
+        }
+        seconds[RIVAL] = _their_epoch(recipe_of(setting, "deq", precision), some)
+        found["epoch_seconds"][precision] = {name: round(scale * value, 3) for name, value in seconds.items()}
+        found["ratios"][precision] = {
+            f"{CLAIMED} / {PLAIN} (goal: at most 1.5)": round(seconds[CLAIMED] / seconds[PLAIN], 3),
+            f"{RIVAL} / {RIVALLED} (goal: at least 3)": round(seconds[RIVAL] / seconds[RIVALLED], 3),
+        }
+        if clock.left < 0:
+            break
+    return found
+
+
+def recipe_of(setting: Setting, kind: str, precision: PrecisionName, *settings: str, epochs: int = EPOCHS) -> Recipe:
+    """Return the CIFAR-10 recipe of ``kind``, its images from a folder."""
+    own = (f"model.backbone={setting.backbone}", "data.name=folder", f"precision={precision}", *settings)
+    return load_recipe("cifar10", {"kind": kind, "epochs": epochs}, own)
+
+
+def epoch_seconds(recipe: Recipe, data: DataSet, out: Path) -> float:
+    """Return the median seconds of an epoch of ``data`` after the first, by the trainer's own account; ``out`` is left empty."""
+    shutil.rmtree(out, ignore_errors=True)
+    train(recipe, data, out)
+    lines = [json.loads(line) for line in (out / METRICS_NAME).read_text().splitlines()]
+    shutil.rmtree(out)
+    return statistics.median(line["seconds"] for line in lines[1:EPOCHS])
+
+
+def _their_epoch(recipe: Recipe, data: DataSet) -> float:
+    """Return the median seconds of an epoch of the same model, batches and precision, its equilibria by TorchDEQ."""
+    where = device()
+    config = model_config(
+        recipe.kind,
+        recipe.model,
+        image_shape=data.image_shape,
+        classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+    )
+    model = StabilisedDEQ(config).to(where).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    images = replace(data, train=resident(data.train, where)).train
+    deq = their_deq("anderson", SolverSetting(config.solver.tolerance, DEFAULT_STEPS)).to(where)
+
+    def epoch() -> None:
+        generator = torch.Generator().manual_seed(0)
+        for pixels, labels in batches(images, recipe.batch_size, generator=generator):
+            x = to_unit(augment(pixels, generator))
+            _their_step(model, deq, optimiser, x, labels, backbone_in(recipe.precision, model.backbone, where))
+        finish()
+
+    return statistics.median([_seconds(epoch) for _ in range(EPOCHS)][1:])
+
+
+def _their_step(
+    model: StabilisedDEQ,
+    deq: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    precision: AbstractContextManager[None],
+) -> None:
+    with precision:
+        h = model.inject(x)
+    (z,), _ = deq(lambda z: model.cell(z, h), torch.zeros_like(h))
+    model.cell.at_equilibrium(z, h)
+    optimiser.zero_grad(set_to_none=True)
+    functional.cross_entropy(model.readout(z), labels).backward()
+    optimiser.step()
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    begin = perf_counter()
+    run()
+    return perf_counter() - begin

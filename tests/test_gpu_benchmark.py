@@ -1,0 +1,71 @@
+"""The benchmark for a GPU, run whole on the CPU with tiny settings, so that a GPU's few minutes are not lost to a slip."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torchdeq")
+pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
+
+from benchmarks.gpu.__main__ import main  # noqa: E402
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of three classes of 8 x 8 colours."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 4)):
+        for label in range(3):
+            folder = tmp_path / "images" / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(80 * label, 80 * label + 80, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path / "images"
+
+
+def test_every_measurement_runs_and_is_written(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["--tiny", "--data-dir", str(images), "--out", str(out)]) == 0
+    results = json.loads((out / "gpu.json").read_text())
+    assert results["failed"] == {}
+    for precision in ("float32", "bfloat16"):
+        assert all(value > 0 for value in results["training"]["epoch_seconds"][precision].values())
+        assert len(results["training"]["ratios"][precision]) == 2
+    for record in results["solving"]:
+        for found in record["contestants"].values():
+            assert found["true_residual"] <= record["tolerance"]
+    assert results["tests"]["code"] == 0, results["tests"]["output"]
+    assert [row["kind"] for row in results["table"]] == ["lyadeq-anchored", "deq", "lyadeq"]
+    for row in results["table"]:
+        assert len(row["attacks"]) == 12
+        for attack in row["attacks"].values():
+            assert attack["robust"] <= attack["clean"] <= 1
+
+
+def test_a_measurement_that_fails_costs_only_itself(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.gpu import __main__ as script
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    chosen = {"training": broken, "solving": lambda *_: [1], "table": broken}
+    monkeypatch.setattr(script, "MEASURES", chosen)
+    assert main(["--tiny", "--data-dir", str(images), "--out", str(tmp_path / "out")]) == 1
+    results = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    assert results["solving"] == [1]
+    assert set(results["failed"]) == {"training", "table"}
+    assert results["failed"]["table"] == "RuntimeError: no such kernel"
+
+
+def test_what_the_time_does_not_allow_is_left_out(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["--tiny", "--minutes", "0.00001", "--data-dir", str(images), "--out", str(out)]) == 0
+    results = json.loads((out / "gpu.json").read_text())
+    assert list(results["training"]["epoch_seconds"]) == ["float32"]
+    assert results["solving"] == results["table"] == []
