@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench clean
+.PHONY: demo test lint docs results bench gpu-bundle clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -68,6 +68,12 @@ runs/mnist-deq-seed0/checkpoint.safetensors: | $(VENV)/.benched
 
 bench: $(VENV)/.benched $(BENCH_DIGITS) $(BENCH_MNIST)
 	OMP_NUM_THREADS=1 KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks --digits $(BENCH_DIGITS) $(if $(DATA),--mnist $(BENCH_MNIST) --data-dir $(DATA))
+
+# One file for a machine with a GPU and no network: there, `tar -xf gpu-bundle.tar` and `sh run.sh` (nine minutes).
+# IMAGES is a tar archive of CIFAR-10 as train/CLASS/* and test/CLASS/*; GPU_PYTHON the version of Python there.
+GPU_PYTHON ?= 3.12
+gpu-bundle: $(VENV)/.benched
+	$(BIN)/python -m benchmarks.gpu.bundle --python $(GPU_PYTHON) $(if $(IMAGES),--images $(IMAGES))
 
 clean:
 	rm -rf $(VENV) runs docs/_build docs/auto_gallery

@@ -36,7 +36,8 @@ class Clock:
 class Setting:
     """Sizes: ``images`` for an epoch that is timed; ``backbone``; batches of the solvers; seconds of a race; attacked images.
 
-    ``modes`` are those of our solver: "eager", and "compiled", which takes a minute to begin. ``most_epochs`` bounds the trainings of the table; ``tests`` are the arguments of pytest.
+    ``modes`` are those of our solver: "eager", and "compiled", which takes a minute to begin. ``most_epochs`` bounds the trainings
+    of the table; ``tests`` are the arguments of pytest.
     """
 
     images: int

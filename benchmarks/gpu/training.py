@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks.contest import finish
-from benchmarks.contestants import DEFAULT_STEPS, Setting as SolverSetting, their_deq
+from benchmarks.contestants import DEFAULT_STEPS, their_deq
+from benchmarks.contestants import Setting as SolverSetting
 from benchmarks.gpu.setting import Clock, Setting, device, part_of
 from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, augment, batches, resident, to_unit

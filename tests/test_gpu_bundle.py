@@ -1,0 +1,46 @@
+"""What is carried to a machine with a GPU is whole: run from the unpacked file, by its own script."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchdeq")
+
+from benchmarks.gpu import bundle
+
+
+def test_the_script_runs_from_the_unpacked_bundle(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures.tar"
+    with tarfile.open(pictures, "w") as archive:
+        archive.add(Path(__file__), "train/a/1.png")
+    bundle.write(tmp_path / "bundle.tar", [], pictures)
+    with tarfile.open(tmp_path / "bundle.tar") as whole:
+        whole.extractall(tmp_path / "there", filter="data")
+    there = tmp_path / "there"
+    (there / "site").mkdir()  # as if the wheels had been installed: here they are
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["sh", str(there / "run.sh"), "--tiny"]
+    end = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    # It reads the pictures that came with it, and says that this file is none: so the tree, its script and the archive agree.
+    assert (there / "images" / "train" / "a" / "1.png").is_file()
+    assert "images" in end.stderr.splitlines()[-1]
+    assert "DataError" in end.stderr, end.stderr
+
+
+def test_the_wheels_are_those_that_such_a_machine_lacks() -> None:
+    names = {package.partition("==")[0] for package in bundle.missing()}
+    assert names >= {"cyclopts", "pydantic", "pydantic-core", "torchdeq", "rich"}
+    assert not names & {"torch", "numpy", "scipy", "stabdeq", "cvxpy", "scs", "pillow"}
+
+
+def test_a_bundle_that_is_too_large_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle, "download", lambda *_: [])
+    monkeypatch.setattr(bundle, "AT_MOST", 1000)
+    assert bundle.main(["--out", str(tmp_path / "bundle.tar")]) == 1
+    assert "larger than" in capsys.readouterr().err
