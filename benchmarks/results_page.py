@@ -1,13 +1,14 @@
 """``make results``: write every table of ``docs/results.md`` anew from what was measured.
 
-A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``. It comes from ``docs/measured/NAME.json``, or, the
-solvers' two, from ``benchmarks/results.json``; all else on the page is prose, and is left alone.
+A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``. It comes from ``docs/measured/NAME.json``, or, where
+``COMPUTED`` says so, from a benchmark's own results; all else on the page is prose, and is left alone.
 """
 
 import json
 import re
 from pathlib import Path
 
+from benchmarks.gpu import page
 from benchmarks.table import Record, goal_table, ratio_table, table
 from stabdeq.files import replace_file
 
@@ -15,7 +16,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 MEASURED = ROOT / "docs" / "measured"
 SOLVERS = ROOT / "benchmarks" / "results.json"
-COMPUTED = {"solvers": ratio_table, "solver-goals": goal_table}
+GPU = ROOT / "benchmarks" / "gpu" / "results.json"
+COMPUTED = {
+    "solvers": (SOLVERS, ratio_table),
+    "solver-goals": (SOLVERS, goal_table),
+    "gpu-epochs": (GPU, page.epochs),
+    "gpu-table": (GPU, page.table),
+}
 FIELDS = {"title", "date", "machine", "commands", "columns", "rows", "note"}
 BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,7 +43,8 @@ def measured(name: str) -> Record:
     Raises ValueError where a field is missing or unknown, or a row has another length than the columns.
     """
     if name in COMPUTED:
-        return COMPUTED[name](json.loads(SOLVERS.read_text(encoding="utf-8")))
+        path, make = COMPUTED[name]
+        return make(json.loads(path.read_text(encoding="utf-8")))
     record = json.loads((MEASURED / f"{name}.json").read_text(encoding="utf-8"))
     if record.keys() != FIELDS:
         raise ValueError(f"{name}.json: add or remove the fields {sorted(record.keys() ^ FIELDS)}")

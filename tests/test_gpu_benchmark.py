@@ -10,6 +10,8 @@ from PIL import Image
 pytest.importorskip("torchdeq")
 pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
 
+from benchmarks import results_page  # noqa: E402
+from benchmarks.gpu import page  # noqa: E402
 from benchmarks.gpu.__main__ import main  # noqa: E402
 
 
@@ -44,6 +46,10 @@ def test_every_measurement_runs_and_is_written(images: Path, tmp_path: Path) -> 
         assert len(row["attacks"]) == 12
         for attack in row["attacks"].values():
             assert attack["robust"] <= attack["clean"] <= 1
+    for record in (page.epochs(results), page.table(results)):
+        assert record.keys() == results_page.FIELDS
+        assert all(len(row) == len(record["columns"]) for row in record["rows"])
+        assert "no GPU" in record["machine"] or "GiB" in record["machine"]
 
 
 def test_a_measurement_that_fails_costs_only_itself(
