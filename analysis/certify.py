@@ -25,6 +25,7 @@ from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadra
 from analysis.proofs.tracing import TraceError
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
+from stabdeq.checkpoint import checkpoint_in, read_bytes
 from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -65,7 +66,9 @@ def certify(
     if dim is not None:
         velocity = str(subject) if isinstance(subject, Path) else subject
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed)
-    model, checkpoint, loaded = loaded_model(subject)
+    # Read once: what is hashed into a proof is what was certified, whatever becomes of the file meanwhile.
+    content = read_bytes(Path(subject)) if proof is not None and isinstance(subject, str | Path) else b""
+    model, checkpoint, loaded = loaded_model(checkpoint_in(content, Path(subject)) if content else subject)  # pyrefly: ignore
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(
             f"certify proves what the weights of this library's own models say, not of {type(model).__name__}; of dynamics z' = f(z), "
@@ -78,7 +81,7 @@ def certify(
         if proof is not None:
             gathered.stage("proof file: its claims are checked")
             radii = None if certified is None else certified.radii
-            written = write_proof(Path(subject).read_bytes(), judged, gathered.certificates, radii)  # pyrefly: ignore
+            written = write_proof(content, judged, gathered.certificates, radii)
             replace_file(Path(proof), written.text.encode())
             gathered.certificates["proof"] = {"claims": list(written.held), "omitted": written.omitted}
     return _report(gathered, checkpoint=checkpoint)

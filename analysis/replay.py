@@ -159,7 +159,10 @@ def _load(report: Report, path: Path, given: Path | None) -> Checkpoint:
         ) from None
     for place, digest in digests.items():
         if digest == expected:
-            return load_checkpoint(place)
+            loaded = load_checkpoint(place)
+            if loaded.sha256 != expected:
+                raise CheckpointError(f"{place}: was replaced while it was read: replay again")
+            return loaded
     if not digests:
         raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
     raise CheckpointError(

@@ -3,7 +3,6 @@
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
     path = loaded.path
     return {
         "path": None if path is None else str(path),
-        "sha256": None if path is None else sha256(path.read_bytes()).hexdigest(),
+        "sha256": loaded.sha256,
         "kind": loaded.kind,
         "model": asdict(loaded.model.config),
         "data": asdict(loaded.data) | {"classes": list(loaded.class_names)},
