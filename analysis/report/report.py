@@ -154,14 +154,22 @@ class Report:
 
         return framed(self)
 
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return their paths.
+    def save(
+        self, folder: str | Path, *, junit: str | Path | None = None, markdown: str | Path | None = None
+    ) -> tuple[Path, ...]:
+        """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return the paths.
 
-        Each file appears whole or not at all. Raises FileError where the folder cannot be made or written.
+        ``junit`` and ``markdown`` are files for CI systems to write, too. Each file appears whole or not at all, and never beside one
+        of an earlier report. Raises FileError where a folder or a file cannot be made or written.
         """
         from analysis.report.page import write_report
 
-        return write_report(self, Path(folder))
+        return write_report(
+            self,
+            Path(folder),
+            junit=None if junit is None else Path(junit),
+            markdown=None if markdown is None else Path(markdown),
+        )
 
 
 NOTHING_JUDGED = "No claim was judged: the report holds no findings."
