@@ -3,6 +3,7 @@
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def draw_images(
         )
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:samples]
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
+
+
+def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return what a report says of its images: the seed, the places (N,) in the test split, and the SHA-256 of what stood there.
+
+    That is of ``images`` (N, C, H, W) as float64 and ``labels`` (N,) as int64, little-endian.
+    """
+    content = images.double().cpu().contiguous().numpy().astype("<f8").tobytes()
+    content += labels.long().cpu().contiguous().numpy().astype("<i8").tobytes()
+    return {"seed": seed, "images": indices.tolist(), "sha256": sha256(content).hexdigest()}
 
 
 def describe(loaded: Checkpoint) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from analysis.report import figures
 from analysis.report.drawing import Drawing
 from analysis.report.figures.witness import MAX_MARKUP, Picture, pictures
 from analysis.report.junit import junit_xml
+from analysis.report.made_by import command_line
 from analysis.report.markdown import to_markdown
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import GAP, cut, quantity
@@ -96,6 +97,8 @@ def render_html(report: Report) -> str:
             cards=sorted(cards, key=lambda card: WORST_FIRST.index(card.finding.verdict)),
             sections=_sections(report, cards),
             facts=_facts(report),
+            made_by=command_line(report.command),
+            verify=_verify_line(report),
             config=_pairs(report.checkpoint.get("model")),
         )
     )
@@ -176,9 +179,21 @@ def _replay_line(report: Report, finding: Finding, name: str) -> str:
     """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
     if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
         return ""
+    return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
+
+
+def _verify_line(report: Report) -> str:
+    """Return the command that repeats the report and compares; empty where it cannot be repeated."""
+    path = printable(report.checkpoint.get("path"))
+    if report.command.get("name") not in ("audit", "certify") or not command_line(report.command) or not path:
+        return ""
+    return f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
+
+
+def _data_option(report: Report) -> str:
     data = mapping(report.checkpoint.get("data"))
     is_embedded = data.get("name") == "digits" and not data.get("robust")
-    return f"stabdeq replay report.json --finding {shlex.quote(name)}{'' if is_embedded else ' --data-dir DIR'}"
+    return "" if is_embedded else " --data-dir DIR"
 
 
 def _abbreviated(value: Any) -> tuple[str, str]:
