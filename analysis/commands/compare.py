@@ -94,8 +94,8 @@ def _print_all(comparison: "Comparison", console: "Console") -> None:
         console.print(listed(comparison.warnings))
     rows = [row for group in comparison.groups for row in group.claims]
     differing, missing = sum(row.differs for row in rows), sum(row.is_missing for row in rows)
-    also = f", and {missing} {'is' if missing == 1 else 'are'} not in every report" if missing else ""
-    console.print(Text(f"\n{differing} of {len(rows)} claims end differently{also}.", style="bold"))
+    also = f" {missing} {'is' if missing == 1 else 'are'} not in every report." if missing else ""
+    console.print(Text(f"\n{differing} of {len(rows)} claims end differently.{also}", style="bold"))
 
 
 def _models(comparison: "Comparison") -> "Table":
