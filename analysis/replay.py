@@ -128,7 +128,9 @@ def _refuted(path: Path, report: Report, name: str | None) -> dict[str, Finding]
     """Return the refuted findings of ``report`` by their names, or the one of them that is called ``name``."""
     refuted = {key: item for key, item in report.named.items() if item.verdict is Verdict.REFUTED}
     if not refuted:
-        raise ConfigError(f"{path}: no finding is refuted, so there is no witness to replay")
+        raise ConfigError(
+            f"{path}: no finding is refuted, so there is no witness to replay; 'stabdeq verify' tells whether that is true"
+        )
     if name is None:
         return refuted
     if name not in refuted:
