@@ -10,8 +10,10 @@ from torch import Tensor
 
 from analysis.findings import CheckResult, Finding, Skipped, Verdict
 from analysis.findings.catalogue import CHECKS, Check, default_checks
-from analysis.measure.sample import environment, levels, loaded_model, own_images
+from analysis.findings.finding import NOT_JUDGED, not_asked_for
+from analysis.measure.sample import drawn, environment, levels, loaded_model, own_images
 from analysis.measure.subject import Subject, left_as_it_was, prepare
+from analysis.report.made_by import made_by
 from analysis.report.report import Report, images_named
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.model import EquilibriumModel
@@ -41,7 +43,11 @@ def audit(
     is no checkpoint.
     """
     wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]
+    names = [check.name for check in wanted]
     model, checkpoint, loaded = loaded_model(model)
+    options = {"checks": names, "images": samples, "data-dir": data_dir, "seed": seed}
+    # Images of one's own are no option of the command.
+    command = made_by("audit", checkpoint.get("path") if images is None else None, options)
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
@@ -62,12 +68,13 @@ def audit(
         return Report(
             findings=findings,
             measurements=tuple(item for result in results for item in result.measurements),
-            skipped=tuple(skipped),
+            skipped=(*skipped, *not_asked_for(name for name in default_checks() if name not in names)),
             series=series,
+            command=command,
             checkpoint=checkpoint,
             environment=environment(),
-            # What "stabdeq replay" needs: which images were drawn, in which order, and those that witnesses name.
-            sample={"seed": seed, "images": subject.indices.tolist()},
+            # What "stabdeq verify" and "replay" need: which images were drawn, in which order, and those that witnesses name.
+            sample=drawn(seed, subject.indices, subject.images, subject.labels),
             images=_images_in_witnesses(subject, findings),
         )
 
@@ -101,7 +108,7 @@ def _left_open(subject: Subject, check: Check, reason: str) -> list[Finding]:
     return [
         Finding(
             check=check.name,
-            name="not judged",
+            name=NOT_JUDGED,
             claim=f"What the check {check.name} judges.",
             verdict=Verdict.INCONCLUSIVE,
             margin=None,

@@ -17,14 +17,16 @@ from analysis.from_weights.lyapunov import judge_decay
 from analysis.from_weights.predictions import Certified, judge_radii
 from analysis.from_weights.proof_file import write_proof
 from analysis.from_weights.rates import report_decay
-from analysis.measure.sample import environment, loaded_model, own_images
+from analysis.measure.sample import drawn, environment, loaded_model, own_images
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.proofs.cells.decay import Shortfall
 from analysis.proofs.cells.network import forms_of
 from analysis.proofs.cells.quadratic import NotPiecewiseAffineError, find_quadratic
 from analysis.proofs.tracing import TraceError
+from analysis.report.made_by import made_by
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
+from stabdeq.checkpoint import checkpoint_in, read_bytes
 from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -64,8 +66,14 @@ def certify(
         )
     if dim is not None:
         velocity = str(subject) if isinstance(subject, Path) else subject
-        return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed)
-    model, checkpoint, loaded = loaded_model(subject)
+        command = made_by("certify", velocity, {"dim": dim, "seed": seed})
+        return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed, command)
+    options = {"deployed": deployed, "images": samples, "data-dir": data_dir, "seed": seed, "proof": proof}
+    # Images of one's own are no option of the command.
+    command = made_by("certify", subject if images is None else None, options)
+    # Read once: what is hashed into a proof is what was certified, whatever becomes of the file meanwhile.
+    content = read_bytes(Path(subject)) if proof is not None and isinstance(subject, str | Path) else b""
+    model, checkpoint, loaded = loaded_model(checkpoint_in(content, Path(subject)) if content else subject)  # pyrefly: ignore
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(
             f"certify proves what the weights of this library's own models say, not of {type(model).__name__}; of dynamics z' = f(z), "
@@ -78,10 +86,11 @@ def certify(
         if proof is not None:
             gathered.stage("proof file: its claims are checked")
             radii = None if certified is None else certified.radii
-            written = write_proof(Path(subject).read_bytes(), judged, gathered.certificates, radii)  # pyrefly: ignore
+            written = write_proof(content, judged, gathered.certificates, radii)
             replace_file(Path(proof), written.text.encode())
             gathered.certificates["proof"] = {"claims": list(written.held), "omitted": written.omitted}
-    return _report(gathered, checkpoint=checkpoint)
+    sample = drawn(seed, judged.indices, judged.images, judged.labels)
+    return _report(gathered, command=command, checkpoint=checkpoint, sample=sample)
 
 
 def _certify_model(
@@ -110,7 +119,7 @@ def _certify_model(
     return gathered, subject, certified
 
 
-def _certify_velocity(velocity: ForeignFunction, dim: int, seed: int) -> Report:
+def _certify_velocity(velocity: ForeignFunction, dim: int, seed: int, command: dict[str, Any]) -> Report:
     gathered = Gathered(seed, lambda words: None)
     claim = "Trajectories approach one equilibrium z* exponentially, from everywhere: V = (z - z*)'P(z - z*) falls."
     try:
@@ -119,13 +128,13 @@ def _certify_velocity(velocity: ForeignFunction, dim: int, seed: int) -> Report:
         found = find_quadratic(velocity.function, dim)
     except (TraceError, NotPiecewiseAffineError) as error:
         gathered.find("stability", claim, Verdict.INCONCLUSIVE, f"Not judged: {velocity.name}: {error}.")
-        return _report(gathered, subject=velocity.name)
+        return _report(gathered, command=command, subject=velocity.name)
     if isinstance(found, Shortfall):
         report_decay(gathered, "stability", claim, found)
     else:
         reach = f" z* lies within {at_most(found.reach)} of the origin."
         report_decay(gathered, "stability", claim, found.decay, reach)
-    return _report(gathered, subject=velocity.name)
+    return _report(gathered, command=command, subject=velocity.name)
 
 
 def _report(gathered: Gathered, **parts: Any) -> Report:

@@ -96,6 +96,7 @@ def check(
     }
     sets = {role: g for role, g in (("initial", initial), ("unsafe", unsafe)) if g is not None}
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
+    usual = _default_names(given, in_steps=step is not None)
     require_used(
         names,
         {
@@ -111,7 +112,7 @@ def check(
     if proof is not None and (sublevel == "max" or uncertain is not None):
         raise ConfigError("proof excludes uncertain dynamics, and sublevel 'max': give the level that was found")
     if uncertain is not None:
-        names = _robust_names(names, asked=claims is not None)
+        names, usual = _robust_names(names, asked=claims is not None), _robust_names(usual, asked=False)
         _require_robust(names, box, disturbance, sublevel, from_level, inner_radius)
     # After what is told at once of a mistyped argument: these take seconds.
     import torch
@@ -119,14 +120,16 @@ def check(
     from analysis.evidence.judge import Effort
     from analysis.evidence.regions import Ball
     from analysis.findings import Skipped
+    from analysis.findings.finding import not_asked_for
     from analysis.measure.sample import environment
     from analysis.report.figures.region import draw_region, require_drawable
+    from analysis.report.made_by import made_by
     from analysis.report.report import Report
     from analysis.user_function.barrier import load_set, require_apart
     from analysis.user_function.exported import write_proof
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
-    from analysis.user_function.region_settings import ball_or_box, coordinates, region_between
+    from analysis.user_function.region_settings import ball_or_box, coordinates, region_between, sides
     from analysis.user_function.subject import BOXES, Subject
 
     if figure is not None:
@@ -170,8 +173,15 @@ def check(
         raise ConfigError(
             f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
         )
+    options = {"dim": dim, "dynamics": f, "step": step, "uncertain": uncertain, "alpha": alpha, "kappa": kappa}
+    options |= {"disturbance": sides(disturbance), "initial": initial, "unsafe": unsafe, "centre": origin.tolist()}
+    options |= {"radius": radius, "box": sides(box), "sublevel": sublevel, "from-level": from_level, "claims": names}
+    options |= {"samples": states, "starts": starts, "boxes": subject.boxes, "inner-radius": inner_radius}
+    command = made_by("check", V, options | {"seed": seed, "budget": budget, "proof": proof})
+    left = not_asked_for(name for name in usual if name not in names)
     if uncertain is not None and disturbance is not None:
-        return _robust_report(subject, uncertain, disturbance, names, on_claim, figure)
+        report = _robust_report(subject, uncertain, disturbance, names, on_claim, figure)
+        return replace(report, command=command, skipped=left)
     if sublevel == "max":
         bases = [Ball(origin, one) for one in RADII] if is_default else [base]
         findings = judge_largest_levels(subject, names, bases, on_claim=on_claim)
@@ -190,7 +200,8 @@ def check(
     report = Report(
         subject=f"{value.name}{along}, on {where}",
         findings=tuple(findings),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *left),
+        command=command,
         environment=environment(),
     )
     if figure is not None:
@@ -236,10 +247,8 @@ def _require_ranges(
         )
 
 
-def _claim_names(
-    asked: Sequence[str] | None, given: dict[str, bool], sublevel: float | str | None, *, in_steps: bool
-) -> list[str]:
-    """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
+def _lacking(given: dict[str, bool]) -> dict[str, list[str]]:
+    """Return the claims that lack what they are about, with what that is."""
     needed = dict.fromkeys(NEEDS_DYNAMICS, ("dynamics",))
     needed |= {
         "decay": ("dynamics", "alpha"),
@@ -249,21 +258,30 @@ def _claim_names(
         "unsafe": ("unsafe",),
         "barrier": ("dynamics",),
     }
+    return {name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])}
+
+
+def _default_names(given: dict[str, bool], *, in_steps: bool) -> list[str]:
+    """Return the claims that are judged where none are asked for."""
+    missing = _lacking(given)
+    if given["initial"] or given["unsafe"]:
+        return [name for name in OF_A_BARRIER if name not in missing]
+    return [
+        name for name in NAMES if name not in missing and name not in ON_REQUEST and (name, in_steps) != ("decay", True)
+    ]
+
+
+def _claim_names(
+    asked: Sequence[str] | None, given: dict[str, bool], sublevel: float | str | None, *, in_steps: bool
+) -> list[str]:
+    """Return the claims to judge; raise ConfigError where one is unknown or lacks what it is about."""
     if in_steps and asked is not None and "decay" in asked:
         raise ConfigError(
             "the claim 'decay' is of V-dot, along a velocity; along steps, kappa is the rate of 'decrease'"
         )
-    missing = {
-        name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])
-    }
-    if asked is None and (given["initial"] or given["unsafe"]):
-        asked = [name for name in OF_A_BARRIER if name not in missing]
+    missing = _lacking(given)
     if asked is None:
-        asked = [
-            name
-            for name in NAMES
-            if name not in missing and name not in ON_REQUEST and (name, in_steps) != ("decay", True)
-        ]
+        asked = _default_names(given, in_steps=in_steps)
     for name in asked:
         if name not in NAMES:
             raise ConfigError(f"unknown claim {name!r}: {closest(name, NAMES)}")

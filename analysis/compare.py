@@ -12,6 +12,7 @@ from analysis.findings.values import mapping, printable, sequence
 from analysis.report import figures
 from analysis.report.drawing import Drawing
 from analysis.report.figures import certified
+from analysis.report.made_by import command_line
 from analysis.report.page import templates
 from analysis.report.quantities import GAP, quantity
 from analysis.report.report import Report, by_check, numbered
@@ -51,6 +52,11 @@ class Claim:
     claim: str
     cells: list[Judged | str]
     differs: bool
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a report says nothing of it."""
+        return any(isinstance(cell, str) for cell in self.cells)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +159,7 @@ def _facts(report: Report) -> dict[str, str]:
         "Data": mapping(checkpoint.get("data")).get("name"),
         "Test images": _images(report),
         "Seed of the audit": _seeds(report),
+        "Command": command_line(report.command),
         "Date": environment.get("date"),
         "stabdeq": environment.get("stabdeq"),
     }
@@ -173,7 +180,7 @@ def _seeds(report: Report) -> str:
 
 def _column(report: Report) -> dict[str, _Told]:
     """Return what ``report`` says of each check."""
-    measured, skipped = by_check(report.measurements), by_check(report.skipped)
+    measured, skipped = by_check(report.measurements), by_check(item for item in report.skipped if item.asked_for)
     named: dict[str, dict[str, Finding]] = {}
     for name, finding in report.named.items():
         named.setdefault(printable(finding.check), {})[name] = finding
@@ -238,7 +245,11 @@ def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[str]) -
 
 def _warnings(models: Sequence[Model], reports: Sequence[Report]) -> list[str]:
     """Return, as sentences, what is wrong with a report, and what differs that must not where reports are compared."""
-    said = [f"{model.letter}: {gap}" for model, report in zip(models, reports, strict=True) for gap in report.gaps]
+    said = [
+        f"{model.letter}: {gap}"
+        for model, report in zip(models, reports, strict=True)
+        for gap in (*report.gaps, *([report.partial] if report.partial else []))
+    ]
     for fact, words in (
         ("Data", "The models were judged on different data sets"),
         ("Seed of the audit", "The audits have different seeds, so they drew different images and states"),

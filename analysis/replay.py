@@ -128,7 +128,9 @@ def _refuted(path: Path, report: Report, name: str | None) -> dict[str, Finding]
     """Return the refuted findings of ``report`` by their names, or the one of them that is called ``name``."""
     refuted = {key: item for key, item in report.named.items() if item.verdict is Verdict.REFUTED}
     if not refuted:
-        raise ConfigError(f"{path}: no finding is refuted, so there is no witness to replay")
+        raise ConfigError(
+            f"{path}: no finding is refuted, so there is no witness to replay; 'stabdeq verify' tells whether that is true"
+        )
     if name is None:
         return refuted
     if name not in refuted:
@@ -159,7 +161,10 @@ def _load(report: Report, path: Path, given: Path | None) -> Checkpoint:
         ) from None
     for place, digest in digests.items():
         if digest == expected:
-            return load_checkpoint(place)
+            loaded = load_checkpoint(place)
+            if loaded.sha256 != expected:
+                raise CheckpointError(f"{place}: was replaced while it was read: replay again")
+            return loaded
     if not digests:
         raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
     raise CheckpointError(

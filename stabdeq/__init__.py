@@ -3,6 +3,7 @@
 ==================================  ====================================================================
 ``train``, ``load``                 train a model from a recipe; read a checkpoint
 ``audit``, ``replay``               judge a model's claims; evaluate a refuted claim's witness anew
+``verify``                          judge a report's checkpoint again, and compare claim by claim
 ``certify``                         prove what weights allow
 ``check``                           test a Lyapunov function of your own
 ``load_onnx``                       a function from an ONNX file, as a module: a controller, say
@@ -37,6 +38,7 @@ __all__ = [
     "register_solver",
     "replay",
     "train",
+    "verify",
 ]
 
 

@@ -8,6 +8,7 @@ from analysis.replay import replay
 from analysis.report.report import Report
 from analysis.solver_comparison import compare_solvers
 from analysis.user_function.onnx_files import load_onnx
+from analysis.verify import verify
 from stabdeq.attacks.run import attack
 from stabdeq.checkpoint import load
 from stabdeq.registry import (
@@ -39,4 +40,5 @@ __all__ = [
     "register_solver",
     "replay",
     "train",
+    "verify",
 ]

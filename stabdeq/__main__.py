@@ -15,6 +15,7 @@ COMMANDS = (
     ("train", "train.commands.train:train", "Train a model from a recipe."),
     ("audit", "analysis.commands.audit:audit", "Judge the claims of a checkpoint, with evidence."),
     ("replay", "analysis.commands.replay:replay", "Evaluate the witnesses of a report's refuted claims anew."),
+    ("verify", "analysis.commands.verify:verify", "Judge a report's checkpoint again, and compare claim by claim."),
     ("report", "analysis.commands.report:report", "Draw report.html again from a report.json."),
     ("compare", "analysis.commands.compare:compare", "Put the reports of several audits side by side."),
     (

@@ -1,18 +1,21 @@
 """Checkpoints: one safetensors file with tensors and JSON metadata. Reading one executes nothing."""
 
 import json
+import os
 import platform
 import reprlib
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,7 +38,8 @@ class Checkpoint:
     """What a file holds: the model in evaluation mode, where its data came from, and what training needs to go on.
 
     ``recipe`` is the plain recipe as trained; ``optimiser`` maps "parameter name / state name" to tensors, and is empty in a
-    file written for use alone; ``best_validation`` is the best validation accuracy so far. ``path`` is the file it was read from.
+    file written for use alone; ``best_validation`` is the best validation accuracy so far. ``path`` is the file it was read from,
+    ``sha256`` the hash of the bytes that were read.
     """
 
     model: StabilisedDEQ
@@ -48,6 +52,7 @@ class Checkpoint:
     optimiser: dict[str, Tensor] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
+    sha256: str | None = None
 
     @property
     def kind(self) -> str:
@@ -107,7 +112,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     variances, or a normalisation other than its settings say.
     """
     path = Path(path)
-    tensors, text = _read(path)
+    return checkpoint_in(read_bytes(path), path)
+
+
+def checkpoint_in(content: bytes, path: Path) -> Checkpoint:
+    """Return the checkpoint that ``content``, all bytes of the file ``path``, holds; raises as ``load_checkpoint``."""
+    tensors, text = _parts(path, content)
     metadata = _parse_metadata(path, text)
     model = _build_without_storage(path, metadata)
     _require_whole(path, model)
@@ -124,6 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimiser=_with_prefix(tensors, OPTIMISER_PREFIX),
         versions=metadata.versions,
         path=path,
+        sha256=sha256(content).hexdigest(),
     )
 
 
@@ -135,24 +146,39 @@ def load(path: str | Path) -> StabilisedDEQ:
     return load_checkpoint(Path(path)).model
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+def read_bytes(path: Path) -> bytes:
+    """Return all bytes of the checkpoint ``path``, read once; raises CheckpointError where it is missing or no safetensors file."""
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such file: give the path of a checkpoint.safetensors that 'stabdeq train' wrote"
         )
     try:
-        _refuse_foreign_bytes(path)
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
+        with path.open("rb") as file:
+            head = file.read(9)
+            _refuse_foreign_bytes(path, head, os.fstat(file.fileno()).st_size)
+            return head + file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
-def _refuse_foreign_bytes(path: Path) -> None:
-    """Say what a file is that is not safetensors, by its first bytes; nothing else of it is read."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    size = path.stat().st_size
+def _unreadable(path: Path, cause: object) -> CheckpointError:
+    return CheckpointError(f"{path}: not a readable safetensors file ({cause}): copy or train it again")
+
+
+def _parts(path: Path, content: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return the tensors of a file and its metadata, both from the same bytes."""
+    try:
+        tensors = load_tensors(content)
+        # safetensors gives no metadata of bytes; the header has passed its reader by now.
+        (size,) = struct.unpack("<Q", content[:8])
+        return tensors, json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    # KeyError: a dtype that PyTorch's reader does not know.
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _refuse_foreign_bytes(path: Path, head: bytes, size: int) -> None:
+    """Say what a file of ``size`` bytes is that is not safetensors, by its ``head``, the first nine."""
     # The ninth byte comes first: before it stands a length, which may begin with the same bytes as a pickle or a zip.
     if head[8:] != b"{":
         if head[:2] == b"PK" or head[:1] == b"\x80":

@@ -26,6 +26,7 @@ DOORS = {
     "register_solver": "stabdeq.registry:register_solver",
     "replay": "analysis.replay:replay",
     "train": "train.training:train",
+    "verify": "analysis.verify:verify",
 }
 
 

@@ -30,7 +30,7 @@ class ReportError(StabdeqError):
 
 
 class NotReplayableError(StabdeqError):
-    """A report holds too little, or in the wrong form, to evaluate a witness anew."""
+    """A report holds too little, or in the wrong form, to evaluate a witness anew; or it cannot be repeated here."""
 
     exit_code = 3
 

@@ -6,8 +6,8 @@ Whatever fails at writing is a FileError here, so that no command needs to catch
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,32 @@ def encoded(text: str) -> bytes:
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` to ``path`` whole or not at all; raises FileError where it cannot be written."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Write files that belong together, such as a report and its page: whatever ends the program, those that stand are of one call.
+
+    All are on the disk under temporary names before an old one is touched. Then the old ones but the first are removed before the
+    first is replaced, so that a kill in between leaves some of them missing, and never an old one beside a new one. Raises
+    FileError where one cannot be written.
+    """
+    temporaries = {path: _beside(path) for path in contents}
+    others = list(contents)[1:]
+    try:
+        for path, content in contents.items():
+            with _told_of(path):
+                temporaries[path].write_bytes(content)
+                _put_on_disk(temporaries[path])
+        for path in others:
+            with _told_of(path):
+                path.unlink(missing_ok=True)
+        for path, temporary in temporaries.items():
+            with _told_of(path):
+                os.replace(temporary, path)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,12 +73,11 @@ def replacing(path: Path) -> Iterator[Path]:
     It is on the disk before it gets the name. Where the block fails, ``path`` is as it was and the temporary file is removed.
     Raises FileError where it cannot be written, also for the SafetensorError that ``save_file`` then raises.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _told(f"{path} could not be written", "make room or name another place"):
+    temporary = _beside(path)
+    with _told_of(path):
         try:
             yield temporary
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
+            _put_on_disk(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -65,10 +88,7 @@ def append_line(path: Path, line: str) -> None:
 
     A line that is cut off, as on a full disk, is no JSON: who reads the file is to pass over it.
     """
-    with (
-        _told(f"{path} could not be written", "make room or name another place"),
-        path.open("a", encoding="utf-8") as file,
-    ):
+    with _told_of(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
@@ -76,6 +96,19 @@ def make_folder(path: Path) -> None:
     """Make the folder ``path`` and those above it, where they are missing; raises FileError where that fails."""
     with _told(f"cannot make the folder {path}", "choose another --out"):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _put_on_disk(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _told_of(path: Path) -> AbstractContextManager[None]:
+    return _told(f"{path} could not be written", "make room or name another place")
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def test_a_classifier_of_ones_own() -> None:
     assert not found.warnings
     assert found.settings["attack"] == "pgd"
     assert found.settings["eps"] == 16 / 255
-    assert found.subject == {"checkpoint": None, "kind": "Sequential", "data": None}
+    assert found.subject == {"checkpoint": None, "sha256": None, "kind": "Sequential", "data": None}
     printed = str(found)
     for text in ("Sequential, pgd (linf), 30 images", "attacked, eps = 0 ", "attacked, eps = 0.06275", "100.00%"):
         assert text in printed

@@ -321,7 +321,7 @@ def test_the_report_holds_the_images_that_witnesses_name_and_no_others() -> None
     x, labels = images()
     places = torch.arange(100, 100 + len(x))
     report = audit(our_model("lyadeq"), x, labels, indices=places, checks=["equilibrium"], seed=3)
-    assert report.sample == {"seed": 3, "images": places.tolist()}
+    assert (report.sample["seed"], report.sample["images"]) == (3, places.tolist())
     place = report.named["equilibrium.preserved"].witness["image"]
     assert list(report.images) == [str(place)]
     held = report.images[str(place)]

@@ -209,7 +209,7 @@ def test_a_report_is_what_its_file_holds(door: str, made: dict[str, Report]) -> 
     assert alike(reread(report), report)
     assert reread(report).to_json() == report.to_json()
     keys = {"schema", "exit_code", "subject", "findings", "measurements", "skipped", "series", "certificates"}
-    assert set(json.loads(report.to_json())) == keys | {"checkpoint", "environment", "sample", "images"}
+    assert set(json.loads(report.to_json())) == keys | {"command", "checkpoint", "environment", "sample", "images"}
     assert set(report.environment) >= {"stabdeq", "torch", "platform", "date"}
 
 

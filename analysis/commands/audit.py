@@ -2,14 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from stabdeq.arguments import Count, Seed, renamed, require_writable
-
-if TYPE_CHECKING:
-    from analysis.report.report import Report
 
 
 def audit(
@@ -68,8 +65,10 @@ def audit(
     ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())
     with shown(ahead, console) as on_check:
         report = judge(loaded, checks=wanted, samples=samples, data_dir=data_dir, seed=seed, on_check=on_check)
-    paths = [*report.save(folder), *_write_for_ci(report, junit, markdown)]
-    print_verdicts(report, console)
+    try:
+        paths = report.save(folder, junit=junit, markdown=markdown)
+    finally:  # a full disk does not take the verdicts too
+        print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
     raise SystemExit(report.exit_code)
@@ -89,19 +88,6 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
         # The folder of the report is made where it is missing; any other must be there.
         if path.parent.exists() or path.parent.resolve() != folder.resolve():
             require_writable(option, path, checkpoint)
-
-
-def _write_for_ci(report: "Report", junit: Path | None, markdown: Path | None) -> list[Path]:
-    """Write the report for CI systems into the files that were asked for; return these."""
-    from analysis.report.junit import junit_xml
-    from analysis.report.markdown import to_markdown
-    from stabdeq.files import encoded, replace_file
-
-    contents = {junit: lambda: junit_xml(report), markdown: lambda: encoded(to_markdown(report))}
-    written = [path for path in contents if path is not None]
-    for path in written:
-        replace_file(path, contents[path]())
-    return written
 
 
 def _require_writable(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """``stabdeq compare``: reports side by side."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from stabdeq.arguments import require_writable
 from stabdeq.errors import ConfigError
@@ -17,10 +19,14 @@ if TYPE_CHECKING:
 VERDICT_WIDTH, CLAIM_WIDTH = 15, 24
 
 
-def compare(*reports: Path, out: Path | None = None) -> None:
+def compare(
+    *reports: Path,
+    out: Path | None = None,
+    fail_on_difference: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Put the reports of several audits side by side: which claims end alike, and which do not.
 
-    Exits with 0 whatever the verdicts are; 2 where a file is no report.
+    Exits with 0 whatever the verdicts are, unless it is to fail on a difference; 2 where a file is no report.
 
     Parameters
     ----------
@@ -28,6 +34,8 @@ def compare(*reports: Path, out: Path | None = None) -> None:
         Two or more report.json that "stabdeq audit" wrote; they are read as data.
     out
         Write the comparison as a page to this file, such as compare.html.
+    fail_on_difference
+        Exit with 1 where a claim ends differently, or is not in every report: of one model judged twice, say.
     """
     if len(reports) < 2:
         raise ConfigError("compare takes two or more reports: stabdeq compare A/report.json B/report.json")
@@ -52,6 +60,8 @@ def compare(*reports: Path, out: Path | None = None) -> None:
     if out is not None:
         replace_file(out, encoded(render_comparison(comparison)))
         console.print(f"wrote {out}", soft_wrap=True, highlight=False, markup=False)
+    if fail_on_difference and any(row.differs or row.is_missing for group in comparison.groups for row in group.claims):
+        raise SystemExit(1)
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:
@@ -82,9 +92,10 @@ def _print_all(comparison: "Comparison", console: "Console") -> None:
     if comparison.warnings:
         console.print(heading("Not comparable as they stand"))
         console.print(listed(comparison.warnings))
-    differing = sum(row.differs for group in comparison.groups for row in group.claims)
-    judged = sum(len(group.claims) for group in comparison.groups)
-    console.print(Text(f"\n{differing} of {judged} claims end differently.", style="bold"))
+    rows = [row for group in comparison.groups for row in group.claims]
+    differing, missing = sum(row.differs for row in rows), sum(row.is_missing for row in rows)
+    also = f" {missing} {'is' if missing == 1 else 'are'} not in every report." if missing else ""
+    console.print(Text(f"\n{differing} of {len(rows)} claims end differently.{also}", style="bold"))
 
 
 def _models(comparison: "Comparison") -> "Table":

@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 
 from stabdeq.arguments import Count, OptionalCount, renamed
 from stabdeq.errors import ConfigError, JobsFailedError
-from stabdeq.files import make_folder, replace_file, strict_json
+from stabdeq.files import make_folder, replace_files, strict_json
 
 if TYPE_CHECKING:
     from analysis.reproduce.jobs import Attack, Training
@@ -196,8 +196,8 @@ def _show_table(what: str, study: "Study", results: "list[Attack]", seeds: Seque
 def _write_rows(what: str, study: "Study", rows: "list[Row]", seeds: Sequence[int], out: Path) -> None:
     from analysis.reproduce.table import markdown, plain
 
-    _write(out / f"{what}.md", markdown(study, rows, seeds).encode())
-    _write(out / f"{what}.json", strict_json(plain(study, rows, seeds)).encode())
+    text, numbers = markdown(study, rows, seeds), strict_json(plain(study, rows, seeds))
+    _write({out / f"{what}.md": text.encode(), out / f"{what}.json": numbers.encode()})
 
 
 def _draw_figure3(models: "list[Training]", limit: int | None) -> None:
@@ -206,8 +206,8 @@ def _draw_figure3(models: "list[Training]", limit: int | None) -> None:
 
     for model in models:
         states = gather_states(model.checkpoint, model.data_dir, limit=limit or IMAGES, seed=model.seed)
-        for suffix, content in draw_states(states, f"{model.system.name} on {model.data}", seed=model.seed).items():
-            _write(model.checkpoint.with_name(f"figure3{suffix}"), content)
+        drawn = draw_states(states, f"{model.system.name} on {model.data}", seed=model.seed)
+        _write({model.checkpoint.with_name(f"figure3{suffix}"): content for suffix, content in drawn.items()})
 
 
 def _draw_figure4(study: "Study", results: "list[Attack]", seeds: Sequence[int], out: Path) -> None:
@@ -217,11 +217,12 @@ def _draw_figure4(study: "Study", results: "list[Attack]", seeds: Sequence[int],
 
     rows = make_rows(study, results)
     for data in study.data:
-        for suffix, content in draw_radii([row for row in rows if row.data == data], data, len(seeds)).items():
-            _write(out / f"figure4-{data}{suffix}", content)
+        drawn = draw_radii([row for row in rows if row.data == data], data, len(seeds))
+        _write({out / f"figure4-{data}{suffix}": content for suffix, content in drawn.items()})
     _write_rows("figure4", study, rows, seeds, out)
 
 
-def _write(path: Path, content: bytes) -> None:
-    replace_file(path, content)
-    print(f"wrote {path}")
+def _write(contents: dict[Path, bytes]) -> None:
+    replace_files(contents)
+    for path in contents:
+        print(f"wrote {path}")

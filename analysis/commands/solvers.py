@@ -275,13 +275,13 @@ def _failures(summary: dict[str, Any]) -> list[str]:
 
 def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> None:
     from analysis.report.figures.convergence import plot_comparison
-    from stabdeq.files import encoded, replace_file, strict_json
+    from stabdeq.files import encoded, replace_files, strict_json
 
     files = {}
     if plot is not None:
         files[plot] = plot_comparison(content, title, plot.suffix)
     if json_file is not None:
         files[json_file] = encoded(strict_json(content))
-    for path, data in files.items():
-        replace_file(path, data)
+    replace_files(files)
+    for path in files:
         print(f"wrote {path}")

@@ -1,5 +1,6 @@
 """Findings: what is said of a claim, with its verdict, and the numbers that are reported without one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,20 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A check that was not made, and why."""
+    """A check that was not made, and why; ``asked_for`` is false where the audit was asked for others alone."""
 
     check: str
     reason: str
+    asked_for: bool = True
+
+
+NOT_JUDGED = "not judged"  # the name of the finding of a check that was asked for and could not be made
+NOT_ASKED_FOR = "not among those asked for"
+
+
+def not_asked_for(names: Iterable[str]) -> tuple[Skipped, ...]:
+    """Return what a report says of the checks, or claims, ``names``, that were left out of what it was asked for."""
+    return tuple(Skipped(check=name, reason=NOT_ASKED_FOR, asked_for=False) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,12 +70,22 @@ def draw_images(
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 
 
+def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return what a report says of its images: the seed, the places (N,) in the test split, and the SHA-256 of what stood there.
+
+    That is of ``images`` (N, C, H, W) as float64 and ``labels`` (N,) as int64, little-endian.
+    """
+    content = images.double().cpu().contiguous().numpy().astype("<f8").tobytes()
+    content += labels.long().cpu().contiguous().numpy().astype("<i8").tobytes()
+    return {"seed": seed, "images": indices.tolist(), "sha256": sha256(content).hexdigest()}
+
+
 def describe(loaded: Checkpoint) -> dict[str, Any]:
     """Return what a report says of a checkpoint: its file with its hash, kind, settings, data and recipe."""
     path = loaded.path
     return {
         "path": None if path is None else str(path),
-        "sha256": None if path is None else sha256(path.read_bytes()).hexdigest(),
+        "sha256": loaded.sha256,
         "kind": loaded.kind,
         "model": asdict(loaded.model.config),
         "data": asdict(loaded.data) | {"classes": list(loaded.class_names)},

@@ -16,7 +16,8 @@ def junit_xml(report: Report) -> bytes:
     """Return ``report``, which may be foreign, as one suite: a test for each finding, its class the check.
 
     A refuted claim is a failure, with evidence and witness; what could not be settled is an error; a check that was not made
-    is skipped. Times are in seconds. Characters that XML cannot hold are replaced as ``printable`` does.
+    is skipped. The suite's name says where the report is a part of an audit alone. Times are in seconds. Characters that XML
+    cannot hold are replaced as ``printable`` does.
     """
     cases = [_case(name, item) for name, item in report.named.items()]
     cases += [_skipped(item) for item in report.skipped]
@@ -31,7 +32,8 @@ def junit_xml(report: Report) -> bytes:
     if math.isfinite(seconds):
         totals["time"] = f"{seconds:.3f}"
     root = ElementTree.Element("testsuites", {"name": "stabdeq audit"} | totals)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"stabdeq audit: {report.title}"} | totals)
+    partial = f". {report.partial}" if report.partial else ""
+    suite = ElementTree.SubElement(root, "testsuite", {"name": f"stabdeq audit: {report.title}{partial}"} | totals)
     date = printable(report.environment.get("date"))
     if date:
         suite.set("timestamp", date)

@@ -22,6 +22,7 @@ def to_markdown(report: Report) -> str:
     lines = [
         f"## {report.verdict.symbol} Stability audit of {escaped(report.title)}",
         "",
+        *([f"> **{escaped(report.partial)}**", ""] if report.partial else []),
         report.sentence,
         "",
         *_table(

@@ -15,10 +15,13 @@ from analysis.findings.verdict import WORST_FIRST
 from analysis.report import figures
 from analysis.report.drawing import Drawing
 from analysis.report.figures.witness import MAX_MARKUP, Picture, pictures
+from analysis.report.junit import junit_xml
+from analysis.report.made_by import command_line
+from analysis.report.markdown import to_markdown
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import GAP, cut, quantity
 from analysis.report.report import Report, by_check
-from stabdeq.files import encoded, make_folder, replace_file, strict
+from stabdeq.files import encoded, make_folder, replace_files, strict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,22 +56,30 @@ class Section:
     missing: list[str]
 
 
-def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.html`` into ``folder``, made where missing; return their paths.
+def write_report(
+    report: Report, folder: Path, *, junit: Path | None = None, markdown: Path | None = None
+) -> tuple[Path, ...]:
+    """Write ``report.json`` and ``report.html`` into ``folder``, made where missing, and what else is asked for; return the paths.
 
-    Each file appears whole or not at all: it is written under a temporary name and renamed. The page is drawn from the JSON
-    text, so that it can be drawn again from the file.
+    Each file appears whole or not at all, and never beside one of an earlier report: see ``stabdeq.files.replace_files``. The page
+    is drawn from the JSON text, so that it can be drawn again from the file.
 
     Raises:
-        FileError: where ``folder`` cannot be made or written.
+        FileError: where ``folder`` or a file cannot be made or written.
         TypeError: where ``report`` holds what JSON cannot (a tensor, a path).
     """
     make_folder(folder)
-    json_path, html_path = folder / "report.json", folder / "report.html"
     text = report.to_json()
-    replace_file(json_path, encoded(text))
-    replace_file(html_path, encoded(render_html(Report.parse(json.loads(text)))))
-    return json_path, html_path
+    contents = {
+        folder / "report.json": encoded(text),
+        folder / "report.html": encoded(render_html(Report.parse(json.loads(text)))),
+    }
+    if junit is not None:
+        contents[junit] = junit_xml(report)
+    if markdown is not None:
+        contents[markdown] = encoded(to_markdown(report))
+    replace_files(contents)
+    return tuple(contents)
 
 
 def render_html(report: Report) -> str:
@@ -86,6 +97,8 @@ def render_html(report: Report) -> str:
             cards=sorted(cards, key=lambda card: WORST_FIRST.index(card.finding.verdict)),
             sections=_sections(report, cards),
             facts=_facts(report),
+            made_by=command_line(report.command),
+            verify=_verify_line(report),
             config=_pairs(report.checkpoint.get("model")),
         )
     )
@@ -166,9 +179,21 @@ def _replay_line(report: Report, finding: Finding, name: str) -> str:
     """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
     if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
         return ""
+    return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
+
+
+def _verify_line(report: Report) -> str:
+    """Return the command that repeats the report and compares; empty where it cannot be repeated."""
+    path = printable(report.checkpoint.get("path"))
+    if report.command.get("name") not in ("audit", "certify") or not command_line(report.command) or not path:
+        return ""
+    return f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
+
+
+def _data_option(report: Report) -> str:
     data = mapping(report.checkpoint.get("data"))
     is_embedded = data.get("name") == "digits" and not data.get("robust")
-    return f"stabdeq replay report.json --finding {shlex.quote(name)}{'' if is_embedded else ' --data-dir DIR'}"
+    return "" if is_embedded else " --data-dir DIR"
 
 
 def _abbreviated(value: Any) -> tuple[str, str]:

@@ -2,11 +2,12 @@
 
 from analysis.findings import Finding, Verdict
 from analysis.findings.catalogue import words_of
+from analysis.findings.finding import NOT_JUDGED
 
 
 def in_plain_words(finding: Finding) -> str:
     """Return what a finding, which may be foreign, means: one sentence that claims no more than its verdict."""
-    if finding.name == "not judged":
+    if finding.name == NOT_JUDGED:
         return "This was not looked into, so nothing is known of it."
     words = words_of(finding.check, finding.name, finding.claim)
     if words is None:

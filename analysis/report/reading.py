@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,16 @@ _EXPECTED = ("checkpoint", "environment", "exit_code", "findings", "measurements
 def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
     """Return the report in the file ``path``.
 
-    Raises ReportError where it is no JSON object, or nested too deeply, or, where that is asked, of another schema than ours.
+    Raises ReportError as ``read_plain``, and, where that is asked, for another schema than ours.
     """
+    plain = read_plain(path)
+    if of_this_schema and (odds := schema_at_odds(plain)):
+        raise ReportError(f"{path}: {odds}: audit anew with this version")
+    return parse(plain)
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file ``path``; raise ReportError where it is none, or nested too deeply."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -33,10 +42,15 @@ def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
         raise ReportError(f"{path}: a report is a JSON object, this is {type(plain).__name__}: give a report.json")
     if _is_too_deep(plain):
         raise ReportError(f"{path}: nested more than {MAX_DEPTH} levels deep, as no report is: give a report.json")
-    if of_this_schema and not _has_our_schema(plain):
-        came = printable(plain.get("schema", "none"))[:20]
-        raise ReportError(f"{path}: expected a report of schema {SCHEMA}, found {came}: audit anew with this version")
-    return parse(plain)
+    return plain
+
+
+def schema_at_odds(plain: Mapping[str, Any]) -> str:
+    """Return, in words, what schema was expected and which came; empty where it is ours."""
+    is_ours = type(plain.get("schema")) is int and plain["schema"] == SCHEMA  # True == 1
+    return (
+        "" if is_ours else f"expected a report of schema {SCHEMA}, found {printable(plain.get('schema', 'none'))[:20]}"
+    )
 
 
 def parse(plain: Any) -> Report:
@@ -124,7 +138,7 @@ class _Reader:
 
     def skipped(self, plain: dict[str, Any]) -> Skipped:
         check, reason = (self.text(plain, key, "a skipped check") for key in ("check", "reason"))
-        return Skipped(check=check, reason=reason)
+        return Skipped(check=check, reason=reason, asked_for=plain.get("asked_for") is not False)
 
     def _count(self, what: str, kind: str, times: int) -> None:
         if times:
@@ -134,7 +148,7 @@ class _Reader:
 def _at_odds(plain: dict[str, Any], report: Report) -> list[str]:
     """Return, as sentences, what in the report is missing, unknown here, or at odds with itself."""
     said = []
-    if not _has_our_schema(plain):
+    if schema_at_odds(plain):
         came = f"schema {printable(plain['schema'])[:20]}" if "schema" in plain else "no schema number"
         said.append(f"Expected a report of schema {SCHEMA}, found {came}: drawn as far as it is understood.")
     if missing := [key for key in _EXPECTED if key not in plain]:
@@ -145,10 +159,6 @@ def _at_odds(plain: dict[str, Any], report: Report) -> list[str]:
     if isinstance(code, int) and code != report.exit_code:
         said.append(f"The report's exit code is {code}, but its findings ask for {report.exit_code}.")
     return said
-
-
-def _has_our_schema(plain: dict[str, Any]) -> bool:
-    return type(plain.get("schema")) is int and plain["schema"] == SCHEMA  # True == 1
 
 
 def _is_too_deep(plain: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from analysis.findings import Finding, Measurement, Skipped, Verdict
+from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
 from analysis.findings.verdict import WORST_FIRST
 from stabdeq.errors import ConfigError, closest
@@ -15,7 +16,7 @@ from stabdeq.files import strict_json
 
 SCHEMA = 1
 # What is plain data in a report, and in its file.
-PARTS = ("checkpoint", "environment", "sample", "images", "certificates", "series")
+PARTS = ("command", "checkpoint", "environment", "sample", "images", "certificates", "series")
 
 Named = TypeVar("Named", Finding, Measurement, Skipped)
 
@@ -25,8 +26,9 @@ class Report:
     """Findings, and what they rest on; made by an audit, a certification, a check of a function, or read from a file.
 
     ``title`` says what was judged. ``series`` holds, by check, the numbers that figures are drawn from; ``certificates`` the
-    matrices and multipliers of proofs. ``checkpoint`` and ``environment`` say what was judged, where and when; ``sample``
-    which images were drawn, in which order and with which seed; ``images`` the pixels and labels of those that witnesses name.
+    matrices and multipliers of proofs. ``command`` is what makes the report again; ``checkpoint`` and ``environment`` say what was
+    judged, where and when; ``sample`` which images were drawn, in which order and with which seed, and their hash; ``images`` the
+    pixels and labels of those that witnesses name.
     ``gaps`` are sentences on what could not be read where the report comes from a file.
     """
 
@@ -35,6 +37,7 @@ class Report:
     skipped: tuple[Skipped, ...] = ()
     series: dict[str, Any] = field(default_factory=dict)
     certificates: dict[str, Any] = field(default_factory=dict)
+    command: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +102,20 @@ class Report:
             return f"No claim is refuted, but {unsettled} could not be settled."
         return "No claim is refuted and none is left open." if self.findings else NOTHING_JUDGED
 
+    @property
+    def partial(self) -> str:
+        """What was left out of a report that was asked for a part of what is judged by default; empty where nothing was."""
+        left = [printable(item.check) for item in self.skipped if not item.asked_for]
+        if not left:
+            return ""
+        ran = {item.check for item in self.findings if item.name != NOT_JUDGED} | {
+            item.check for item in self.measurements
+        }
+        every = ran | {item.check for item in self.skipped}
+        things, verb = ("claims", "judged") if self.command.get("name") == "check" else ("checks", "run")
+        were = "was" if len(ran) == 1 else "were"
+        return f"Partial: {len(ran)} of {len(every)} {things} {were} {verb}. Not asked for: {', '.join(left)}."
+
     @cached_property
     def named(self) -> dict[str, Finding]:
         """The findings by name, "check.name", with "#2" and so on behind one that stood before."""
@@ -146,7 +163,8 @@ class Report:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {word}" for word, count in self.counts.items() if count)
-        return f"<Report on {self.title}: {counts or 'nothing judged'}>"
+        partial = ", partial" if self.partial else ""
+        return f"<Report on {self.title}: {counts or 'nothing judged'}{partial}>"
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, so that its style does not reach the notebook's."""
@@ -154,14 +172,22 @@ class Report:
 
         return framed(self)
 
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return their paths.
+    def save(
+        self, folder: str | Path, *, junit: str | Path | None = None, markdown: str | Path | None = None
+    ) -> tuple[Path, ...]:
+        """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return the paths.
 
-        Each file appears whole or not at all. Raises FileError where the folder cannot be made or written.
+        ``junit`` and ``markdown`` are files for CI systems to write, too. Each file appears whole or not at all, and never beside one
+        of an earlier report. Raises FileError where a folder or a file cannot be made or written.
         """
         from analysis.report.page import write_report
 
-        return write_report(self, Path(folder))
+        return write_report(
+            self,
+            Path(folder),
+            junit=None if junit is None else Path(junit),
+            markdown=None if markdown is None else Path(markdown),
+        )
 
 
 NOTHING_JUDGED = "No claim was judged: the report holds no findings."

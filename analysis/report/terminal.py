@@ -62,17 +62,21 @@ def print_everywhere(print_all: Callable[["Console"], None], console: "Console")
 
 
 def _print_all(report: Report, console: "Console") -> None:
+    from rich.text import Text
+
     console.print()
     if report.findings:
         console.print(_verdict_table(report, console))
     if report.measurements:
         console.print(heading("Measured, not judged"))
         console.print(_measurement_table(report))
-    skipped = [f"{item.check}: {item.reason}" for item in report.skipped]
+    skipped = [f"{item.check}: {item.reason}" for item in report.skipped if item.asked_for]
     for title, lines in (("Skipped", skipped), ("Gaps in the report", report.gaps)):
         if lines:
             console.print(heading(title))
             console.print(listed(lines))
+    if report.partial:
+        console.print(Text(f"\n{report.partial}", style="bold yellow"))
     console.print(_closing_line(report, console), highlight=False)
 
 

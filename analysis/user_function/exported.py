@@ -4,14 +4,10 @@ It holds the functions as lists of operations, and for each claim a tree of boxe
 checker's own bounds: those of ``analysis.proofs`` close other boxes, cut by linear bounds, that are no bisections of the region.
 """
 
-import hashlib
-import inspect
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -71,7 +67,7 @@ def write_proof(
             "version": VERSION,
             "kind": "boxes",
             "about": boxes.ABOUT,
-            "source": {name: _source(function) for name, function in _named(subject).items() if name in functions},
+            "source": {name: function.source for name, function in _named(subject).items() if name in functions},
             "centre": [number.hex() for number in subject.centre.tolist()],
             "functions": functions,
             "claims": claims,
@@ -228,16 +224,3 @@ def _axis(left: list[Jet], box: boxes.Box, whole: boxes.Box) -> int:
     widths = [(b - a) / (B - A) if B > A else 0.0 for (a, b), (A, B) in zip(box, whole, strict=True)]
     shares = [sum(one[i] / sum(one) for one in known) for i in range(len(box))] if known else widths
     return max(range(len(box)), key=lambda axis: (shares[axis], widths[axis]))
-
-
-def _source(function: ForeignFunction) -> dict[str, str]:
-    """Return where a function is from: its name, and the SHA-256 of its file as far as there is one."""
-    module, named, _ = function.name.partition(":")
-    file = function.name if function.name.endswith(".onnx") else None
-    if named:
-        file = getattr(sys.modules.get(module.removesuffix(".py")), "__file__", None)
-    elif file is None:
-        with suppress(TypeError):  # an object of a class that was written elsewhere
-            file = inspect.getsourcefile(function.function)
-    known = {"sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()} if file and Path(file).is_file() else {}
-    return {"name": function.name, **known}

@@ -7,7 +7,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +43,7 @@ class ForeignFunction:
 
     ``is_numpy``: it takes and returns NumPy arrays. ``is_differentiable``: autograd sees through it. ``dtype`` is what
     it computes in, as far as its result tells. ``differentiates``: it takes gradients itself, so that they are switched on for it.
+    ``sha256`` is of its file as it was loaded, empty where there is none.
     """
 
     name: str
@@ -50,6 +54,12 @@ class ForeignFunction:
     is_differentiable: bool = False
     dtype: torch.dtype = torch.float64
     differentiates: bool = False
+    sha256: str = ""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Where it is from: its name, and the SHA-256 of its file as far as there is one."""
+        return {"name": self.name} | ({"sha256": self.sha256} if self.sha256 else {})
 
     def __call__(self, states: Tensor) -> Tensor:
         """Return the result at ``states`` (B, n). Raises EvaluationError, with the state, where it fails."""
@@ -127,12 +137,13 @@ def load_function(
             of each (with how to wrap it, where that is seen), or it is random or couples the states of a batch.
     """
     location = given if isinstance(given, str) else _name_of(given, unnamed or ("V" if output == "value" else "f"))
-    found = _made(_found(given, output) if isinstance(given, str) else given, location)
+    found, digest = _found(given, output) if isinstance(given, str) else (given, _digest_of(given))
+    found = _made(found, location)
     if isinstance(found, InputConvexLyapunov) and output == "value":
         found = CentredValue(found, centre)
     if trial is None:
         trial = in_ball(dim + 3, torch.zeros(dim, dtype=torch.float64), 1.0, torch.Generator().manual_seed(0))
-    function = _adapted(found, location, dim, output, trial)
+    function = replace(_adapted(found, location, dim, output, trial), sha256=digest)
     if _needs_gradients(function, trial):
         function = replace(function, differentiates=True)
     try:
@@ -144,14 +155,30 @@ def load_function(
     return function
 
 
-def _found(location: str, output: Output) -> Any:
-    """Return what stands at ``location``, "module:name" or an ONNX file; a value network's output (B, 1) is taken as (B,)."""
+def _found(location: str, output: Output) -> tuple[Any, str]:
+    """Return what stands at ``location``, "module:name" or an ONNX file, and the SHA-256 of its file.
+
+    A value network's output (B, 1) is taken as (B,).
+    """
     if not location.endswith(".onnx"):
-        return find_object(location, "energy:V, or an ONNX file such as V.onnx")
+        found = find_object(location, "energy:V, or an ONNX file such as V.onnx")
+        module = sys.modules.get(location.partition(":")[0].removesuffix(".py"))
+        return found, _digest(getattr(module, "__file__", None))
     from analysis.user_function.onnx_files import load_onnx
 
     network = load_onnx(location)
-    return (lambda states: network(states).squeeze(1)) if output == "value" else network
+    return (lambda states: network(states).squeeze(1)) if output == "value" else network, network.sha256
+
+
+def _digest_of(function: Callable[[Any], Any]) -> str:
+    with suppress(TypeError):  # an object of a class that was written elsewhere
+        return _digest(inspect.getsourcefile(function))
+    return ""
+
+
+def _digest(file: str | None) -> str:
+    """Return the SHA-256 of a source file, taken at once: Python, which has just read it, does not tell of which bytes."""
+    return sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
 
 
 def _needs_gradients(function: ForeignFunction, trial: Tensor) -> bool:

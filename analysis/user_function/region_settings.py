@@ -25,18 +25,23 @@ def coordinates(centre: float | Sequence[float], dim: int) -> list[float]:
     return numbers if len(numbers) == dim else numbers * dim
 
 
+def sides(box: tuple[float, float] | Sequence[tuple[float, float]] | None) -> list[list[float]] | None:
+    """Return a box as pairs of low and high, one for all coordinates or one for each; None of None."""
+    return None if box is None else torch.as_tensor(box, dtype=torch.float64).reshape(-1, 2).tolist()
+
+
 def ball_or_box(
     centre: Tensor, radius: float | None, box: tuple[float, float] | Sequence[tuple[float, float]] | None
 ) -> Ball | Box:
     """Return the ball of ``radius``, by default 1, around the ``centre`` (n,), or the ``box`` of a pair for all or for each coordinate."""
     if box is None:
         return Ball(centre, radius if radius is not None else DEFAULT_RADIUS)
-    sides = torch.as_tensor(box, dtype=torch.float64).reshape(-1, 2)
-    if len(sides) not in (1, len(centre)):
-        raise ConfigError(f"box: expected 1 or {len(centre)} pairs of low and high, got {len(sides)}")
-    low, high = sides.expand(len(centre), 2).clone().unbind(1)
+    pairs = torch.tensor(sides(box), dtype=torch.float64)
+    if len(pairs) not in (1, len(centre)):
+        raise ConfigError(f"box: expected 1 or {len(centre)} pairs of low and high, got {len(pairs)}")
+    low, high = pairs.expand(len(centre), 2).clone().unbind(1)
     if not bool(((low <= centre) & (centre <= high) & (low < high) & (high - low).isfinite()).all()):
-        raise ConfigError(f"box: expected low < high, finite, with the centre between them, got {sides.tolist()}")
+        raise ConfigError(f"box: expected low < high, finite, with the centre between them, got {pairs.tolist()}")
     return Box(centre, low, high)
 
 

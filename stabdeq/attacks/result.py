@@ -23,10 +23,10 @@ CLAMPED = (
 class AttackResult:
     """What a model gets right of N images; ``print`` shows the table and the warnings.
 
-    ``subject`` names the "checkpoint", the model's "kind" and the "data", None where there is none; ``settings`` are those of
-    the attack, and ``radius`` is its eps as it was written. ``indices`` (N,) int64 are the places of the attacked images.
-    ``control`` is the outcome at eps = 0, ``outcome`` the attack's own. Of an attack that is several runs, ``parts`` are their
-    names, in the order of ``outcome.broken_by``.
+    ``subject`` names the "checkpoint" with its "sha256", the model's "kind" and the "data", None where there is none;
+    ``settings`` are those of the attack, and ``radius`` is its eps as it was written. ``indices`` (N,) int64 are the places of
+    the attacked images. ``control`` is the outcome at eps = 0, ``outcome`` the attack's own. Of an attack that is several runs,
+    ``parts`` are their names, in the order of ``outcome.broken_by``.
     """
 
     subject: dict[str, str | None]

@@ -126,11 +126,16 @@ def _subject(
             raise DataError("a model in memory has no test images of its own: give images and labels")
         parameters = model.parameters() if isinstance(model, nn.Module) else ()
         device = next((each.device for each in parameters), given.images.device)
-        return model, given, {"checkpoint": None, "kind": type(model).__name__, "data": None}, device
+        return model, given, {"checkpoint": None, "sha256": None, "kind": type(model).__name__, "data": None}, device
     loaded = load_checkpoint(Path(model))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     split = given or load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir)).test
-    subject = {"checkpoint": str(model), "kind": loaded.kind, "data": None if given else loaded.data.name}
+    subject = {
+        "checkpoint": str(model),
+        "sha256": loaded.sha256,
+        "kind": loaded.kind,
+        "data": None if given else loaded.data.name,
+    }
     return loaded.model.to(device), split, subject, device
 
 

@@ -32,7 +32,6 @@ def robust_data(
 
     Interrupted, it goes on where it stopped when it is called again. Train on the result with --set data.robust=true.
     """
-    import hashlib
     from dataclasses import replace
 
     import torch
@@ -48,7 +47,7 @@ def robust_data(
     config = replace(loaded.data, robust=False, validation_fraction=0.0)
     split = load_data(config, data_dir=data_dir).train
     settings = Settings(
-        model=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        model=str(loaded.sha256),
         count=len(split) if limit is None else limit,
         steps=steps,
         step_size=step_size,

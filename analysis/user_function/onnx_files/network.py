@@ -8,6 +8,7 @@ import inspect
 import math
 import warnings
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ class Step:
 
 
 class OnnxNetwork(nn.Module):
-    """The function that an ONNX file holds, in float64: of inputs (B, ...), its one output (B, k)."""
+    """The function that an ONNX file of that ``sha256`` holds, in float64: of inputs (B, ...), its one output (B, k)."""
 
     def __init__(self, name: str, graph: GraphMessage, version: int, folder: Path) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.sha256 = name, ""
         self.names: list[str] = []
         for message in graph.initializer:
             try:
@@ -171,7 +172,8 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
     if path.stat().st_size > MOST_BYTES:
         raise ConfigError(f"{path.name} has {path.stat().st_size} bytes; expected at most {MOST_BYTES}")
     try:
-        model = decoded(ModelMessage, memoryview(path.read_bytes()))
+        content = path.read_bytes()
+        model = decoded(ModelMessage, memoryview(content))
     except MalformedError as error:
         raise ConfigError(f"{path.name} is no ONNX model: {error}") from None
     versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
@@ -183,7 +185,9 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
     if model.functions or model.graph.sparse_initializer:
         what = "functions of its own" if model.functions else "sparse initialisers"
         raise ConfigError(f"{path.name} holds {what}, which are not known here; export it with plain operations")
-    return OnnxNetwork(path.name, model.graph, versions[0], path.parent)
+    network = OnnxNetwork(path.name, model.graph, versions[0], path.parent)
+    network.sha256 = sha256(content).hexdigest()
+    return network
 
 
 def _input(info: ValueInfo, name: str) -> tuple[str, list[int]]:

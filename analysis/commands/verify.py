@@ -1,0 +1,84 @@
+"""``stabdeq verify``: its arguments, and what it prints."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.verify import Difference, Verification
+
+
+def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None) -> None:
+    """Judge a checkpoint again as its report says that it was judged, and compare claim by claim.
+
+    Takes as long as the audit did. Exits with 0 where each claim ends as the report says, 1 where one does not, or the report or
+    its page says something else that is not so, 3 where it cannot be repeated, 2 on a usage error.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint.safetensors that the report is about; its SHA-256 must be the report's.
+    report
+        A report.json that "stabdeq audit" or "stabdeq certify --json" wrote; it is not trusted.
+    data_dir
+        Where the data set lies, for sets that are not embedded.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from analysis.verify import verify as repeat
+
+    console = Console()
+    with console.status("judging again") as status:
+        found = repeat(
+            checkpoint, report, data_dir=data_dir, on_step=lambda words: status.update(Text(f"judging again: {words}"))
+        )
+    _show(found, console)
+    raise SystemExit(found.exit_code)
+
+
+def _show(found: "Verification", console: "Console") -> None:
+    from rich.text import Text
+
+    from analysis.report.terminal import print_everywhere
+
+    def print_all(console: "Console") -> None:
+        for title, decides in (("Not as the report says", True), ("Other numbers, which decide nothing", False)):
+            rows = [one for one in found.differences if one.decides == decides]
+            if rows:
+                console.print(Text(f"\n{title}", style="bold"))
+                console.print(_table(rows, console))
+        if found.report.partial:
+            console.print(Text(f"\n{found.report.partial}", style="bold yellow"))
+        console.print(Text(f"\n{_sentence(found)}", style="bold"))
+
+    print_everywhere(print_all, console)
+
+
+def _table(rows: "list[Difference]", console: "Console") -> object:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis.findings.values import printable
+    from analysis.report.quantities import cut
+
+    lines = box.SIMPLE_HEAD if console.is_terminal else box.Box("    \n" * 8)
+    table = Table(box=lines, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for heading in ("What", "Report", "Now"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cut(printable(text), 200)) for text in (row.what, row.reported, row.now)))
+    return table
+
+
+def _sentence(found: "Verification") -> str:
+    names = {**found.report.named, **found.again.named}
+    differing = {one.what for one in found.differences if one.decides}
+    same = len(names.keys() - differing)
+    ends = f"{same} of {len(names)} claims end as the report says"
+    if found.holds:
+        return f"{ends}: it is repeated."
+    others = len(differing - names.keys())
+    return f"{ends}{f', and {others} other things are not as it says' if others else ''}: it is not repeated."

@@ -1,0 +1,45 @@
+"""``stabdeq compare --fail-on-difference`` ends with 1 where reports do not say the same, and else as without it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_runs import run
+
+HOLDS, FAILS = {"decay.flow": "SUPPORTED", "equilibrium.unique": "PROVED"}, {"decay.flow": "REFUTED"}
+
+
+def saved(path: Path, verdicts: dict[str, str], margin: float = 1.0) -> Path:
+    findings = [
+        {"check": name.partition(".")[0], "name": name.partition(".")[2], "claim": name, "verdict": verdict}
+        | {"margin": margin, "evidence": "It was seen.", "samples": 8, "tolerance": 0.0, "dtype": "float64", "seed": 0}
+        for name, verdict in verdicts.items()
+    ]
+    path.write_text(json.dumps({"schema": 1, "findings": findings}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("others", "code", "words"),
+    [
+        ([HOLDS], 0, "0 of 2 claims end differently."),
+        ([HOLDS | FAILS], 1, "1 of 2 claims end differently."),
+        ([HOLDS, HOLDS | FAILS], 1, "1 of 2 claims end differently."),
+        ([{"equilibrium.unique": "PROVED"}], 1, "0 of 2 claims end differently. 1 is not in every report."),
+        ([HOLDS | {"decay.raw": "PROVED", "decay.more": "PROVED"}], 1, "2 are not in every report."),
+    ],
+)
+def test_it_fails_where_a_claim_ends_differently_or_is_missing(
+    others: list[dict[str, str]], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [saved(tmp_path / f"{place}.json", one) for place, one in enumerate([HOLDS, *others])]
+    page = tmp_path / "compare.html"
+    assert run("compare", *paths) == 0
+    assert run("compare", *paths, "--fail-on-difference", "--out", page) == code
+    assert words in capsys.readouterr().out
+    assert page.is_file()
+
+
+def test_another_margin_is_no_other_end(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{margin}.json", HOLDS, margin) for margin in (1.0, 2.0)]
+    assert run("compare", *paths, "--fail-on-difference") == 0
