@@ -66,9 +66,8 @@ def attack(
     """
     require_writable("--json", json_file, checkpoint)
 
-    from rich.console import Console
-
     from stabdeq.attacks.run import attack as run_attack
+    from stabdeq.terminal import Console
 
     with _bar() as progress:
         result = run_attack(
@@ -93,8 +92,9 @@ def attack(
 @contextmanager
 def _bar() -> "Iterator[Progress]":
     """Yield what shows on stderr how far the control and the attack are."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from stabdeq.terminal import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}

@@ -55,12 +55,11 @@ def audit(
     folder = out or checkpoint.parent
     _require_files(checkpoint, folder, {"--junit": junit, "--markdown": markdown})
 
-    from rich.console import Console
-
     from analysis.audit import audit as judge
     from analysis.commands.audit_progress import shown
     from analysis.report.terminal import print_verdicts
     from stabdeq.checkpoint import load_checkpoint
+    from stabdeq.terminal import Console
 
     loaded = load_checkpoint(checkpoint)
     _require_writable(folder)
@@ -71,7 +70,7 @@ def audit(
     paths = [*report.save(folder), *_write_for_ci(report, junit, markdown)]
     print_verdicts(report, console)
     for path in paths:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     raise SystemExit(report.exit_code)
 
 

@@ -60,11 +60,10 @@ def certify(
     if is_velocity and proof is not None:
         raise ConfigError("--proof is for a checkpoint")
 
-    from rich.console import Console
-
     from analysis.certify import certify as prove
     from analysis.report.terminal import print_verdicts
     from stabdeq.files import encoded, replace_file
+    from stabdeq.terminal import Console
 
     console = Console()
     with console.status("certifying") as status:

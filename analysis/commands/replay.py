@@ -32,10 +32,10 @@ def replay(
     data_dir
         Where the data set lies, for sets that are not embedded.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from analysis.replay import replay as replay_report
+    from stabdeq.terminal import Console
 
     console = Console()
     with console.status("replaying") as status:

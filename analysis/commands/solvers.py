@@ -39,8 +39,9 @@ from stabdeq.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
     from rich.table import Table
+
+    from stabdeq.terminal import Console
 
 SCHEMA = 1
 PLOTS = (".svg", ".png")
@@ -131,8 +132,9 @@ def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) 
 @contextmanager
 def _progress() -> "Iterator[Callable[[str, int, int], None]]":
     """Yield what shows a step on stderr, where that is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from stabdeq.terminal import Console
 
     console = Console(stderr=True)
     what = TextColumn("{task.description}", markup=False)
@@ -144,9 +146,8 @@ def _progress() -> "Iterator[Callable[[str, int, int], None]]":
 
 def print_comparison(summary: dict[str, Any], title: str, console: "Console | None" = None) -> None:
     """Print the tables of evaluations and of time, the spectral radius, and what failed."""
-    from rich.console import Console
-
     from analysis.report.terminal import print_everywhere
+    from stabdeq.terminal import Console
 
     print_everywhere(lambda console: _print_all(summary, title, console), console or Console())
 

@@ -36,11 +36,11 @@ def robust_data(
     from dataclasses import replace
 
     import torch
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
+    from stabdeq.terminal import Console
     from train.robust_data import Settings, build_robust_data
 
     loaded = load_checkpoint(checkpoint)
@@ -60,7 +60,7 @@ def robust_data(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"{settings.count} images", total=settings.count * steps)
         matched = build_robust_data(loaded.model.to(device), split, out, settings, lambda done: bar.advance(task, done))
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False)
     console.print(
         f"distance of the features: {matched.before.mean():.4g} at first, {matched.after.mean():.4g} at last; "
         f"{matched.unconverged.float().mean():.2%} without an equilibrium",

@@ -1,0 +1,82 @@
+"""Files that were not written by this process, opened with care: regular files alone, of bounded size, and JSON of one meaning.
+
+A pipe or a device is refused before anything waits for it. Raises OSError and ValueError, which the callers put into words.
+"""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+DEEPEST = 32  # lists and objects inside one another; what we write has five
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open the regular file ``path`` to read its bytes; OSError where it is missing, or a pipe, a device, a socket or a folder."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115, it is returned open
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "a pipe or a device, and no regular file")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the bytes of the regular file ``path``; OSError where it is none, or larger than ``most`` bytes."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes, the most that is read of such a file")
+    return content
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """Return what the JSON ``text`` says; ValueError, with the reason, where it is none or could be read in two ways.
+
+    That is where a key stands twice in one object, where a number is NaN or infinite, which JSON has not, and where lists and
+    objects lie more than ``DEEPEST`` inside one another, in which what walks them would run out of stack.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_of_single_keys, parse_constant=_refused, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+    if _is_too_deep(value):
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
+    return value
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for who writes into it
+
+
+def _of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    group = dict(pairs)
+    if len(group) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+    return group
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
