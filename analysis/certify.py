@@ -43,6 +43,7 @@ def certify(
     data_dir: str | Path | None = None,
     seed: int = 0,
     proof: str | Path | None = None,
+    trusted: bool = False,
     on_stage: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
@@ -53,7 +54,7 @@ def certify(
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
     velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins. At ``proof`` a file is written that
     ``python -m stabdeq.checker`` checks against the checkpoint; the report's ``certificates["proof"]`` says which claims it
-    holds, and why others are not in it.
+    holds, and why others are not in it. A checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``.
 
     Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
     is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
@@ -65,7 +66,7 @@ def certify(
     if dim is not None:
         velocity = str(subject) if isinstance(subject, Path) else subject
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed)
-    model, checkpoint, loaded = loaded_model(subject)
+    model, checkpoint, loaded = loaded_model(subject, trusted=trusted)
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(
             f"certify proves what the weights of this library's own models say, not of {type(model).__name__}; of dynamics z' = f(z), "

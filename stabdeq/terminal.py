@@ -27,7 +27,7 @@ class PlainStream(FileProxy):
         self.stream = stream
 
     @property
-    def rich_proxied_file(self) -> IO[str]:
+    def rich_proxied_file(self) -> "PlainStream":  # pyrefly: ignore
         return self  # a foreign console writes here, too
 
     @property
@@ -52,7 +52,7 @@ class Console(rich.console.Console):
     """A rich console whose texts are printable: escape sequences come of styles alone, and brackets are no markup."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"markup": False, "emoji": False} | options)
+        super().__init__(markup=False, emoji=False, **options)
 
     @property
     def file(self) -> IO[str]:  # pyrefly: ignore

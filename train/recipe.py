@@ -21,7 +21,10 @@ from stabdeq.config import (
 )
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
+from stabdeq.reading import read_regular
 from train.objectives import AnyObjective, CrossEntropy
+
+LARGEST = 2**20  # bytes of a recipe
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -89,6 +92,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     """
     try:
         values = tomllib.loads(_recipe_text(name))
+        _require_interpreted(name, values)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"recipe {name} is not TOML: {error}: mend the file") from None
     for setting in settings:
@@ -102,12 +106,26 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     return asdict(recipe)
 
 
+def _require_interpreted(name: str, values: dict[str, Any]) -> None:
+    """Raise ConfigError where a file turns compilation on: it runs a C++ compiler, which the user alone may ask for."""
+    model = values.get("model")
+    solver = model.get("solver") if isinstance(model, dict) else None
+    if isinstance(solver, dict) and solver.get("compiled", False) is not False:
+        raise ConfigError(
+            f"recipe {name}: model.solver.compiled runs a C++ compiler, which a file may not: take it out, and add "
+            "--set model.solver.compiled=true"
+        )
+
+
 def _recipe_text(name: str) -> str:
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"recipe file {path} does not exist")
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_regular(path, LARGEST).decode("utf-8")
+        except OSError as error:
+            raise ConfigError(f"recipe file {path} cannot be read ({error.strerror}): look at the path") from None
     if name not in recipe_names():
         raise ConfigError(f"unknown recipe {name!r}: {closest(name, recipe_names())}, or the path of a .toml file")
     return files("train").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")

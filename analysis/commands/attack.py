@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, OptionalWholeNumber, Seed, renamed, require_writable
+from stabdeq.arguments import Count, OptionalCount, OptionalWholeNumber, Seed, Trusted, renamed, require_writable
 from stabdeq.files import replace_file
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def attack(
             "The result is no robust accuracy.",
         ),
     ] = False,
+    trusted: Trusted = False,
 ) -> None:
     """Attack a checkpoint on its test images, and print what it gets right.
 
@@ -82,6 +83,7 @@ def attack(
             batch_size=batch_size,
             data_dir=data_dir,
             clamp_normalised=clamp_normalised,
+            trusted=trusted,
             progress=progress,
         )
     result.show(Console(highlight=False))

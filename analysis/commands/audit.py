@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, renamed, require_writable
+from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
 
 if TYPE_CHECKING:
     from analysis.report.report import Report
@@ -22,6 +22,7 @@ def audit(
     seed: Seed = 0,
     junit: Path | None = None,
     markdown: Path | None = None,
+    trusted: Trusted = False,
 ) -> None:
     """Judge the claims of a checkpoint; writes report.json and report.html.
 
@@ -61,7 +62,7 @@ def audit(
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     _require_writable(folder)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())

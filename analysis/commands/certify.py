@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, Seed, renamed, require_writable
+from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ def certify(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     proof: Path | None = None,
     seed: Seed = 0,
+    trusted: Trusted = False,
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
 
@@ -75,6 +76,7 @@ def certify(
             data_dir=data_dir,
             seed=seed,
             proof=proof,
+            trusted=trusted,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
     print_verdicts(report, console)

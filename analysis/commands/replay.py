@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stabdeq.arguments import Trusted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -13,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def replay(
-    report: Path, *, finding: str | None = None, checkpoint: Path | None = None, data_dir: Path | None = None
+    report: Path,
+    *,
+    finding: str | None = None,
+    checkpoint: Path | None = None,
+    data_dir: Path | None = None,
+    trusted: Trusted = False,
 ) -> None:
     """Evaluate the witnesses of a report's refuted claims anew, on the checkpoint that the report names.
 
@@ -44,6 +51,7 @@ def replay(
             finding=finding,
             checkpoint=checkpoint,
             data_dir=data_dir,
+            trusted=trusted,
             on_finding=lambda name: status.update(Text(f"replaying {name}")),
         )
     raise SystemExit(_conclude(results, console))

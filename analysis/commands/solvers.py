@@ -33,15 +33,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, renamed, require_writable
+from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
     from rich.table import Table
-
-    from stabdeq.terminal import Console
 
 SCHEMA = 1
 PLOTS = (".svg", ".png")
@@ -58,6 +57,7 @@ def solvers(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     data_dir: Path | None = None,
     seed: Seed = 0,
+    trusted: Trusted = False,
 ) -> None:
     """Compare fixed-point solvers on a checkpoint: Anderson, Broyden, Picard and your own, at equal evaluations of the cell.
 
@@ -91,7 +91,7 @@ def solvers(
 
     own = find_solvers(solver)
     gather(own)  # a solver that lacks a method is refused before the model is read
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     with _progress() as on_step:
         compared = compare_solvers(
             loaded, own, samples=limit, data_dir=data_dir, seed=seed, evaluations=evaluations, on_step=on_step
