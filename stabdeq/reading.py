@@ -1,4 +1,4 @@
-"""Files that were not written by this process, opened with care: regular files alone, of bounded size, and JSON of one meaning.
+"""Files that were not written by this process, opened with care: regular files alone, of bounded size, and JSON and TOML of one meaning.
 
 A pipe or a device is refused before anything waits for it. Raises OSError and ValueError, which the callers put into words.
 """
@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,8 +42,22 @@ def parsed_json(text: str | bytes) -> Any:
         value = json.loads(text, object_pairs_hook=_of_single_keys, parse_constant=_refused, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} levels deep") from None
-    if _is_too_deep(value):
-        raise ValueError(f"nested more than {DEEPEST} levels deep")
+    _require_shallow(value)
+    return value
+
+
+def parsed_toml(text: str) -> dict[str, Any]:
+    """Return what the TOML ``text`` says; ValueError, with the reason, where it is none, or nested too deeply.
+
+    It is one, too, where a whole number has more than 64 bits, which TOML has not, and which Python may refuse to print.
+    """
+    try:
+        value = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+    for level in _require_shallow(value):
+        if any(isinstance(item, int) and not -(2**63) <= item < 2**63 for item in level):
+            raise ValueError("a whole number has more than 64 bits")
     return value
 
 
@@ -70,13 +85,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return bool(level)
+def _require_shallow(value: Any) -> list[list[Any]]:
+    """Return all that is in ``value``, level by level."""
+    levels = [[value]]
+    while levels[-1]:
+        groups = [item for item in levels[-1] if isinstance(item, dict | list)]
+        levels.append([item for group in groups for item in (group.values() if isinstance(group, dict) else group)])
+        if len(levels) > DEEPEST + 1:
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
+    return levels

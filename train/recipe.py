@@ -1,6 +1,5 @@
 """Recipes: what to train, as TOML files apart from the trainer."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -21,7 +20,7 @@ from stabdeq.config import (
 )
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
-from stabdeq.reading import read_regular
+from stabdeq.reading import parsed_toml, read_regular
 from train.objectives import AnyObjective, CrossEntropy
 
 LARGEST = 2**20  # bytes of a recipe
@@ -91,9 +90,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
     """
     try:
-        values = tomllib.loads(_recipe_text(name))
+        values = parsed_toml(_recipe_text(name))
         _require_interpreted(name, values)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"recipe {name} is not TOML: {error}: mend the file") from None
     for setting in settings:
         _apply_setting(values, setting)
@@ -146,6 +145,6 @@ def _apply_setting(values: dict[str, Any], setting: str) -> None:
 def _toml_value(text: str) -> Any:
     """Return ``text`` as TOML reads it, or as a string where it is not TOML (``resnet20`` for ``"resnet20"``)."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parsed_toml(f"value = {text}")["value"]
     except ValueError:
         return text

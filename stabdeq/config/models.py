@@ -21,7 +21,7 @@ Mean = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)]  # less would be 0 in float32
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
