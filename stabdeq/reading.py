@@ -91,6 +91,6 @@ def _require_shallow(value: Any) -> list[list[Any]]:
     while levels[-1]:
         groups = [item for item in levels[-1] if isinstance(item, dict | list)]
         levels.append([item for group in groups for item in (group.values() if isinstance(group, dict) else group)])
-        if len(levels) > DEEPEST + 1:
+        if len(levels) > DEEPEST + 2:  # the outermost value, and what is in the innermost
             raise ValueError(f"nested more than {DEEPEST} levels deep")
     return levels
