@@ -86,11 +86,12 @@ def _finite(text: str) -> float:
 
 
 def _require_shallow(value: Any) -> list[list[Any]]:
-    """Return all that is in ``value``, level by level."""
-    levels = [[value]]
-    while levels[-1]:
-        groups = [item for item in levels[-1] if isinstance(item, dict | list)]
-        levels.append([item for group in groups for item in (group.values() if isinstance(group, dict) else group)])
-        if len(levels) > DEEPEST + 2:  # the outermost value, and what is in the innermost
+    """Return all that is in ``value``, level by level; ValueError where these are too many."""
+    levels, level = [], [value]
+    while level:
+        levels.append(level)
+        groups = [item for item in level if isinstance(item, dict | list)]
+        if groups and len(levels) > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} levels deep")
+        level = [item for group in groups for item in (group.values() if isinstance(group, dict) else group)]
     return levels

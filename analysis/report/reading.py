@@ -10,7 +10,9 @@ from analysis.findings import Finding, Measurement, Skipped, Verdict
 from analysis.findings.values import as_text, number, printable
 from analysis.report.report import PARTS, SCHEMA, Report
 from stabdeq.errors import ReportError
+from stabdeq.reading import read_regular
 
+LARGEST = 2**28  # bytes
 MAX_DEPTH = 100  # lists and dictionaries inside one another; what walks them calls itself as often
 _EXPECTED = ("checkpoint", "environment", "exit_code", "findings", "measurements", "skipped", "series")
 
@@ -21,7 +23,7 @@ def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
     Raises ReportError where it is no JSON object, or nested too deeply, or, where that is asked, of another schema than ours.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(path, LARGEST).decode("utf-8"))
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}: give the report.json that 'stabdeq audit' wrote") from None
     except UnicodeDecodeError:
