@@ -26,7 +26,7 @@ from analysis.proofs.tracing import TraceError
 from analysis.report.made_by import made_by
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
-from stabdeq.checkpoint import checkpoint_in, read_bytes
+from stabdeq.checkpoint import Checkpoint, checkpoint_in, read_bytes
 from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -34,7 +34,7 @@ from stabdeq.model import StabilisedDEQ
 
 
 def certify(
-    subject: StabilisedDEQ | str | Path | Callable[[Any], Any],
+    subject: StabilisedDEQ | Checkpoint | str | Path | Callable[[Any], Any],
     images: Tensor | None = None,
     labels: Tensor | None = None,
     *,
@@ -45,17 +45,18 @@ def certify(
     data_dir: str | Path | None = None,
     seed: int = 0,
     proof: str | Path | None = None,
+    trusted: bool = False,
     on_stage: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
 
-    A model, or the path of a checkpoint, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
+    A model, a checkpoint, or the path of one, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it
     was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
     velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins. At ``proof`` a file is written that
     ``python -m stabdeq.checker`` checks against the checkpoint; the report's ``certificates["proof"]`` says which claims it
-    holds, and why others are not in it.
+    holds, and why others are not in it. A checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``.
 
     Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
     is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
@@ -73,7 +74,8 @@ def certify(
     command = made_by("certify", subject if images is None else None, options)
     # Read once: what is hashed into a proof is what was certified, whatever becomes of the file meanwhile.
     content = read_bytes(Path(subject)) if proof is not None and isinstance(subject, str | Path) else b""
-    model, checkpoint, loaded = loaded_model(checkpoint_in(content, Path(subject)) if content else subject)  # pyrefly: ignore
+    whole = checkpoint_in(content, Path(subject), trusted=trusted) if content else subject
+    model, checkpoint, loaded = loaded_model(whole, trusted=trusted)
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(
             f"certify proves what the weights of this library's own models say, not of {type(model).__name__}; of dynamics z' = f(z), "

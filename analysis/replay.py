@@ -32,19 +32,21 @@ def replay(
     finding: str | None = None,
     checkpoint: str | Path | None = None,
     data_dir: str | Path | None = None,
+    trusted: bool = False,
     on_finding: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Replay | NotReplayableError]:
     """Evaluate the witnesses of the report.json at ``report`` anew, on the checkpoint that it names, and say by finding what came.
 
     ``finding`` is one refuted finding, such as "decay.stabilised"; all of them by default. ``checkpoint`` says where the file
     lies, if not where the report says; its SHA-256 must be the report's. ``data_dir`` says where its data set lies; ``on_finding``
-    is told the name of each finding as it begins. Raises ReportError where the file is no report of ours, ConfigError where nothing
-    is refuted or no such finding is, CheckpointError where no checkpoint of that hash is found.
+    is told the name of each finding as it begins; a checkpoint that is ``trusted`` may ask for more work (``load_checkpoint``).
+    Raises ReportError where the file is no report of ours, ConfigError where nothing is refuted or no such finding is,
+    CheckpointError where no checkpoint of that hash is found.
     """
     path = Path(report)
     told = read_report(path, of_this_schema=True)
     chosen = _refuted(path, told, finding)
-    loaded = _load(told, path, None if checkpoint is None else Path(checkpoint))
+    loaded = _load(told, path, None if checkpoint is None else Path(checkpoint), trusted)
     replayer = Replayer(report=told, model=loaded.model, fetch=_fetch_from(loaded, data_dir))
     results: dict[str, Replay | NotReplayableError] = {}
     for name, item in chosen.items():
@@ -140,7 +142,7 @@ def _refuted(path: Path, report: Report, name: str | None) -> dict[str, Finding]
     return {name: refuted[name]}
 
 
-def _load(report: Report, path: Path, given: Path | None) -> Checkpoint:
+def _load(report: Report, path: Path, given: Path | None, trusted: bool) -> Checkpoint:
     """Return the checkpoint at ``given``, or where the report says, or beside the report; only one of the report's SHA-256."""
     named, expected = (printable(report.checkpoint.get(key)) for key in ("path", "sha256"))
     if not named or not expected:
@@ -161,7 +163,7 @@ def _load(report: Report, path: Path, given: Path | None) -> Checkpoint:
         ) from None
     for place, digest in digests.items():
         if digest == expected:
-            loaded = load_checkpoint(place)
+            loaded = load_checkpoint(place, trusted=trusted)
             if loaded.sha256 != expected:
                 raise CheckpointError(f"{place}: was replaced while it was read: replay again")
             return loaded

@@ -66,12 +66,14 @@ def verify(
     report: str | Path,
     *,
     data_dir: str | Path | None = None,
+    trusted: bool = False,
     on_step: Callable[[str], None] = lambda words: None,
 ) -> Verification:
     """Judge ``checkpoint`` again as the report.json at ``report`` says that it was, and compare claim by claim.
 
     The checkpoint's SHA-256 must be the report's. Seed, images, checks and effort are the report's too; ``data_dir`` says where the data
-    set lies, where it is not embedded. A report.html beside it must be its page, but for the drawings. ``on_step`` is told what begins.
+    set lies, where it is not embedded; ``trusted`` is that of ``stabdeq.load``. A report.html beside it must be its page, but for
+    the drawings. ``on_step`` is told what begins.
 
     Raises NotReplayableError where the report cannot be repeated: of another checkpoint, of another version, on images that are not
     to be had, or not made by ``audit`` or ``certify`` from a checkpoint. ReportError where the file is no report, CheckpointError
@@ -88,7 +90,7 @@ def verify(
         raise NotReplayableError(
             f"{checkpoint}: another checkpoint: its SHA-256 is {digest}, and that in the report {expected[:64] or 'is missing'}"
         )
-    loaded = checkpoint_in(content, Path(checkpoint))
+    loaded = checkpoint_in(content, Path(checkpoint), trusted=trusted)
     images, labels, indices = _images(told, loaded, data_dir, options["images"], options["seed"])
     seed = options["seed"]
     if name == "audit":

@@ -58,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Set before torch is imported: its threads otherwise spin while they wait, and a core that another program uses then
     # slows training eightfold (digits, two cores, one of them busy: 12 s an epoch against 1.4 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from stabdeq.terminal import guarded
+
+    with guarded():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         require_own_packages("analysis", "train")
         build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")

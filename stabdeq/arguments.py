@@ -41,6 +41,14 @@ def renamed(name: str, old: str, read: Callable[[Any, Sequence[Token]], Any] = _
 
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
 OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
+Trusted = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="The checkpoint is your own: its solver may ask for a C++ compiler, and for more work than a file of somebody "
+        "else's may.",
+    ),
+]
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 

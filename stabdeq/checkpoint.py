@@ -3,31 +3,29 @@
 import json
 import os
 import platform
-import reprlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as validated
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stabdeq import __version__
-from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
+from stabdeq.checkpoint_metadata import METADATA_KEY, SCHEMA, Metadata, parse_metadata, require_modest
+from stabdeq.config import DataConfig
 from stabdeq.config.kinds import kind_of
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.files import replacing
 from stabdeq.model import StabilisedDEQ
+from stabdeq.reading import open_regular, parsed_json
 
-SCHEMA = 2  # 1 is read too
-METADATA_KEY = "stabdeq"
+LARGEST_HEADER = 2**23  # bytes: names and shapes of tensors, and the metadata; 100,000 tensors would need no more
 MODEL_PREFIX = "model."
 OPTIMISER_PREFIX = "optim."
 VARIANCES = (".running_variance", ".running_var")  # of this library's BatchNorm and of PyTorch's
@@ -60,20 +58,6 @@ class Checkpoint:
         return kind_of(self.model.config)
 
 
-@validated(frozen=True, kw_only=True, config=STRICT)
-class _Metadata:
-    """The JSON of a file: all of a checkpoint but its tensors."""
-
-    model: ModelConfig
-    data: DataConfig
-    class_names: tuple[str, ...]
-    seed: Annotated[int, Field(ge=0)]
-    epoch: Annotated[int, Field(ge=0)]
-    recipe: dict[str, Any]
-    best_validation: Annotated[float, Field(ge=0, le=1)] | None
-    versions: dict[str, str]
-
-
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, PyTorch and this library."""
     return {"python": platform.python_version(), "torch": torch.__version__, "stabdeq": __version__}
@@ -104,21 +88,26 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         save_file(plain, temporary, {METADATA_KEY: text})
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     """Read a checkpoint from ``path``; the model comes in evaluation mode, on the CPU.
 
-    Raises CheckpointError, saying what the file is and why it was refused, where it is missing, truncated, foreign, a
-    pickle, of another schema, or holds weights that do not fit or are not finite, negative
-    variances, or a normalisation other than its settings say.
+    A file that is ``trusted``, since you trained it, may ask for any number of solver evaluations, and for its solver to be
+    compiled, which runs a C++ compiler; see ``stabdeq.checkpoint_metadata``.
+
+    Raises CheckpointError, saying what the file is and why it was refused, where it is missing, no regular file, truncated,
+    foreign, a pickle, of another schema, asks for too much, contradicts itself, or holds weights that do not fit or are not
+    finite, negative variances, or a normalisation other than its settings say.
     """
     path = Path(path)
-    return checkpoint_in(read_bytes(path), path)
+    return checkpoint_in(read_bytes(path), path, trusted=trusted)
 
 
-def checkpoint_in(content: bytes, path: Path) -> Checkpoint:
+def checkpoint_in(content: bytes, path: Path, *, trusted: bool = False) -> Checkpoint:
     """Return the checkpoint that ``content``, all bytes of the file ``path``, holds; raises as ``load_checkpoint``."""
     tensors, text = _parts(path, content)
-    metadata = _parse_metadata(path, text)
+    metadata = parse_metadata(path, text)
+    if not trusted:
+        require_modest(path, metadata.model.solver)
     model = _build_without_storage(path, metadata)
     _require_whole(path, model)
     _require_fitting(path, model, tensors)
@@ -138,12 +127,12 @@ def checkpoint_in(content: bytes, path: Path) -> Checkpoint:
     )
 
 
-def load(path: str | Path) -> StabilisedDEQ:
-    """Return the model in the checkpoint at ``path``, in evaluation mode.
+def load(path: str | Path, *, trusted: bool = False) -> StabilisedDEQ:
+    """Return the model in the checkpoint at ``path``, in evaluation mode; ``trusted`` as ``load_checkpoint`` takes it.
 
     Raises CheckpointError where the file is not a checkpoint of this library; nothing in the file is executed.
     """
-    return load_checkpoint(Path(path)).model
+    return load_checkpoint(Path(path), trusted=trusted).model
 
 
 def read_bytes(path: Path) -> bytes:
@@ -153,7 +142,7 @@ def read_bytes(path: Path) -> bytes:
             f"{path}: no such file: give the path of a checkpoint.safetensors that 'stabdeq train' wrote"
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(9)
             _refuse_foreign_bytes(path, head, os.fstat(file.fileno()).st_size)
             return head + file.read()
@@ -168,17 +157,18 @@ def _unreadable(path: Path, cause: object) -> CheckpointError:
 def _parts(path: Path, content: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     """Return the tensors of a file and its metadata, both from the same bytes."""
     try:
-        tensors = load_tensors(content)
-        # safetensors gives no metadata of bytes; the header has passed its reader by now.
         (size,) = struct.unpack("<Q", content[:8])
-        return tensors, json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-    # KeyError: a dtype that PyTorch's reader does not know.
-    except (SafetensorError, ValueError, KeyError) as error:
+        header = parsed_json(content[8 : 8 + size])  # of a key that stands twice, safetensors takes one
+        # safetensors gives no metadata of bytes.
+        return load_tensors(content), header.get("__metadata__") or {}
+    # KeyError: a dtype that PyTorch's reader does not know. AttributeError: a header that is no object.
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from None
 
 
 def _refuse_foreign_bytes(path: Path, head: bytes, size: int) -> None:
     """Say what a file of ``size`` bytes is that is not safetensors, by its ``head``, the first nine."""
+    (header,) = struct.unpack("<Q", head[:8].ljust(8))
     # The ninth byte comes first: before it stands a length, which may begin with the same bytes as a pickle or a zip.
     if head[8:] != b"{":
         if head[:2] == b"PK" or head[:1] == b"\x80":
@@ -189,47 +179,15 @@ def _refuse_foreign_bytes(path: Path, head: bytes, size: int) -> None:
         if len(head) < 9:
             raise CheckpointError(f"{path}: {size} bytes, too short for a safetensors file: it is empty or truncated")
         raise CheckpointError(f"{path}: not a safetensors file: this command reads what 'stabdeq train' wrote")
-    (header,) = struct.unpack("<Q", head[:8])
     if 8 + header > size:
         raise CheckpointError(
             f"{path}: truncated: its header alone needs {8 + header} bytes and it has {size}: copy it again"
         )
+    if header > LARGEST_HEADER:
+        raise CheckpointError(f"{path}: its header of {header} bytes is larger than any checkpoint's, {LARGEST_HEADER}")
 
 
-def _parse_metadata(path: Path, text: Mapping[str, str]) -> _Metadata:
-    if METADATA_KEY not in text:
-        raise CheckpointError(
-            f"{path}: a safetensors file of another program (no {METADATA_KEY!r} metadata): "
-            "audit such a model in Python through analysis.audit"
-        )
-    try:
-        values = json.loads(text[METADATA_KEY])
-        schema = values.pop("schema")
-    # RecursionError: brackets nested by the thousand; ValueError: no JSON, or a number of thousands of digits.
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CheckpointError(f"{path}: its {METADATA_KEY!r} metadata is damaged: train or fetch it again") from None
-    if schema not in (1, SCHEMA):
-        raise CheckpointError(
-            f"{path}: checkpoint schema {reprlib.repr(schema)}, and this version reads 1 and {SCHEMA}: use a matching stabdeq"
-        )
-    try:
-        if schema == 1:
-            values = _from_schema_1(values)
-        metadata = parse_config(_Metadata, values, "its metadata")
-    except ConfigError as error:
-        cause = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path}: damaged or foreign: {cause}: train or fetch it again; a name of your own must be registered before it is read"
-        ) from None
-    if len(metadata.class_names) != metadata.model.classes:
-        raise CheckpointError(
-            f"{path}: damaged: {len(metadata.class_names)} class names for {metadata.model.classes} classes: "
-            "train or fetch it again"
-        )
-    return metadata
-
-
-def _build_without_storage(path: Path, metadata: _Metadata) -> StabilisedDEQ:
+def _build_without_storage(path: Path, metadata: Metadata) -> StabilisedDEQ:
     """Return the model on the meta device: settings from outside may ask for more memory than there is."""
     try:
         with torch.device("meta"):
@@ -286,36 +244,3 @@ def _require_fitting(path: Path, model: StabilisedDEQ, tensors: Mapping[str, Ten
                 f"{path}: the model's {name} is {value.tolist()}, and its settings say {stated.tolist()}: damaged or foreign: "
                 "train or fetch it again"
             )
-
-
-# Schema 1 stored ``window`` and ``mixing`` for every solver, and all settings that any objective has, None for another's: what the
-# solver or the objective named there never read is left out.
-Group = dict[str, Any]
-
-FOREIGN = {"broyden": ("window", "mixing"), "picard": ("window",)}  # stored by schema 1 and never read
-
-
-def _from_schema_1(values: Group) -> Group:
-    """Return the metadata ``values`` of schema 1 as those of schema 2; what is not as schema 1 wrote it stays as it is."""
-    values = _changed(values, "model", lambda model: _changed(model, "solver", _own_to_the_solver))
-    return _changed(values, "recipe", _recipe)
-
-
-def _recipe(recipe: Group) -> Group:
-    recipe = _changed(recipe, "model", lambda model: _changed(model, "solver", _own_to_the_solver))
-    return _changed(recipe, "objective", _own_to_the_objective)
-
-
-def _own_to_the_solver(solver: Group) -> Group:
-    name = solver.get("name")
-    foreign = FOREIGN.get(name, ()) if isinstance(name, str) else ()
-    return {key: value for key, value in solver.items() if key not in foreign}
-
-
-def _own_to_the_objective(objective: Group) -> Group:
-    return {key: value for key, value in objective.items() if value is not None}
-
-
-def _changed(group: Group, key: str, change: Callable[[Group], Group]) -> Group:
-    """Return ``group`` with ``change`` made to the group at ``key``, where there is one: the file may hold anything."""
-    return group | {key: change(group[key])} if isinstance(group.get(key), dict) else group

@@ -2,11 +2,19 @@
 
 from collections.abc import Iterable
 
+from stabdeq.printable import printable_lines
+
 
 class StabdeqError(Exception):
-    """Base of every error that a user can mend; the command line prints it as one line and exits."""
+    """Base of every error that a user can mend; the command line prints it as one line and exits.
+
+    Its text may hold names and values of a file: shown, it is printable.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
 
 
 class ConfigError(StabdeqError):
@@ -19,6 +27,10 @@ class DataError(StabdeqError):
 
 class CheckpointError(StabdeqError):
     """A checkpoint file is missing, truncated, foreign, or holds what it must not."""
+
+
+class MetricsError(StabdeqError):
+    """The metrics.jsonl of a run that is to be resumed holds what training did not write."""
 
 
 class FileError(StabdeqError):

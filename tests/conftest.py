@@ -4,8 +4,9 @@ The environment variable HYPOTHESIS_PROFILE chooses the profile.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """A test that waits for a pipe fails after a minute, in place of hanging for ever."""
+
+    def give_up(*_: Any) -> None:
+        raise AssertionError("it waits for what will never come")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

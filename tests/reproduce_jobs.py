@@ -13,6 +13,7 @@ from analysis.reproduce.jobs import Attack, System, Training
 from analysis.reproduce.plan import STUDIES, attacks, select, trainings
 from stabdeq.attacks import paper_steps
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
+from stabdeq.config import DataConfig
 
 DEQ = System(name="deq", kind="deq")
 
@@ -32,7 +33,6 @@ def training(**changes: Any) -> Training:
 def write_checkpoint(job: Training, *, epoch: int | None = None, **recipe: Any) -> None:
     """Leave what the job would leave, untrained, with ``recipe`` values of its own."""
     job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    save_untrained(job.checkpoint, "lyadeq" if job.system.kind == "lyadeq" else "deq")  # a small one for the networks
     usual: dict[str, Any] = {
         "kind": job.system.kind,
         "seed": job.seed,
@@ -43,8 +43,13 @@ def write_checkpoint(job: Training, *, epoch: int | None = None, **recipe: Any) 
     for key, value in job.system.settings.items():
         group, name = key.split(".")
         recipe.setdefault(group, {})[name] = value
-    epoch = job.epochs if epoch is None else epoch
-    save_checkpoint(job.checkpoint, replace(load_checkpoint(job.checkpoint), epoch=epoch, recipe=recipe))
+    save_untrained(job.checkpoint, recipe["kind"])
+    says = {
+        "seed": recipe["seed"],
+        "data": DataConfig(**recipe["data"]),
+        "epoch": job.epochs if epoch is None else epoch,
+    }
+    save_checkpoint(job.checkpoint, replace(load_checkpoint(job.checkpoint), recipe=recipe, **says))
 
 
 def write_attack(job: Attack, accuracy: float, **changes: Any) -> None:

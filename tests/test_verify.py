@@ -224,5 +224,5 @@ def test_reports_of_python_or_of_functions_say_how_to_repeat_them(copied: Path) 
     with pytest.raises(NotReplayableError, match="made in Python, on a model or images that no command draws"):
         stabdeq.verify(model, copied / "own" / "report.json")
     stabdeq.check(lambda z: z.square().sum(1), dim=2, claims=["zero"], samples=64).save(copied / "function")
-    with pytest.raises(NotReplayableError, match="one of 'check'.*make it again in Python.*--fail-on-difference"):
+    with pytest.raises(NotReplayableError, match=r"one of 'check'.*make it again in Python.*--fail-on-difference"):
         stabdeq.verify(model, copied / "function" / "report.json")

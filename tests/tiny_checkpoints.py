@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stabdeq.checkpoint import METADATA_KEY, Checkpoint
 from stabdeq.config import DataConfig, LyapunovConfig, ModelConfig
-from stabdeq.config.kinds import KINDS
+from stabdeq.config.kinds import KINDS, kind_of
 from stabdeq.model import StabilisedDEQ
 
 
@@ -38,7 +38,7 @@ def tiny_checkpoint(model: StabilisedDEQ | None = None, **changes: Any) -> Check
         "class_names": ("cat", "dog"),
         "seed": 3,
         "epoch": 2,
-        "recipe": {"kind": "lyadeq-anchored", "decay": {"radii": [0.1, 1.0]}},
+        "recipe": {"kind": kind_of(model.config), "decay": {"radii": [0.1, 1.0]}},
         "best_validation": 0.1 + 0.2,
         "optimiser": {
             f"{name}/{key}": torch.rand(()) if key == "step" else torch.rand_like(value)

@@ -1,7 +1,6 @@
 """What a person sees while a model trains: a bar with time left on a terminal, a line per epoch elsewhere."""
 
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     TaskID,
@@ -13,12 +12,14 @@ from rich.progress import (
     Progress as Bar,
 )
 
+from stabdeq.terminal import Console
+
 
 class Progress:
     """Shows epochs, accuracy, the fraction of samples without an equilibrium, and the time left."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, markup=False)  # a path may hold brackets
+        self.console = Console(quiet=quiet)
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

@@ -1,6 +1,5 @@
 """Recipes: what to train, as TOML files apart from the trainer."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -21,8 +20,11 @@ from stabdeq.config import (
 )
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
+from stabdeq.reading import parsed_toml, read_regular
 from train.objectives import AnyObjective, CrossEntropy
 from train.precision import PrecisionName
+
+LARGEST = 2**20  # bytes of a recipe
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -93,8 +95,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
     """
     try:
-        values = tomllib.loads(_recipe_text(name))
-    except (ValueError, RecursionError) as error:
+        values = parsed_toml(_recipe_text(name))
+        _require_interpreted(name, values)
+    except ValueError as error:
         raise ConfigError(f"recipe {name} is not TOML: {error}: mend the file") from None
     for setting in settings:
         _apply_setting(values, setting)
@@ -107,12 +110,26 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     return asdict(recipe)
 
 
+def _require_interpreted(name: str, values: dict[str, Any]) -> None:
+    """Raise ConfigError where a file turns compilation on: it runs a C++ compiler, which the user alone may ask for."""
+    model = values.get("model")
+    solver = model.get("solver") if isinstance(model, dict) else None
+    if isinstance(solver, dict) and solver.get("compiled", False) is not False:
+        raise ConfigError(
+            f"recipe {name}: model.solver.compiled runs a C++ compiler, which a file may not: take it out, and add "
+            "--set model.solver.compiled=true"
+        )
+
+
 def _recipe_text(name: str) -> str:
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"recipe file {path} does not exist")
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_regular(path, LARGEST).decode("utf-8")
+        except OSError as error:
+            raise ConfigError(f"recipe file {path} cannot be read ({error.strerror}): look at the path") from None
     if name not in recipe_names():
         raise ConfigError(f"unknown recipe {name!r}: {closest(name, recipe_names())}, or the path of a .toml file")
     return files("train").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
@@ -133,6 +150,6 @@ def _apply_setting(values: dict[str, Any], setting: str) -> None:
 def _toml_value(text: str) -> Any:
     """Return ``text`` as TOML reads it, or as a string where it is not TOML (``resnet20`` for ``"resnet20"``)."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parsed_toml(f"value = {text}")["value"]
     except ValueError:
         return text

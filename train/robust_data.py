@@ -135,6 +135,8 @@ def _save_part(path: Path, matched: Matched, settings: Settings) -> None:
 
 
 def _load_part(path: Path, settings: Settings) -> Matched:
+    if not path.is_file():
+        raise ConfigError(f"{path} is no regular file: delete it")
     try:
         with safe_open(path, "pt") as file:
             theirs = file.metadata() or {}

@@ -21,6 +21,7 @@ from stabdeq.files import append_line, make_folder, replace_file
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
+from train.metrics import METRICS_NAME, lines_up_to, metrics_line
 from train.objectives.ibp import IntervalTraining
 from train.precision import backbone_in
 from train.progress import Progress
@@ -29,7 +30,6 @@ from train.recipe import Recipe, plain_recipe
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
-METRICS_NAME = "metrics.jsonl"
 EVALUATION_BATCH = 1000
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
@@ -51,8 +51,9 @@ def train(
     ``out`` gets ``checkpoint.safetensors`` after every epoch (the result, and what ``resume`` goes on from),
     ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``. The test split is used once, at the end. On the CPU a
     resumed run gives the same losses to the last bit. Raises ConfigError where ``out`` holds a run and ``resume`` is not
-    given, or holds one with other settings; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite;
-    FileError, keeping the last checkpoint too, where a file cannot be written.
+    given, or holds one with other settings; MetricsError where ``resume`` finds metrics that training did not write;
+    TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError, keeping the last checkpoint too,
+    where a file cannot be written.
     """
     progress = progress or Progress(quiet=True)
     run = (
@@ -121,7 +122,8 @@ class _Run:
     @classmethod
     def resume(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
         """Go on from the checkpoint in ``out``, whose recipe and data must be these."""
-        checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
+        # Trusted: nothing of it is run before its settings were found to be the recipe's, which the user gave.
+        checkpoint = load_checkpoint(out / CHECKPOINT_NAME, trusted=True)
         # Settings that are newer than the checkpoint had their defaults then.
         trained = parse_config(Recipe, checkpoint.recipe, f"the recipe in {out / CHECKPOINT_NAME}")
         config = _model_config(recipe, data)
@@ -138,7 +140,7 @@ class _Run:
         run.epoch = checkpoint.epoch
         run.best_validation = checkpoint.best_validation
         run.load_optimiser(checkpoint.optimiser)
-        run.drop_metrics_after(checkpoint.epoch)
+        replace_file(out / METRICS_NAME, lines_up_to(out / METRICS_NAME, checkpoint.epoch))
         return run
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
@@ -301,22 +303,7 @@ class _Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one line of JSON."""
-        append_line(self.out / METRICS_NAME, json.dumps(metrics))
-
-    def drop_metrics_after(self, epoch: int) -> None:
-        """Remove the lines of epochs that the checkpoint does not hold, and of an earlier final test."""
-        path = self.out / METRICS_NAME
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if _is_epoch_up_to(line, epoch)]
-        replace_file(path, "".join(kept).encode())
-
-
-def _is_epoch_up_to(line: str, epoch: int) -> bool:
-    try:
-        metrics = json.loads(line)
-    except json.JSONDecodeError:
-        return False  # a line cut off by a crash; its epoch is not in the checkpoint either
-    return metrics["epoch"] <= epoch and "test_accuracy" not in metrics
+        append_line(self.out / METRICS_NAME, metrics_line(metrics))
 
 
 def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:

@@ -23,7 +23,7 @@ class Trained:
     @property
     def model(self) -> StabilisedDEQ:
         """The trained model, read from the checkpoint: in evaluation mode, on the CPU."""
-        return load_checkpoint(self.checkpoint).model
+        return load_checkpoint(self.checkpoint, trusted=True).model  # its settings are those of the call
 
 
 def train(
@@ -50,6 +50,7 @@ def train(
         ConfigError: a recipe, key or value is unknown, or ``out`` holds another run.
         DataError: the data set is missing or malformed.
         TrainingDivergedError: the loss stopped being finite; the last checkpoint stands.
+        MetricsError: the metrics.jsonl of a run to be resumed holds what training did not write.
         FileError: ``out`` cannot be written; the last checkpoint stands.
     """
     chosen = load_recipe(str(recipe), {"kind": kind, "epochs": epochs, "seed": seed}, settings)

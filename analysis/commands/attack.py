@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, OptionalWholeNumber, Seed, renamed, require_writable
+from stabdeq.arguments import Count, OptionalCount, OptionalWholeNumber, Seed, Trusted, renamed, require_writable
 from stabdeq.files import replace_file
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def attack(
             "The result is no robust accuracy.",
         ),
     ] = False,
+    trusted: Trusted = False,
 ) -> None:
     """Attack a checkpoint on its test images, and print what it gets right.
 
@@ -66,9 +67,8 @@ def attack(
     """
     require_writable("--json", json_file, checkpoint)
 
-    from rich.console import Console
-
     from stabdeq.attacks.run import attack as run_attack
+    from stabdeq.terminal import Console
 
     with _bar() as progress:
         result = run_attack(
@@ -83,6 +83,7 @@ def attack(
             batch_size=batch_size,
             data_dir=data_dir,
             clamp_normalised=clamp_normalised,
+            trusted=trusted,
             progress=progress,
         )
     result.show(Console(highlight=False))
@@ -93,8 +94,9 @@ def attack(
 @contextmanager
 def _bar() -> "Iterator[Progress]":
     """Yield what shows on stderr how far the control and the attack are."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from stabdeq.terminal import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}

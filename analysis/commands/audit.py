@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, renamed, require_writable
+from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
 
 
 def audit(
@@ -19,6 +19,7 @@ def audit(
     seed: Seed = 0,
     junit: Path | None = None,
     markdown: Path | None = None,
+    trusted: Trusted = False,
 ) -> None:
     """Judge the claims of a checkpoint; writes report.json and report.html.
 
@@ -52,14 +53,13 @@ def audit(
     folder = out or checkpoint.parent
     _require_files(checkpoint, folder, {"--junit": junit, "--markdown": markdown})
 
-    from rich.console import Console
-
     from analysis.audit import audit as judge
     from analysis.commands.audit_progress import shown
     from analysis.report.terminal import print_verdicts
     from stabdeq.checkpoint import load_checkpoint
+    from stabdeq.terminal import Console
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     _require_writable(folder)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())
@@ -70,7 +70,7 @@ def audit(
     finally:  # a full disk does not take the verdicts too
         print_verdicts(report, console)
     for path in paths:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     raise SystemExit(report.exit_code)
 
 

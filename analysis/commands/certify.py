@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, Seed, renamed, require_writable
+from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ def certify(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     proof: Path | None = None,
     seed: Seed = 0,
+    trusted: Trusted = False,
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
 
@@ -60,11 +61,10 @@ def certify(
     if is_velocity and proof is not None:
         raise ConfigError("--proof is for a checkpoint")
 
-    from rich.console import Console
-
     from analysis.certify import certify as prove
     from analysis.report.terminal import print_verdicts
     from stabdeq.files import encoded, replace_file
+    from stabdeq.terminal import Console
 
     console = Console()
     with console.status("certifying") as status:
@@ -76,6 +76,7 @@ def certify(
             data_dir=data_dir,
             seed=seed,
             proof=proof,
+            trusted=trusted,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
     print_verdicts(report, console)

@@ -125,9 +125,8 @@ def check(
     disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
     names = None if claims is None else [name for part in claims for name in part.split(",") if name]
 
-    from rich.console import Console
-
     from analysis.check import check as judge
+    from stabdeq.terminal import Console
 
     console = Console(stderr=True)
     with console.status("judging") as status:

@@ -43,12 +43,11 @@ def compare(
         raise ConfigError(f"--out {out} is one of the reports: name another file")
     require_writable("--out", out, reports[0])
 
-    from rich.console import Console
-
     from analysis.compare import compare_reports, render_comparison
     from analysis.report.reading import read_report
     from stabdeq.errors import ReportError
     from stabdeq.files import encoded, replace_file
+    from stabdeq.terminal import Console
 
     read = [read_report(path) for path in reports]
     for path, report in zip(reports, read, strict=True):
@@ -59,7 +58,7 @@ def compare(
     print_comparison(comparison, console)
     if out is not None:
         replace_file(out, encoded(render_comparison(comparison)))
-        console.print(f"wrote {out}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"wrote {out}", soft_wrap=True, highlight=False)
     if fail_on_difference and any(row.differs or row.is_missing for group in comparison.groups for row in group.claims):
         raise SystemExit(1)
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stabdeq.arguments import Trusted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -13,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def replay(
-    report: Path, *, finding: str | None = None, checkpoint: Path | None = None, data_dir: Path | None = None
+    report: Path,
+    *,
+    finding: str | None = None,
+    checkpoint: Path | None = None,
+    data_dir: Path | None = None,
+    trusted: Trusted = False,
 ) -> None:
     """Evaluate the witnesses of a report's refuted claims anew, on the checkpoint that the report names.
 
@@ -32,10 +39,10 @@ def replay(
     data_dir
         Where the data set lies, for sets that are not embedded.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from analysis.replay import replay as replay_report
+    from stabdeq.terminal import Console
 
     console = Console()
     with console.status("replaying") as status:
@@ -44,6 +51,7 @@ def replay(
             finding=finding,
             checkpoint=checkpoint,
             data_dir=data_dir,
+            trusted=trusted,
             on_finding=lambda name: status.update(Text(f"replaying {name}")),
         )
     raise SystemExit(_conclude(results, console))

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, renamed, require_writable
+from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def solvers(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     data_dir: Path | None = None,
     seed: Seed = 0,
+    trusted: Trusted = False,
 ) -> None:
     """Compare fixed-point solvers on a checkpoint: Anderson, Broyden, Picard and your own, at equal evaluations of the cell.
 
@@ -90,7 +91,7 @@ def solvers(
 
     own = find_solvers(solver)
     gather(own)  # a solver that lacks a method is refused before the model is read
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     with _progress() as on_step:
         compared = compare_solvers(
             loaded, own, samples=limit, data_dir=data_dir, seed=seed, evaluations=evaluations, on_step=on_step
@@ -131,8 +132,9 @@ def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) 
 @contextmanager
 def _progress() -> "Iterator[Callable[[str, int, int], None]]":
     """Yield what shows a step on stderr, where that is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from stabdeq.terminal import Console
 
     console = Console(stderr=True)
     what = TextColumn("{task.description}", markup=False)
@@ -144,9 +146,8 @@ def _progress() -> "Iterator[Callable[[str, int, int], None]]":
 
 def print_comparison(summary: dict[str, Any], title: str, console: "Console | None" = None) -> None:
     """Print the tables of evaluations and of time, the spectral radius, and what failed."""
-    from rich.console import Console
-
     from analysis.report.terminal import print_everywhere
+    from stabdeq.terminal import Console
 
     print_everywhere(lambda console: _print_all(summary, title, console), console or Console())
 

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stabdeq.arguments import Trusted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.verify import Difference, Verification
 
 
-def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None) -> None:
+def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False) -> None:
     """Judge a checkpoint again as its report says that it was judged, and compare claim by claim.
 
     Takes as long as the audit did. Exits with 0 where each claim ends as the report says, 1 where one does not, or the report or
@@ -24,15 +26,19 @@ def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None) -> N
     data_dir
         Where the data set lies, for sets that are not embedded.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from analysis.verify import verify as repeat
+    from stabdeq.terminal import Console
 
     console = Console()
     with console.status("judging again") as status:
         found = repeat(
-            checkpoint, report, data_dir=data_dir, on_step=lambda words: status.update(Text(f"judging again: {words}"))
+            checkpoint,
+            report,
+            data_dir=data_dir,
+            trusted=trusted,
+            on_step=lambda words: status.update(Text(f"judging again: {words}")),
         )
     _show(found, console)
     raise SystemExit(found.exit_code)

@@ -1,10 +1,11 @@
 """Values from a file that may be foreign, old or damaged: a value of the asked type or its gap."""
 
 import math
-import unicodedata
 from typing import Any
 
-TOO_DEEP = "nested too deeply to show; report.json holds it all"
+from stabdeq.printable import TOO_DEEP, as_text, printable
+
+__all__ = ["TOO_DEEP", "as_text", "mapping", "mappings", "number", "numbers", "printable", "sequence"]
 
 
 def mapping(value: Any) -> dict[Any, Any]:
@@ -37,26 +38,3 @@ def number(value: Any) -> float:
 def numbers(value: Any) -> list[float]:
     """Return the list ``value`` as floats, NaN where an item is none; empty where it is no list."""
     return [number(item) for item in sequence(value)]
-
-
-def printable(value: Any) -> str:
-    r"""Return ``value`` as text that can neither steer a terminal nor reorder a line: controls become "\ufffd".
-
-    >>> printable("a\x1b[31mb\u202ec\n") == "a\ufffd[31mb\ufffdc "
-    True
-    """
-    return "".join(map(_printable_character, as_text(value)))
-
-
-def as_text(value: Any) -> str:
-    try:
-        return "" if value is None else str(value)
-    except RecursionError:
-        return TOO_DEEP
-
-
-def _printable_character(character: str) -> str:
-    if character.isprintable():
-        return character
-    is_space = character in "\n\r\t" or unicodedata.category(character).startswith("Z")
-    return " " if is_space else "\ufffd"

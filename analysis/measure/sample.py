@@ -28,9 +28,9 @@ def levels(image: Tensor) -> list[list[list[int]]]:
     return (255 * image).round().long().tolist()
 
 
-def loaded_model(model: Any) -> tuple[Any, dict[str, Any], Checkpoint | None]:
+def loaded_model(model: Any, *, trusted: bool = False) -> tuple[Any, dict[str, Any], Checkpoint | None]:
     """Return the model itself; of a checkpoint, or the path of one, what a report says of it and the checkpoint too."""
-    loaded = load_checkpoint(Path(model)) if isinstance(model, str | Path) else model
+    loaded = load_checkpoint(Path(model), trusted=trusted) if isinstance(model, str | Path) else model
     if not isinstance(loaded, Checkpoint):
         return model, {}, None
     return loaded.model, describe(loaded), loaded

@@ -33,7 +33,7 @@ def print_verdicts(report: Report, console: "Console | None" = None) -> None:
     What is refuted or left open shows its evidence in full, the rest its first sentence. Without a terminal there are neither
     colours nor lines; nothing exceeds the width.
     """
-    from rich.console import Console
+    from stabdeq.terminal import Console
 
     print_everywhere(lambda console: _print_all(report, console), console or Console())
 
@@ -42,7 +42,7 @@ def as_text(report: Report) -> str:
     """Return what ``print_verdicts`` prints where there is no terminal."""
     from io import StringIO
 
-    from rich.console import Console
+    from stabdeq.terminal import Console
 
     text = StringIO()
     print_verdicts(report, Console(file=text, width=TEXT_WIDTH))

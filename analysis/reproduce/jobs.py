@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from stabdeq.errors import ConfigError
+from stabdeq.reading import parsed_json, read_regular
 
 TEST_IMAGES = {"digits": 360, "mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "cifar100": 10_000}
 # Where the models are small, so large a batch is twice as fast as the usual one.
 LARGE_BATCH = {"digits": 1000, "mnist": 1000}
+LARGEST_RESULT = 2**28  # bytes
 # What recipes that do not say otherwise have.
 _USUAL = {"objective.name": "cross-entropy", "data.robust": False}
 
@@ -159,7 +161,7 @@ class Attack:
     def read(self) -> dict[str, Any] | None:
         """Return what the file holds; None where there is none, or one of other settings, or older than its checkpoint."""
         try:
-            content = json.loads(self.result.read_text(encoding="utf-8"))
+            content = parsed_json(read_regular(self.result, LARGEST_RESULT))
             if self.result.stat().st_mtime < self.training.checkpoint.stat().st_mtime:
                 return None
         except (OSError, ValueError):
@@ -178,7 +180,8 @@ class Attack:
         if not isinstance(content, dict) or content.get("clamp_normalised"):  # the latter: a fault made on purpose
             return None
         same = all(content.get(key) == value for key, value in expected.items())
-        return content if same and math.isclose(content.get("eps", -1), eps) else None
+        stated = content.get("eps")
+        return content if same and isinstance(stated, float) and math.isclose(stated, eps) else None
 
     def is_done(self) -> bool:
         """Whether the file is there with the settings of this job."""

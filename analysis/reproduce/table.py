@@ -142,9 +142,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def print_table(study: Study, rows: Sequence[Row], seeds: Sequence[int], console: "Console | None" = None) -> None:
     """Print one table for each data set, no wider than 80 columns."""
-    from rich.console import Console
-
     from analysis.report.terminal import print_everywhere
+    from stabdeq.terminal import Console
 
     print_everywhere(lambda console: _print_all(study, rows, seeds, console), console or Console())
 

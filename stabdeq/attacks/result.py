@@ -5,12 +5,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from stabdeq.attacks.evaluate import Outcome, fraction
 from stabdeq.checkpoint import library_versions
+from stabdeq.terminal import Console
 
 SCHEMA = 1
 CLAMPED = (
@@ -111,7 +111,7 @@ class AttackResult:
         """Print the table and the warnings on ``console``."""
         console.print(self._table())
         for warning in self.warnings:
-            console.print(warning, markup=False, style="yellow")
+            console.print(warning, style="yellow")
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=100, highlight=False)

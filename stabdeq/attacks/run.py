@@ -36,6 +36,7 @@ def attack(
     batch_size: int = 256,
     data_dir: str | Path | None = None,
     clamp_normalised: bool = False,
+    trusted: bool = False,
     progress: Progress | None = None,
 ) -> AttackResult:
     """Attack ``model`` on ``images`` by the attack ``name``, and return what it gets right.
@@ -57,6 +58,7 @@ def attack(
         batch_size: images attacked at a time; the random starts depend on it.
         data_dir: where the checkpoint's data set lies, if it is not embedded.
         clamp_normalised: make a known fault on purpose: clamp attacked images to [0, 1] after normalisation.
+        trusted: the checkpoint is your own; see ``stabdeq.checkpoint.load_checkpoint``.
         progress: is called at the start and after every batch, with "eps = 0" or "attack", and how many images are done, right
             and in all.
 
@@ -73,7 +75,7 @@ def attack(
     chosen = build_attack(name, eps=radius, steps=steps, restarts=restarts, norm=norm)
     control: Attack = build_attack(name, eps=0.0, steps=1, norm=norm)
     settings = {"attack": name, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
-    network, whole, subject, device = _subject(model, images, labels, data_dir)
+    network, whole, subject, device = _subject(model, images, labels, data_dir, trusted)
     split, indices = _draw(whole, samples, seed)
     attacks: dict[str, Attack] = {CONTROL: control, "attack": chosen}
     parts = tuple(getattr(chosen, "attacks", ()))
@@ -115,7 +117,11 @@ def parse_eps(text: str) -> float:
 
 
 def _subject(
-    model: Classifier | str | Path, images: Tensor | None, labels: Tensor | None, data_dir: str | Path | None
+    model: Classifier | str | Path,
+    images: Tensor | None,
+    labels: Tensor | None,
+    data_dir: str | Path | None,
+    trusted: bool,
 ) -> tuple[Classifier, Split, dict[str, str | None], torch.device]:
     """Return the model, the images to draw from, what both are called, and where the model is."""
     if (images is None) != (labels is None):
@@ -127,7 +133,7 @@ def _subject(
         parameters = model.parameters() if isinstance(model, nn.Module) else ()
         device = next((each.device for each in parameters), given.images.device)
         return model, given, {"checkpoint": None, "sha256": None, "kind": type(model).__name__, "data": None}, device
-    loaded = load_checkpoint(Path(model))
+    loaded = load_checkpoint(Path(model), trusted=trusted)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     split = given or load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir)).test
     subject = {

@@ -3,8 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flint import ctx
 
@@ -12,7 +11,7 @@ from .boxes import check_boxes
 from .case import Case
 from .claims import ABOUT, CLAIMS
 from .parameters import Model
-from .reading import Failure, Unreadable, fields, items, parsed, require
+from .reading import Failure, Unreadable, content, fields, items, parsed, require
 
 VERSION = 1
 PRECISION = 128  # bits of the middles of balls
@@ -60,12 +59,17 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) not in (1, 2):
             raise Unreadable("usage: python -m stabdeq.checker proof.json [checkpoint.safetensors]")
-        claims = check(*(Path(name).read_bytes() for name in arguments))
+        claims = check(*map(content, arguments))
     except Failure as failure:
-        print(f"INVALID: {failure}")
+        _say(f"INVALID: {failure}", sys.stdout)
         return 1
     except (Unreadable, OSError) as error:
-        print(f"UNREADABLE: {error}", file=sys.stderr)
+        _say(f"UNREADABLE: {error}", sys.stderr)
         return 2
-    print("\n".join(["VALID", *claims]))
+    _say("\n".join(["VALID", *claims]), sys.stdout)
     return 0
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Print ``text``, of which parts may be the proof's, without what steers a terminal."""
+    print("".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text), file=stream)

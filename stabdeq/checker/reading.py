@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import stat
 from typing import Any
 
 
@@ -11,6 +13,14 @@ class Failure(Exception):  # noqa: N818
 
 class Unreadable(Exception):  # noqa: N818
     """What is no proof, or no checkpoint, at all."""
+
+
+def content(name: str) -> bytes:
+    """Return the bytes of the regular file ``name``; of a pipe or a device, which may have no end, Unreadable."""
+    with open(name, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Unreadable(f"{name}: a pipe or a device, and no file")
+        return file.read()
 
 
 def require(holds: Any, why: str) -> None:

@@ -106,6 +106,16 @@ def kind_of(config: ModelConfig) -> str:
     return name if config.cell == "batchnorm" else f"{name}, {config.cell} cell"
 
 
+def is_of_kind(config: ModelConfig, kind: Kind) -> bool:
+    """Return whether a model of ``config`` may be of ``kind``, in one of its variants."""
+    return (
+        config.stability in _variants(kind.stability)
+        and config.head in _variants(kind.head)
+        and config.cell in _variants(kind.cell)
+        and kind.backbone in (None, config.backbone)
+    )
+
+
 def _variants(usual: str) -> tuple[str, ...]:
     if usual == "batchnorm":
         return tuple(name for name in CELLS if name != "constant")  # without an equilibrium it is another kind

@@ -17,9 +17,11 @@ STRICT = ConfigDict(extra="forbid")
 LARGEST = 1e9  # far beyond any use, and far within float32, which models are trained in
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Mean = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)]  # less would be 0 in float32
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
@@ -147,8 +149,8 @@ class ModelConfig:
 
     image_shape: tuple[Width, Width, Width]
     classes: Annotated[int, Field(ge=2, le=65536)]
-    mean: tuple[float, ...]
-    std: tuple[Positive, ...]
+    mean: tuple[Mean, ...]
+    std: tuple[Deviation, ...]
     backbone: BackboneName = "fcn"
     cell: CellName = "batchnorm"
     state_dim: Width = 64

@@ -1,5 +1,7 @@
 """Folders of images, one sub-folder a class."""
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +12,15 @@ from torch import Tensor
 from stabdeq.data.batches import Parts, Split
 from stabdeq.data.stratified import TEST_FRACTION, divide
 from stabdeq.errors import DataError
+from stabdeq.reading import open_regular
 
 # Pillow can also open formats that run an interpreter (PostScript): a folder of images is data, never code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY_MODES = ("1", "L", "LA")
+# A file of a few bytes can claim any number of pixels: what is claimed is looked at before anything is decoded.
+MOST_PIXELS = 2**24  # of one image: 4096 x 4096
+MOST_BYTES = 2**32  # of a folder's images, decoded, a byte a channel
+LARGEST_FILE = 2**27  # bytes
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
@@ -41,8 +48,8 @@ def read(data_dir: Path | None, download: bool) -> Parts:
 def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
     """Return the files of ``folder/<class>/**``, their labels ``(N,)`` int64 and the classes, sorted by name.
 
-    Every file counts as an image, whatever its extension; only names that start with a dot are passed over.
-    Raises DataError where the folder is missing, holds fewer than two classes, or a class is empty.
+    Every file counts as an image, whatever its extension; only names that start with a dot are passed over. Links are followed.
+    Raises DataError where the folder is missing, holds fewer than two classes, a class is empty, or links lead to one folder twice.
     """
     from torchvision.datasets.folder import make_dataset
 
@@ -53,6 +60,8 @@ def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
                 f"{folder} holds {len(classes)} class folders where at least 2 were expected: lay it out as "
                 "<class>/<image files>, or as train/<class>/<image files> beside test/<class>/<image files>"
             )
+        for name in classes:
+            _require_tree(folder / name)
         samples = make_dataset(folder, {name: i for i, name in enumerate(classes)}, is_valid_file=_is_visible)
     except OSError as error:
         raise DataError(f"{folder} cannot be read as a folder of images: {str(error).strip()}") from error
@@ -63,15 +72,21 @@ def read_images(paths: Sequence[Path]) -> Tensor:
     """Return the images as uint8 ``(N, C, H, W)``: C is 1 where every image is greyscale, otherwise 3.
 
     An alpha channel is dropped; of several frames the first is read. Raises DataError, naming the file, for
-    one that is no readable image of 8 bits a channel, and for the first that differs in size from the first.
+    one that is no regular file or no readable image of 8 bits a channel, for one that is too large (``MOST_PIXELS``,
+    ``LARGEST_FILE``, all together ``MOST_BYTES``), and for the first that differs in size from the first.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     for path in paths:  # threads only slow this down: small images spend their time in Python, not in decoders
         arrays.append(_read_image(path))
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             raise DataError(
                 f"{path} has {_size(arrays[-1])} pixels where {paths[0]} has {_size(arrays[0])}: "
                 "resize all images to one size"
+            )
+        if 3 * arrays[0].shape[0] * arrays[0].shape[1] * len(paths) > MOST_BYTES:
+            raise DataError(
+                f"{len(paths)} images of {_size(arrays[0])} pixels, as {path} is, take more than {MOST_BYTES} bytes in colour, the most "
+                "that a folder may: take fewer or smaller images, or register a data set that reads them (stabdeq.register_data_set)"
             )
     if all(array.ndim == 2 for array in arrays):
         return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
@@ -88,7 +103,11 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limits are lower
+            _require_small(os.fstat(file.fileno()).st_size, LARGEST_FILE, "bytes")
+            image = Image.open(file, formats=FORMATS)
+            _require_small(image.width * image.height, MOST_PIXELS, "pixels")
             if image.mode in GREY_MODES:
                 return np.array(image.convert("L"))
             if image.mode in COLOUR_MODES:
@@ -101,6 +120,21 @@ def _read_image(path: Path) -> np.ndarray:
             f"formats read: {', '.join(FORMATS)}"
         ) from error
     raise DataError(f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it")
+
+
+def _require_small(number: int, most: int, what: str) -> None:
+    if number > most:
+        raise ValueError(f"it has {number} {what}, more than {most}")
+
+
+def _require_tree(folder: Path) -> None:
+    """Raise DataError where links in ``folder`` lead to one folder twice: a walk could then go on for ever."""
+    seen: set[tuple[int, int]] = set()
+    for place, _, _ in os.walk(folder, followlinks=True):
+        found = os.stat(place)
+        if (found.st_dev, found.st_ino) in seen:
+            raise DataError(f"{place}: links lead to this folder twice: take the links out of {folder}")
+        seen.add((found.st_dev, found.st_ino))
 
 
 def _size(array: np.ndarray) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.errors import DataError
+from stabdeq.reading import open_regular
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the old format
 ZIP_START = b"PK\x03\x04"
@@ -77,7 +78,7 @@ def read_tensor(path: Path) -> Tensor:
     contiguous, numbers that are missing or left over, and files of big-endian machines.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_archive = file.read(4) == ZIP_START
             file.seek(0)
             layouts, numbers = _read_archive(file) if is_archive else _read_old(file)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from stabdeq.arguments import Count, OptionalCount, Seed, renamed
+from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed
 
 
 def robust_data(
@@ -27,6 +27,7 @@ def robust_data(
     data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,
     seed: Annotated[Seed, Parameter(help="Seed of the drawn images, and of the images that they begin as.")] = 0,
     batch_size: Annotated[Count, Parameter(help="Images made at a time; each batch is kept when it is done.")] = 256,
+    trusted: Trusted = False,
 ) -> None:
     """Make images that have a robust model's features of the training images and nothing else of them (Ilyas et al. 2019).
 
@@ -35,14 +36,14 @@ def robust_data(
     from dataclasses import replace
 
     import torch
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.data import load_data
+    from stabdeq.terminal import Console
     from train.robust_data import Settings, build_robust_data
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     # All training images, those that were held out for validation too: the new set is divided anew.
     config = replace(loaded.data, robust=False, validation_fraction=0.0)
     split = load_data(config, data_dir=data_dir).train
@@ -59,7 +60,7 @@ def robust_data(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"{settings.count} images", total=settings.count * steps)
         matched = build_robust_data(loaded.model.to(device), split, out, settings, lambda done: bar.advance(task, done))
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False)
     console.print(
         f"distance of the features: {matched.before.mean():.4g} at first, {matched.after.mean():.4g} at last; "
         f"{matched.unconverged.float().mean():.2%} without an equilibrium",

@@ -44,8 +44,7 @@ def train(
     resume
         Go on from the last checkpoint in --out; begins anew where there is none.
     """
-    from rich.console import Console
-
+    from stabdeq.terminal import Console
     from train.training import train as run_training
 
     trained = run_training(
@@ -59,7 +58,7 @@ def train(
         settings=settings,
         resume=resume,
     )
-    console = Console(markup=False)  # a path may hold brackets
+    console = Console()
     scores = trained.scores
     failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
     console.print(f"test accuracy {scores.accuracy:.2%}{failed}")
