@@ -66,6 +66,8 @@ def certify(
             "a proof file is about a checkpoint file: give its path in the place of the model or the velocity"
         )
     if dim is not None:
+        if isinstance(subject, Checkpoint):
+            raise ConfigError("dim is of dynamics: give their velocity in the place of a checkpoint, or leave dim out")
         velocity = str(subject) if isinstance(subject, Path) else subject
         command = made_by("certify", velocity, {"dim": dim, "seed": seed})
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed, command)
@@ -73,8 +75,10 @@ def certify(
     # Images of one's own are no option of the command.
     command = made_by("certify", subject if images is None else None, options)
     # Read once: what is hashed into a proof is what was certified, whatever becomes of the file meanwhile.
-    content = read_bytes(Path(subject)) if proof is not None and isinstance(subject, str | Path) else b""
-    whole = checkpoint_in(content, Path(subject), trusted=trusted) if content else subject
+    content, whole = b"", subject
+    if proof is not None and isinstance(subject, str | Path):
+        content = read_bytes(Path(subject))
+        whole = checkpoint_in(content, Path(subject), trusted=trusted)
     model, checkpoint, loaded = loaded_model(whole, trusted=trusted)
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(

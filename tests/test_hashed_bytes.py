@@ -25,8 +25,8 @@ def replaced_after_loading(monkeypatch: pytest.MonkeyPatch, other: bytes) -> Non
     """Let each checkpoint be replaced by ``other`` once it was read, as by a training that goes on."""
     parse = checkpoint.checkpoint_in
 
-    def parse_and_replace(content: bytes, path: Path) -> Any:
-        loaded = parse(content, path)
+    def parse_and_replace(content: bytes, path: Path, **options: Any) -> Any:
+        loaded = parse(content, path, **options)
         path.write_bytes(other)
         return loaded
 
@@ -92,9 +92,9 @@ def test_a_replay_is_of_the_bytes_that_were_hashed(tmp_path: Path, monkeypatch: 
     other = save_untrained(tmp_path / "other", "lyadeq-anchored").read_bytes()
     load = checkpoint.load_checkpoint
 
-    def replace_and_load(path: Path) -> Any:
+    def replace_and_load(path: Path, **options: Any) -> Any:
         path.write_bytes(other)
-        return load(path)
+        return load(path, **options)
 
     monkeypatch.setattr("analysis.replay.load_checkpoint", replace_and_load)
     with pytest.raises(CheckpointError, match="was replaced while it was read"):

@@ -19,19 +19,19 @@ pytestmark = pytest.mark.usefixtures("folder", "repository_on_path")
 
 
 def test_attacks_follow_their_training_and_one_failure_does_not_stop_the_others() -> None:
-    _, jobs = jobs_of("table3", "cifar10", "resnet56,vgg16")
-    script = {"cifar10/resnet56-seed0": 1, "cifar10/vgg16-seed0/pgd-8": 137}
+    _, jobs = jobs_of("table3", "cifar10", "resnet56,resnet56-trades")
+    script = {"cifar10/resnet56-seed0": 1, "cifar10/resnet56-trades-seed0/pgd-8": 137}
     engine, lines = FakeEngine(jobs, script), []
     failures = run_jobs(jobs, engine, lines.append)
     assert engine.order == [
         "cifar10/resnet56-seed0",
-        "cifar10/vgg16-seed0",
-        *(f"cifar10/vgg16-seed0/{attack}-8" for attack in ("ifgsm", "pgd", "honest")),
+        "cifar10/resnet56-trades-seed0",
+        *(f"cifar10/resnet56-trades-seed0/{attack}-8" for attack in ("ifgsm", "pgd", "honest")),
     ]
     assert set(failures) == {
         "cifar10/resnet56-seed0",
         *(f"cifar10/resnet56-seed0/{attack}-8" for attack in ("ifgsm", "pgd", "honest")),
-        "cifar10/vgg16-seed0/pgd-8",
+        "cifar10/resnet56-trades-seed0/pgd-8",
     }
     assert failures["cifar10/resnet56-seed0"].startswith("exit code 1: stabdeq: it went wrong (see out")
     assert failures["cifar10/resnet56-seed0/pgd-8"] == "its training failed"
