@@ -40,8 +40,9 @@ def renamed(name: str, old: str, read: Callable[[Any, Sequence[Token]], Any] = _
 
 
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
-OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
-Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
+LARGEST = 10**9  # far beyond any use
+OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1, lte=LARGEST))]
+Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1, lte=LARGEST))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 
 

@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stabdeq import __version__
 from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.config.kinds import kind_of
 from stabdeq.errors import CheckpointError, ConfigError
-from stabdeq.files import replacing
+from stabdeq.files import replace_file
 from stabdeq.model import StabilisedDEQ
 
 SCHEMA = 2  # 1 is read too
@@ -95,8 +95,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
-    with replacing(path) as temporary:
-        save_file(plain, temporary, {METADATA_KEY: text})
+    # Not save_file, whose file only its owner may read, and which a kill leaves under a name of its own.
+    replace_file(path, save(plain, {METADATA_KEY: text}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ def full_disk(*_: Any, **__: Any) -> None:
 
 
 def fail_from(call: int) -> Callable[[int], None]:
-    """Return what stands for os.fsync: it succeeds before the ``call``-th time, from 0, and then finds the disk full."""
+    """Return what stands for os.fsync: it succeeds before the ``call``-th file, from 0, and then finds the disk full."""
     calls = iter(range(10**6))
-    return lambda descriptor: full_disk() if next(calls) >= call else None
+
+    def fsync(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode) and next(calls) >= call:
+            full_disk()
+
+    return fsync
 
 
 def names(folder: Path) -> set[str]:
@@ -54,7 +60,7 @@ def test_the_content_is_on_the_disk_before_it_gets_the_name(tmp_path: Path, monk
     seen: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(path.read_text()))
     replace_file(path, b"new")
-    assert seen == ["old"]
+    assert seen == ["old", "new"]  # the file, then the name in its folder
     assert path.read_text() == "new"
 
 
@@ -228,8 +234,8 @@ def test_a_full_disk_ends_training_and_the_last_checkpoint_stands(
 ) -> None:
     if fails == "metrics":
         monkeypatch.setattr("train.trainer.append_line", lambda path, line: append_line(folder / "nowhere" / "m", line))
-    else:  # the first checkpoint is that of epoch 0
-        monkeypatch.setattr(os, "fsync", fail_from({"best": 1, "checkpoint": 2}[fails]))
+    else:  # before them come the checkpoint of epoch 0, and the metrics
+        monkeypatch.setattr(os, "fsync", fail_from({"best": 2, "checkpoint": 3}[fails]))
     small = ("--set", "model.state_dim=4", "--set", "decay.weight=0")
     code, told = run("train", "digits", "--kind", "deq", "--epochs", "1", "--out", "run", *small)
     assert code == 2

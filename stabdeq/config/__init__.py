@@ -1,6 +1,7 @@
 """Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
 
 from stabdeq.config.models import (
+    LARGEST,
     STRICT,
     AndersonConfig,
     ArchitectureConfig,
@@ -22,6 +23,7 @@ from stabdeq.config.models import (
 )
 
 __all__ = [
+    "LARGEST",
     "STRICT",
     "AndersonConfig",
     "ArchitectureConfig",
