@@ -102,11 +102,10 @@ def _told(error: Exception) -> tuple[str, int]:
 
 
 def _end(text: str, code: int) -> NoReturn:
-    """Print ``text`` as one line that no name in it can break or drown, and exit with ``code``."""
+    """Print ``text`` as one line, of readable length whatever names are in it, and exit with ``code``."""
     words = [word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..." for word in text.split()]
-    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(words))
     with suppress(FileError):  # where stderr cannot be written the code says it alone
-        print(f"stabdeq: {line}", file=sys.stderr)
+        print(f"stabdeq: {' '.join(words)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -22,7 +22,7 @@ class CheckpointError(StabdeqError):
 
 
 class FileError(StabdeqError):
-    """A file or a folder cannot be written: the disk is full, or it is not ours to write. Or a file is too large to be read."""
+    """A file or a folder cannot be written: the disk is full, or it is not ours to write."""
 
 
 class ReportError(StabdeqError):

@@ -9,18 +9,13 @@ import math
 import os
 import re
 import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from stabdeq.errors import FileError
 from stabdeq.locks import NO_FOLLOW, lock
-
-LARGEST_READ = 1 << 27  # bytes of a report, a recipe, a result: ours have some millions
 
 
 def strict_json(value: Any) -> str:
@@ -43,40 +38,34 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def read_limited(path: Path, most: int = LARGEST_READ) -> bytes:
-    """Return what ``path`` holds, a pipe too; raises FileError where that is more than ``most`` bytes: /dev/zero has no end."""
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise FileError(f"{path} has more than {most} bytes, too many for what it should be: name another file")
-    return content
-
-
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write ``content`` to ``path`` whole or not at all; raises FileError where it cannot be written."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write ``content`` to ``path`` as ``replace_files`` does; raises FileError where it cannot be written."""
+    replace_files({path: content})
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path``: what the block writes there becomes ``path``, whole or not at all.
+def replace_files(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Write files that belong together, such as a report and its page: whatever ends the program, those that stand are of one call.
 
-    It is on the disk before it gets the name, and so is the name at the end. Its permissions are those of the file that it
-    replaces, or those that the umask leaves. Where the block fails, ``path`` is as it was and the temporary file is removed; one
-    that a killed process left is removed by the next that writes ``path``.
-    Raises FileError where it cannot be written, also for the SafetensorError that ``save_file`` then raises.
+    All are on the disk under temporary names before an old one is touched. Then the old ones but the first are removed before the
+    first is replaced, so that a kill in between leaves some of them missing, and never an old one beside a new one. A file has the
+    permissions of the one that it replaces, or those that the umask leaves. Temporary files that a killed process left are removed
+    by the next call for the same path. Raises FileError where a file cannot be written.
     """
-    with _told(f"{path} could not be written", "make room or name another place"):
-        clear_leftovers(path)
-        with _temporary(path) as (temporary, mode):
-            yield temporary
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
-            if stat.S_IMODE(temporary.stat().st_mode) != mode:
-                temporary.chmod(mode)
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+    others = list(contents)[1:]
+    temporaries: dict[Path, Path] = {}
+    with ExitStack() as held:
+        for path, content in contents.items():
+            with _told_of(path):
+                clear_leftovers(path)
+                temporaries[path] = held.enter_context(_temporary(path, content))
+        for path in others:
+            with _told_of(path):
+                path.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+        for path, temporary in temporaries.items():
+            with _told_of(path):
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
 
 
 def clear_leftovers(path: Path) -> None:
@@ -90,20 +79,30 @@ def clear_leftovers(path: Path) -> None:
 
 
 @contextmanager
-def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
-    """Yield a new, locked file beside ``path``, removed at the end where it is still there, and the permissions of ``path``."""
+def _temporary(path: Path, content: bytes | memoryview) -> Iterator[Path]:
+    """Yield a file beside ``path`` with ``content``, on the disk and locked; it is removed at the end where it is still there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        mode = (path.stat() if path.is_file() else os.fstat(descriptor)).st_mode & 0o777
-        if not lock(descriptor):
-            os.close(descriptor)  # Windows renames no open file
-            descriptor = -1
-        yield temporary, mode
+        with os.fdopen(descriptor, "wb") as file:
+            is_locked = lock(descriptor)
+            if path.is_file():
+                _copy_permissions(path, descriptor)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+            if is_locked:
+                yield temporary
+        if not is_locked:  # Windows, which renames no open file
+            yield temporary
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _copy_permissions(path: Path, descriptor: int) -> None:
+    wanted = path.stat().st_mode & 0o777
+    if os.fstat(descriptor).st_mode & 0o777 != wanted and os.chmod in os.supports_fd:
+        os.chmod(descriptor, wanted)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -124,16 +123,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a line break to the file ``path``, made where missing, and see them on the disk.
+    """Append ``line`` and a line break to the file ``path``, made where missing, and put them on the disk.
 
-    Raises FileError where it cannot be written.
-
-    A line that is cut off, as on a full disk, is no JSON: who reads the file is to pass over it.
+    Raises FileError where it cannot be written. A line that is cut off, as on a full disk, is no JSON: who reads the file is to
+    pass over it.
     """
-    with (
-        _told(f"{path} could not be written", "make room or name another place"),
-        path.open("a", encoding="utf-8") as file,
-    ):
+    with _told_of(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -145,9 +140,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def _told_of(path: Path) -> AbstractContextManager[None]:
+    return _told(f"{path} could not be written", "make room or name another place")
+
+
 @contextmanager
 def _told(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{what} ({getattr(error, 'strerror', None) or error}): {remedy}") from error
+    except OSError as error:
+        raise FileError(f"{what} ({error.strerror or error}): {remedy}") from error

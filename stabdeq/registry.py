@@ -73,7 +73,7 @@ class Registry:
     def require(self, name: object) -> str:
         """Return ``name`` where it is known; raise ValueError with the nearest one, as pydantic asks of a validator."""
         if not isinstance(name, str) or name not in self:
-            raise ValueError(closest(name if isinstance(name, str) else "", self))
+            raise ValueError(closest(str(name), self))
         return name
 
     def own_makers(self) -> list[Any]:

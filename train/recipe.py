@@ -1,6 +1,5 @@
 """Recipes: what to train, as TOML files apart from the trainer."""
 
-import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stabdeq.config import (
-    LARGEST,
     STRICT,
     ArchitectureConfig,
     Count,
@@ -23,7 +21,6 @@ from stabdeq.config import (
 )
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
-from stabdeq.files import read_limited
 from train.objectives import AnyObjective, CrossEntropy
 
 
@@ -55,7 +52,7 @@ class Recipe:
 
     kind: str = "lyadeq-anchored"
     epochs: Count = 10
-    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig = Field(default_factory=DataConfig)
@@ -108,9 +105,9 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
 def _recipe_text(name: str) -> str:
     path = Path(name)
     if path.suffix == ".toml":
-        if not os.path.isfile(path):
+        if not path.is_file():
             raise ConfigError(f"recipe file {path} does not exist")
-        return read_limited(path).decode("utf-8")
+        return path.read_text(encoding="utf-8")
     if name not in recipe_names():
         raise ConfigError(f"unknown recipe {name!r}: {closest(name, recipe_names())}, or the path of a .toml file")
     return files("train").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
@@ -125,14 +122,12 @@ def _apply_setting(values: dict[str, Any], setting: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {setting!r}: {part} is a value, not a group of settings")
-    values[last] = _toml_value(key.strip(), text.strip())
+    values[last] = _toml_value(text.strip())
 
 
-def _toml_value(key: str, text: str) -> Any:
+def _toml_value(text: str) -> Any:
     """Return ``text`` as TOML reads it, or as a string where it is not TOML (``resnet20`` for ``"resnet20"``)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except ValueError:
         return text
-    except RecursionError:
-        raise ConfigError(f"--set {key}: its value is nested too deeply, as no setting is: mend it") from None

@@ -56,10 +56,13 @@ def check(proof: bytes, checkpoint: bytes | None = None) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print VALID and what is proved, and return 0; or the first line that fails, and 1; or what cannot be read, and 2."""
+    """Print VALID and what is proved, and return 0; or the first line that fails, and 1; or what cannot be read, and 2.
+
+    A fault of this program is 70, and no verdict.
+    """
     try:
         if len(arguments) not in (1, 2):
-            raise Unreadable("usage: python -m stabdeq.checker proof.json [checkpoint.safetensors]")
+            raise Unreadable("usage: python -P -m stabdeq.checker proof.json [checkpoint.safetensors]")
         claims = check(*(Path(name).read_bytes() for name in arguments))
     except Failure as failure:
         print(f"INVALID: {failure}")
@@ -67,5 +70,8 @@ def main(arguments: list[str]) -> int:
     except (Unreadable, OSError) as error:
         print(f"UNREADABLE: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f"NOT CHECKED: internal error ({type(error).__name__}: {error}): please report it", file=sys.stderr)
+        return 70
     print("\n".join(["VALID", *claims]))
     return 0

@@ -1,7 +1,6 @@
 """Settings of models, solvers and data: frozen dataclasses that refuse unknown keys and values out of range."""
 
 from stabdeq.config.models import (
-    LARGEST,
     STRICT,
     AndersonConfig,
     ArchitectureConfig,
@@ -23,7 +22,6 @@ from stabdeq.config.models import (
 )
 
 __all__ = [
-    "LARGEST",
     "STRICT",
     "AndersonConfig",
     "ArchitectureConfig",
