@@ -136,6 +136,13 @@ def test_the_next_run_removes_what_was_half_written(whole_run: Path) -> None:
         (whole_run / name).unlink()
 
 
+def test_the_next_write_removes_what_was_half_written(tmp_path: Path) -> None:
+    for name in (".a.123.tmp", ".a.json.123.tmp"):  # the second is of another file
+        (tmp_path / name).touch()
+    replace_file(tmp_path / "a", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".a.json.123.tmp"}
+
+
 def test_a_file_that_is_being_written_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, fsync = tmp_path / "a", os.fsync
 
