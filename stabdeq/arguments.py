@@ -40,9 +40,8 @@ def renamed(name: str, old: str, read: Callable[[Any, Sequence[Token]], Any] = _
 
 
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
-LARGEST = 10**9  # far beyond any use
-OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1, lte=LARGEST))]
-Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1, lte=LARGEST))]
+OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
+Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 
 
