@@ -2,13 +2,21 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from stabdeq import __version__
 from stabdeq.doors import require_own_packages
-from stabdeq.errors import StabdeqError
+from stabdeq.errors import FileError, StabdeqError
+from stabdeq.output import steady_output
+
+DEBUG = "--debug"
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+LONGEST_WORD = 500  # characters that are shown of a name; a path has up to some thousand
 
 # (name, where it lives, one line of help): the help stands here so that listing it imports nothing.
 COMMANDS = (
@@ -43,7 +51,8 @@ def build_app() -> App:
     """Return the command-line application; no command's module is imported yet."""
     app = App(
         name="stabdeq",
-        help="Train deep equilibrium models stabilised by Lyapunov functions, and tell with evidence which claims are true.",
+        help="Train deep equilibrium models stabilised by Lyapunov functions, and tell with evidence which claims are true. "
+        f"Errors are told in one line; {DEBUG}, anywhere, adds the trace.",
         version=__version__,
         help_format="plaintext",  # the Markdown renderer would double the time of --help
         suppress_keyboard_interrupt=False,  # main says that it was interrupted
@@ -54,26 +63,53 @@ def build_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a claim refuted, 2 a usage error, 3 inconclusive, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a claim refuted, 2 what the user can mend, 3 inconclusive, 70 a fault of ours.
+
+    130 where it was interrupted. An error is one line on stderr, below its trace where "--debug" is among ``arguments``.
+    """
     # Set before torch is imported: its threads otherwise spin while they wait, and a core that another program uses then
     # slows training eightfold (digits, two cores, one of them busy: 12 s an epoch against 1.4 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     from stabdeq.terminal import guarded
 
-    with guarded():
-        _run(arguments)
+    with steady_output(), guarded():
+        try:
+            _run([word for word in words if word != DEBUG])
+        except KeyboardInterrupt:
+            _end("interrupted", 130)
+        except Exception as error:
+            if DEBUG in words:
+                traceback.print_exception(error)
+            _end(*_told(error))
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def _run(words: list[str]) -> None:
     try:
         require_own_packages("analysis", "train")
-        build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (StabdeqError, CycloptsError) as error:
-        print(f"stabdeq: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))
-    except KeyboardInterrupt:
-        print("stabdeq: interrupted", file=sys.stderr)
-        sys.exit(130)
+        build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is an error now, and none that can be told when the interpreter ends
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Return what is to be said of ``error``, and the exit code."""
+    if isinstance(error, StabdeqError | CycloptsError):
+        return str(error), getattr(error, "exit_code", StabdeqError.exit_code)
+    if isinstance(error, OSError) and error.errno is not None:  # of the system, about a file
+        name = "" if error.filename is None else f"{error.filename}: "
+        return f"{name}{error.strerror}: mend that or name another file", FileError.exit_code
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"internal error ({reason}): please report it; {DEBUG} shows the trace", INTERNAL_ERROR
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """Print ``text`` as one line, of readable length whatever names are in it, and exit with ``code``."""
+    words = [word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..." for word in text.split()]
+    with suppress(FileError):  # where stderr cannot be written the code says it alone
+        print(f"stabdeq: {' '.join(words)}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

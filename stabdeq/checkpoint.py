@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stabdeq import __version__
@@ -21,7 +21,7 @@ from stabdeq.checkpoint_metadata import METADATA_KEY, SCHEMA, Metadata, parse_me
 from stabdeq.config import DataConfig
 from stabdeq.config.kinds import kind_of
 from stabdeq.errors import CheckpointError, ConfigError
-from stabdeq.files import replacing
+from stabdeq.files import replace_file
 from stabdeq.model import StabilisedDEQ
 from stabdeq.reading import open_regular, parsed_json
 
@@ -84,8 +84,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
-    with replacing(path) as temporary:
-        save_file(plain, temporary, {METADATA_KEY: text})
+    # Not save_file, whose file only its owner may read, and which a kill leaves under a name of its own.
+    replace_file(path, save(plain, {METADATA_KEY: text}))
 
 
 def load_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:

@@ -3,17 +3,19 @@
 Whatever fails at writing is a FileError here, so that no command needs to catch it.
 """
 
+import errno
 import json
 import math
 import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from stabdeq.errors import FileError
+from stabdeq.locks import NO_FOLLOW, lock
 
 
 def strict_json(value: Any) -> str:
@@ -37,7 +39,7 @@ def encoded(text: str) -> bytes:
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write ``content`` to ``path`` whole or not at all; raises FileError where it cannot be written."""
+    """Write ``content`` to ``path`` as ``replace_files`` does; raises FileError where it cannot be written."""
     replace_files({path: content})
 
 
@@ -45,66 +47,97 @@ def replace_files(contents: Mapping[Path, bytes | memoryview]) -> None:
     """Write files that belong together, such as a report and its page: whatever ends the program, those that stand are of one call.
 
     All are on the disk under temporary names before an old one is touched. Then the old ones but the first are removed before the
-    first is replaced, so that a kill in between leaves some of them missing, and never an old one beside a new one. Raises
-    FileError where one cannot be written.
+    first is replaced, so that a kill in between leaves some of them missing, and never an old one beside a new one. A file has the
+    permissions of the one that it replaces, or those that the umask leaves. Temporary files that a killed process left are removed
+    by the next call for the same path. Raises FileError where a file cannot be written.
     """
-    temporaries = {path: _beside(path) for path in contents}
     others = list(contents)[1:]
-    try:
+    temporaries: dict[Path, Path] = {}
+    with ExitStack() as held:
         for path, content in contents.items():
             with _told_of(path):
-                temporaries[path].write_bytes(content)
-                _put_on_disk(temporaries[path])
+                clear_leftovers(path)
+                temporaries[path] = held.enter_context(_temporary(path, content))
         for path in others:
             with _told_of(path):
                 path.unlink(missing_ok=True)
+                _sync_folder(path.parent)
         for path, temporary in temporaries.items():
             with _told_of(path):
                 os.replace(temporary, path)
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` left beside it; what is being written is locked."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.tmp")
+    with suppress(OSError):  # what cannot be removed is in nobody's way
+        for leftover in [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]:
+            with os.fdopen(os.open(leftover, os.O_RDWR | NO_FOLLOW), "rb") as file:
+                if lock(file.fileno()):
+                    leftover.unlink()
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``: what the block writes there becomes ``path``, whole or not at all.
-
-    It is on the disk before it gets the name. Where the block fails, ``path`` is as it was and the temporary file is removed.
-    Raises FileError where it cannot be written, also for the SafetensorError that ``save_file`` then raises.
-    """
-    temporary = _beside(path)
-    with _told_of(path):
-        try:
+def _temporary(path: Path, content: bytes | memoryview) -> Iterator[Path]:
+    """Yield a file beside ``path`` with ``content``, on the disk and locked; it is removed at the end where it is still there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            is_locked = lock(descriptor)
+            if path.is_file():
+                _copy_permissions(path, descriptor)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+            if is_locked:
+                yield temporary
+        if not is_locked:  # Windows, which renames no open file
             yield temporary
-            _put_on_disk(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_permissions(path: Path, descriptor: int) -> None:
+    wanted = path.stat().st_mode & 0o777
+    if os.fstat(descriptor).st_mode & 0o777 != wanted and os.chmod in os.supports_fd:
+        os.chmod(descriptor, wanted)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in ``folder`` on the disk: a power cut may undo a rename that was not."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written and not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a line break to the file ``path``, made where missing; raises FileError where it cannot be written.
+    """Append ``line`` and a line break to the file ``path``, made where missing, and put them on the disk.
 
-    A line that is cut off, as on a full disk, is no JSON: who reads the file is to pass over it.
+    Raises FileError where it cannot be written. A line that is cut off, as on a full disk, is no JSON: who reads the file is to
+    pass over it.
     """
     with _told_of(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:
     """Make the folder ``path`` and those above it, where they are missing; raises FileError where that fails."""
     with _told(f"cannot make the folder {path}", "choose another --out"):
         path.mkdir(parents=True, exist_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _put_on_disk(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 def _told_of(path: Path) -> AbstractContextManager[None]:
@@ -115,5 +148,5 @@ def _told_of(path: Path) -> AbstractContextManager[None]:
 def _told(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{what} ({getattr(error, 'strerror', None) or error}): {remedy}") from error
+    except OSError as error:
+        raise FileError(f"{what} ({error.strerror or error}): {remedy}") from error

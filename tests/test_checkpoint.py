@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save
 from tiny_checkpoints import header_size, tiny_checkpoint, tiny_model
-from torch import Tensor
 
 import stabdeq
-from stabdeq import checkpoint as checkpoint_module
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import DataConfig
 from stabdeq.config.kinds import KINDS
@@ -121,12 +118,11 @@ class DiskFullError(OSError):
 
 
 def _fail_in_the_middle_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        content = save(tensors, metadata)
-        Path(path).write_bytes(content[: len(content) // 2])
+    def keep_half(descriptor: int) -> None:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         raise DiskFullError
 
-    monkeypatch.setattr(checkpoint_module, "save_file", write_half)
+    monkeypatch.setattr(os, "fsync", keep_half)
 
 
 def _fail_at(owner: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:

@@ -81,8 +81,8 @@ def test_a_dry_run_prints_what_is_missing_and_writes_nothing(capsys: pytest.Capt
     call("table1", data="mnist", kinds="deq,lyadeq", seeds="0,1", dry_run=True)
     lines = capsys.readouterr().out.splitlines()
     assert not list(folder.iterdir())
-    assert sum(line.startswith("python -m stabdeq train mnist ") for line in lines) == 4
-    assert sum(line.startswith("python -m stabdeq attack ") for line in lines) == 48
+    assert sum(line.startswith("python -P -m stabdeq train mnist ") for line in lines) == 4
+    assert sum(line.startswith("python -P -m stabdeq attack ") for line in lines) == 48
     assert lines.index("# trainings") < lines.index("# attacks: each needs its training")
     write_checkpoint(training(data="mnist"))
     call("table1", data="mnist", kinds="deq,lyadeq", seeds="0,1", dry_run=True)

@@ -29,6 +29,7 @@ from stabdeq.data import Split
 from stabdeq.errors import ConfigError, TrainingDivergedError
 from train import trainer
 from train.objectives import OBJECTIVES, IntervalTraining
+from train.run_folder import RunFolder
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, train
 
 # It learns.
@@ -314,7 +315,7 @@ def test_the_learning_rate_follows_pytorchs_cosine_schedule(tmp_path: Path, monk
 
 
 def test_adam_has_the_papers_betas(whole_run: Path) -> None:
-    run = Run.resume(tiny_recipe(), tiny_data(), whole_run)
+    run = Run.resume(tiny_recipe(), tiny_data(), RunFolder(whole_run))
     assert isinstance(run.optimiser, torch.optim.Adam)
     assert run.optimiser.defaults["betas"] == (0.9, 0.999)
     assert run.optimiser.defaults["weight_decay"] == 0

@@ -8,7 +8,6 @@ from stabdeq.errors import MetricsError
 from stabdeq.files import strict
 from stabdeq.reading import parsed_json, read_regular
 
-METRICS_NAME = "metrics.jsonl"
 LARGEST = 2**26  # bytes: some 100,000 epochs
 SPELLED = ("nan", "inf", "-inf")  # numbers that JSON has not
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stabdeq.attacks.ball import unit
 from stabdeq.data import Split, to_unit
 from stabdeq.data.robust import IMAGES_NAME, LABELS_NAME
 from stabdeq.errors import ConfigError, SolverError
-from stabdeq.files import make_folder, replace_file, replacing
+from stabdeq.files import make_folder, replace_file
+from stabdeq.locks import alone_in
 from stabdeq.lyapunov import stabilise
 from stabdeq.model import StabilisedDEQ
 
@@ -52,11 +53,17 @@ def build_robust_data(
 
     For each drawn image x with its label, another image of ``split``, drawn at random whatever its label, is moved until its
     features are those of x; it then has the label of x. Every batch is kept in ``out`` when it is done, and is not made again
-    by a later call with the same settings. Raises ConfigError where ``out`` holds a set, or parts of one with other settings;
-    FileError where it cannot be written.
+    by a later call with the same settings. Raises ConfigError where ``out`` holds a set, or parts of one with other settings, or
+    where another call is at work in it; FileError where it cannot be written.
     """
     if not 1 <= settings.count <= len(split) or len(split) < 2:
         raise ConfigError(f"{settings.count} images of {len(split)}: expected 1 to {len(split)}, of two or more")
+    make_folder(out)
+    with alone_in(out):
+        return _build(model, split, out, settings, progress)
+
+
+def _build(model: StabilisedDEQ, split: Split, out: Path, settings: Settings, progress: Progress) -> Matched:
     parts = out / PARTS_NAME
     for name in (IMAGES_NAME, LABELS_NAME):
         if (out / name).exists() and not parts.exists():
@@ -130,8 +137,7 @@ def features(model: StabilisedDEQ, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _save_part(path: Path, matched: Matched, settings: Settings) -> None:
     metadata = {name: str(value) for name, value in asdict(settings).items()}
-    with replacing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in vars(matched).items()}, temporary, metadata)
+    replace_file(path, save({name: value.contiguous() for name, value in vars(matched).items()}, metadata))
 
 
 def _load_part(path: Path, settings: Settings) -> Matched:

@@ -17,19 +17,18 @@ from stabdeq.config import ModelConfig, parse_config
 from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
-from stabdeq.files import append_line, make_folder, replace_file
+from stabdeq.files import append_line, replace_file
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
-from train.metrics import METRICS_NAME, lines_up_to, metrics_line
+from train.metrics import lines_up_to, metrics_line
 from train.objectives.ibp import IntervalTraining
 from train.precision import backbone_in
 from train.progress import Progress
 from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
+from train.run_folder import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, RunFolder
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
-BEST_NAME = "best.safetensors"
 EVALUATION_BATCH = 1000
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
@@ -51,16 +50,19 @@ def train(
     ``out`` gets ``checkpoint.safetensors`` after every epoch (the result, and what ``resume`` goes on from),
     ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``. The test split is used once, at the end. On the CPU a
     resumed run gives the same losses to the last bit. Raises ConfigError where ``out`` holds a run and ``resume`` is not
-    given, or holds one with other settings; MetricsError where ``resume`` finds metrics that training did not write;
-    TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError, keeping the last checkpoint too,
-    where a file cannot be written.
+    given, or holds one with other settings, or where another training is at work in it; MetricsError where ``resume`` finds
+    metrics that training did not write; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError,
+    keeping the last checkpoint too, where a file cannot be written.
     """
     progress = progress or Progress(quiet=True)
-    run = (
-        _Run.resume(recipe, data, out)
-        if resume and (out / CHECKPOINT_NAME).is_file()
-        else _Run.start(recipe, data, out)
-    )
+    with RunFolder(out) as folder:
+        resumes = resume and folder.has_checkpoint()
+        return _finish((_Run.resume if resumes else _Run.start)(recipe, data, folder), progress)
+
+
+def _finish(run: "_Run", progress: Progress) -> Scores:
+    """Train to the last epoch, and score the test images."""
+    recipe = run.recipe
     progress.begin(recipe.epochs, run.epoch, run.device)
     try:
         while run.epoch < recipe.epochs:
@@ -96,14 +98,10 @@ class _Run:
         self.best_validation: float | None = None
 
     @classmethod
-    def start(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
-        """Begin a run in ``out``, which must hold none."""
+    def start(cls, recipe: Recipe, data: DataSet, folder: RunFolder) -> "_Run":
+        """Begin a run in ``folder``, which must hold none."""
         config = _model_config(recipe, data)
-        for name in (CHECKPOINT_NAME, BEST_NAME, METRICS_NAME):
-            if (out / name).exists():
-                raise ConfigError(
-                    f"{out} already holds {name}: add --resume to go on with that run, or choose another --out"
-                )
+        folder.require_no_run()
         # The weights alone are drawn from the global generator, under the run's seed.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -114,14 +112,15 @@ class _Run:
         if isinstance(recipe.objective, IntervalTraining):
             require_interval_bounds(model)
         limit_curvature(model)
-        make_folder(out)
-        run = cls(recipe, data, out, model)
+        folder.make()
+        run = cls(recipe, data, folder.path, model)
         run.save(CHECKPOINT_NAME)
         return run
 
     @classmethod
-    def resume(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
-        """Go on from the checkpoint in ``out``, whose recipe and data must be these."""
+    def resume(cls, recipe: Recipe, data: DataSet, folder: RunFolder) -> "_Run":
+        """Go on from the checkpoint in ``folder``, whose recipe and data must be these."""
+        out = folder.path
         # Trusted: nothing of it is run before its settings were found to be the recipe's, which the user gave.
         checkpoint = load_checkpoint(out / CHECKPOINT_NAME, trusted=True)
         # Settings that are newer than the checkpoint had their defaults then.

@@ -86,9 +86,9 @@ def attack(
             trusted=trusted,
             progress=progress,
         )
-    result.show(Console(highlight=False))
     if json_file is not None:
-        replace_file(json_file, result.to_json().encode())
+        replace_file(json_file, result.to_json().encode())  # before the rest: printing may fail
+    result.show(Console(highlight=False))
 
 
 @contextmanager

@@ -79,9 +79,10 @@ def certify(
             trusted=trusted,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
+    if json_file is not None:
+        replace_file(json_file, encoded(report.to_json()))  # before the rest: printing may fail
     print_verdicts(report, console)
     if json_file is not None:
-        replace_file(json_file, encoded(report.to_json()))
         console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
     if proof is not None:
         told = report.certificates["proof"]

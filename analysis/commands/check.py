@@ -161,9 +161,9 @@ def check(
     from analysis.report.terminal import print_verdicts
     from stabdeq.files import encoded, replace_file
 
-    print_verdicts(report)
     if json is not None:
-        replace_file(json, encoded(report.to_json()))
+        replace_file(json, encoded(report.to_json()))  # before the rest: printing may fail
+    print_verdicts(report)
     raise SystemExit(report.require(require).exit_code if require else report.exit_code)
 
 

@@ -137,7 +137,7 @@ def _print_commands(missing: "list[Job]") -> None:
         if chosen:
             print(f"# {comment}")
         for job in chosen:
-            print(shlex.join(["python", "-m", "stabdeq", *job.command()]))
+            print(shlex.join(["python", "-P", "-m", "stabdeq", *job.command()]))
 
 
 def _require_data(missing: "list[Job]", download: bool) -> None:
@@ -153,6 +153,7 @@ def _require_data(missing: "list[Job]", download: bool) -> None:
 
 def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path, hours: float | None) -> dict[str, str]:
     """Run what is missing of ``total`` jobs; return why the failed ones failed, by name."""
+    from analysis.reproduce.child import ENDS_WITH_ITS_PARENT
     from analysis.reproduce.jobs import Attack
     from analysis.reproduce.run import run_jobs
 
@@ -167,6 +168,8 @@ def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path, hours: f
     )
     if stale:
         say(f"{stale} results of other settings, or older than their checkpoint, are replaced")
+    if not ENDS_WITH_ITS_PARENT:
+        say("on this system a job goes on to its end where this command is killed by force")
     with _terminated_as_interrupted():
         return run_jobs(missing, engine, say, seconds=math.inf if hours is None else 3600 * hours)
 

@@ -98,9 +98,12 @@ def solvers(
         )
     summary, indices = summarise(compared), compared.subject.indices.tolist()
     title = f"{loaded.kind} on {loaded.data.name}, {len(indices)} test images"
-    print_comparison(summary, title)
     origin = {"checkpoint": compared.checkpoint, "environment": environment()}
-    _write(plot, json_file, title, {"schema": SCHEMA, **origin, "seed": seed, "indices": indices, **summary})
+    content = {"schema": SCHEMA, **origin, "seed": seed, "indices": indices, **summary}
+    written = _write(plot, json_file, title, content)  # before the rest: printing may fail
+    print_comparison(summary, title)
+    for path in written:
+        print(f"wrote {path}")
 
 
 def find_solvers(locations: tuple[str, ...]) -> dict[str, Any]:
@@ -274,7 +277,8 @@ def _failures(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> None:
+def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> list[Path]:
+    """Write the files that were asked for, and return them."""
     from analysis.report.figures.convergence import plot_comparison
     from stabdeq.files import encoded, replace_files, strict_json
 
@@ -284,5 +288,4 @@ def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[
     if json_file is not None:
         files[json_file] = encoded(strict_json(content))
     replace_files(files)
-    for path in files:
-        print(f"wrote {path}")
+    return list(files)

@@ -2,12 +2,14 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +20,7 @@ from stabdeq.errors import ConfigError
 from stabdeq.files import make_folder
 
 End = tuple[int, float]  # exit code, seconds
+LAST_BYTES = 10_000  # of a log, that hold its last line
 
 
 class Engine(Protocol):
@@ -42,7 +45,7 @@ class LocalEngine:
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self.environment = dict(os.environ)
+        self.environment = environment(own_home())
         if lanes > 1:
             self.environment.setdefault("OMP_NUM_THREADS", "1")
         self._pool = ThreadPoolExecutor(lanes)
@@ -66,6 +69,7 @@ class LocalEngine:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env=self.environment,
+                    process_group=0 if os.name == "posix" else None,  # what a job starts ends with it
                 )
                 self._running.add(process)
             code = process.wait()
@@ -78,7 +82,7 @@ class LocalEngine:
         with self._lock:
             self._stopped = True
             for process in self._running:
-                process.terminate()
+                _terminate(process)
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -104,26 +108,54 @@ class RayEngine:
 
     def submit(self, arguments: list[str], log: Path) -> "Future[End]":
         """Run a command line where the cluster has room, in the folder that this process runs in."""
-        return self._remote.remote(arguments, str(log), str(Path.cwd())).future()
+        return self._remote.remote(arguments, str(log), str(Path.cwd()), own_home()).future()
 
     def stop(self) -> None:
         """Leave the cluster, which ends this driver's jobs."""
         self._ray.shutdown()
 
 
-def run_elsewhere(arguments: list[str], log: str, folder: str) -> End:
-    """Run one command line in ``folder`` on the machine that this is called on."""
+def run_elsewhere(arguments: list[str], log: str, folder: str, home: str | None) -> End:
+    """Run one command line in ``folder`` on the machine that this is called on; ``home`` as ``own_home`` gave it to the caller."""
     started = time.monotonic()
     with (Path(folder) / log).open("wb") as file:
         end = subprocess.run(
-            command_line(arguments), cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            command_line(arguments),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(home),
         )
     return end.returncode, time.monotonic() - started
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """Return the whole command line of a job."""
-    return [sys.executable, "-m", "stabdeq", *arguments]
+    """Return the whole command line of a job, which ends with this process.
+
+    With -P Python imports nothing from the current folder, where a safetensors.py may lie.
+    """
+    return [sys.executable, "-P", "-m", "analysis.reproduce.child", str(os.getpid()), *arguments]
+
+
+def own_home() -> str | None:
+    """Return the folder of our packages where this process finds them only since it was started there by ``python -m``."""
+    home = Path(__file__).resolve().parents[2]
+    return str(home) if not sys.flags.safe_path and Path(sys.path[0]).resolve() == home else None
+
+
+def environment(home: str | None) -> dict[str, str]:
+    """Return the variables of a job's process, which finds our packages in ``home``, where that is given."""
+    path = [home, *filter(None, [os.environ.get("PYTHONPATH")])] if home else []
+    return os.environ | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})
+
+
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
+    if os.name != "posix":
+        process.terminate()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def run_jobs(
@@ -206,5 +238,7 @@ def _end(job: Job, future: "Future[End]", failures: dict[str, str], times: Times
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        lines = file.read(LAST_BYTES).decode("utf-8", "replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,4 +1,4 @@
-"""``python -m stabdeq.checker``."""
+"""``python -P -m stabdeq.checker``."""
 
 import sys
 

@@ -55,10 +55,13 @@ def check(proof: bytes, checkpoint: bytes | None = None) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print VALID and what is proved, and return 0; or the first line that fails, and 1; or what cannot be read, and 2."""
+    """Print VALID and what is proved, and return 0; or the first line that fails, and 1; or what cannot be read, and 2.
+
+    A fault of this program is 70, and no verdict.
+    """
     try:
         if len(arguments) not in (1, 2):
-            raise Unreadable("usage: python -m stabdeq.checker proof.json [checkpoint.safetensors]")
+            raise Unreadable("usage: python -P -m stabdeq.checker proof.json [checkpoint.safetensors]")
         claims = check(*map(content, arguments))
     except Failure as failure:
         _say(f"INVALID: {failure}", sys.stdout)
@@ -66,6 +69,9 @@ def main(arguments: list[str]) -> int:
     except (Unreadable, OSError) as error:
         _say(f"UNREADABLE: {error}", sys.stderr)
         return 2
+    except Exception as error:
+        _say(f"NOT CHECKED: internal error ({type(error).__name__}: {error}): please report it", sys.stderr)
+        return 70
     _say("\n".join(["VALID", *claims]), sys.stdout)
     return 0
 
