@@ -11,7 +11,8 @@ from training_runs import metrics_of, tiny_data, tiny_recipe
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.errors import MetricsError
 from train import metrics
-from train.metrics import METRICS_NAME, lines_up_to, metrics_line
+from train.metrics import lines_up_to, metrics_line
+from train.run_folder import METRICS_NAME
 from train.trainer import CHECKPOINT_NAME, train
 
 FIRST, SECOND, THIRD = b'{"epoch": 1, "loss": 2.5}\n', b'{"epoch": 2, "loss": "nan"}\n', b'{"epoch": 3}\n'
