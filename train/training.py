@@ -1,13 +1,14 @@
 """Training from a recipe's name: read the recipe, load the data, train, and say where the result lies."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.data import load_data
 from stabdeq.model import StabilisedDEQ
-from train import trainer
+from train import determinism, trainer
 from train.progress import Progress
 from train.recipe import load_recipe
 from train.trainer import CHECKPOINT_NAME, Scores
@@ -37,6 +38,7 @@ def train(
     download: bool = False,
     settings: Sequence[str] = (),
     resume: bool = False,
+    deterministic: bool = False,
     quiet: bool = False,
 ) -> Trained:
     """Train a model from a recipe, show how far it is unless ``quiet``, and return its test scores and checkpoint.
@@ -44,7 +46,8 @@ def train(
     ``recipe`` is the name of one that ships, or the path of a TOML file. ``kind``, ``epochs`` and ``seed`` replace its values;
     ``settings`` do the same for any key, as "dotted.key=value" texts. ``out``, by default runs/RECIPE-KIND-seedN, gets the
     files that ``train.trainer.train`` tells of; ``resume`` goes on from the last whole epoch in it. ``data_dir`` is where the
-    data lie, or where ``download`` puts them.
+    data lie, or where ``download`` puts them. ``deterministic`` is ``train.determinism``'s: without it the number of threads
+    changes the last bits, and so, epochs later, the numbers.
 
     Raises:
         ConfigError: a recipe, key or value is unknown, or ``out`` holds another run.
@@ -64,7 +67,8 @@ def train(
     )
     checkpoint = folder / CHECKPOINT_NAME
     try:
-        scores = trainer.train(chosen, data, folder, resume=resume, progress=progress)
+        with determinism.deterministic() if deterministic else nullcontext():
+            scores = trainer.train(chosen, data, folder, resume=resume, progress=progress)
     except KeyboardInterrupt:
         if checkpoint.is_file():
             stopped = f"stopped; {checkpoint} holds the last whole epoch: add --resume to go on"

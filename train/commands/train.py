@@ -19,6 +19,7 @@ def train(
     download: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     resume: Annotated[bool, Parameter(negative="")] = False,
+    deterministic: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train a model from a recipe; writes checkpoint.safetensors, best.safetensors and metrics.jsonl.
 
@@ -43,6 +44,8 @@ def train(
         Replace a recipe value, such as --set model.lyapunov.alpha=0.2; may be given several times.
     resume
         Go on from the last checkpoint in --out; begins anew where there is none.
+    deterministic
+        Use one thread, and kernels that give the same bits at every call: the numbers then do not depend on the threads.
     """
     from stabdeq.terminal import Console
     from train.training import train as run_training
@@ -57,6 +60,7 @@ def train(
         download=download,
         settings=settings,
         resume=resume,
+        deterministic=deterministic,
     )
     console = Console()
     scores = trained.scores
