@@ -39,6 +39,33 @@ def renamed(name: str, old: str, read: Callable[[Any, Sequence[Token]], Any] = _
     return Parameter(name=(name, old), converter=noted)
 
 
+def count_or_path(_: Any, tokens: Sequence[Token]) -> tuple[int | Path, ...]:
+    """Read each value as a whole number from 1 up where it is a number, as a path otherwise."""
+    values: list[int | Path] = []
+    for token in tokens:
+        try:
+            number = float(token.value)
+        except ValueError:
+            values.append(Path(token.value))
+            continue
+        if not (number >= 1 and number.is_integer()):
+            raise ValueError(f'"{token.value}" is not a whole number from 1 up')
+        values.append(int(number))
+    return tuple(values)
+
+
+def count_and_file(given: Sequence[int | Path]) -> tuple[int | None, Path | None]:
+    """Return how many images an option names, and where images of one's own lie; None for what it does not say.
+
+    Raises ConfigError where it names two numbers or two places.
+    """
+    counts = [each for each in given if isinstance(each, int)]
+    files = [each for each in given if isinstance(each, Path)]
+    if len(counts) > 1 or len(files) > 1:
+        raise ConfigError(f"--images {' '.join(map(str, given))}: expected one number and one file or folder at most")
+    return (counts[0] if counts else None), (files[0] if files else None)
+
+
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
 OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
 Trusted = Annotated[

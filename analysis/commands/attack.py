@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, OptionalWholeNumber, Seed, Trusted, renamed, require_writable
+from stabdeq.arguments import (
+    Count,
+    OptionalWholeNumber,
+    Seed,
+    Trusted,
+    count_and_file,
+    count_or_path,
+    renamed,
+    require_writable,
+)
 from stabdeq.files import replace_file
 
 if TYPE_CHECKING:
@@ -15,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def attack(
-    checkpoint: Annotated[Path, Parameter(help="A checkpoint.safetensors that 'stabdeq train' wrote.")],
+    checkpoint: Annotated[
+        str,
+        Parameter(
+            help="A checkpoint.safetensors that 'stabdeq train' wrote; or MODULE:NAME, a classifier of your own in PyTorch, or a function "
+            "that makes one: that module is run."
+        ),
+    ],
     *,
     attack: Annotated[
         str,
@@ -38,9 +53,16 @@ def attack(
     ] = None,
     restarts: Annotated[Count, Parameter(help="Random starts; the worst is kept, sample by sample.")] = 1,
     limit: Annotated[
-        OptionalCount,
-        renamed("--images", "--limit"),
-        Parameter(help="Attack only so many test images, drawn at random; if not given, all of them."),
+        tuple[int | Path, ...],
+        renamed("--images", "--limit", count_or_path),
+        Parameter(
+            help="Attack only so many test images, drawn at random; if not given, all of them. Or images of your own: a folder CLASS/*, "
+            "or a .npz or .safetensors file with 'images' (N, C, H, W) in [0, 1] and 'labels' (N,). Given twice, it says both."
+        ),
+    ] = (),
+    labels: Annotated[
+        Path | None,
+        Parameter(help="The labels (N,), as .npy, .npz or .safetensors, where the file of images has none."),
     ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Where to write all of it, with the per-sample outcomes.")
@@ -58,27 +80,37 @@ def attack(
     ] = False,
     trusted: Trusted = False,
 ) -> None:
-    """Attack a checkpoint on its test images, and print what it gets right.
+    """Attack a checkpoint on its test images, or a model of your own, and print what it gets right.
 
     The table carries a control row: the same attack, in one step, at eps = 0, must give the clean accuracy.
 
     Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
     which is written whole or not at all, is then as it was.
     """
-    require_writable("--json", json_file, checkpoint)
+    require_writable("--json", json_file, Path(checkpoint))
+    count, place = count_and_file(limit)
 
+    from analysis.commands.own_model import is_location, load_own_classifier, own_images, weights_dtype
     from stabdeq.attacks.run import attack as run_attack
     from stabdeq.terminal import Console
 
+    own = is_location(checkpoint)
+    images = own_images(place, labels, None, seed, needed=own)
+    model = load_own_classifier(checkpoint) if own else checkpoint
+    pixels = images.get("images")
+    if pixels is not None and pixels.is_floating_point():
+        pixels = pixels.to(weights_dtype(model))
     with _bar() as progress:
         result = run_attack(
-            checkpoint,
+            model,
+            pixels,
+            images.get("labels"),
             name=attack,
             eps=eps,
             norm=norm,
             steps=steps,
             restarts=restarts,
-            samples=limit,
+            samples=count,
             seed=seed,
             batch_size=batch_size,
             data_dir=data_dir,

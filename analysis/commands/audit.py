@@ -2,26 +2,27 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
+from stabdeq.arguments import Seed, Trusted, count_and_file, count_or_path, renamed, require_writable
 
 
 def audit(
-    checkpoint: Path,
+    checkpoint: str,
     *,
     out: Path | None = None,
     checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
-    samples: Annotated[Count, renamed("--images", "--samples")] = 128,
+    samples: Annotated[tuple[int | Path, ...], renamed("--images", "--samples", count_or_path)] = (),
+    labels: Path | None = None,
     data_dir: Path | None = None,
     seed: Seed = 0,
     junit: Path | None = None,
     markdown: Path | None = None,
     trusted: Trusted = False,
 ) -> None:
-    """Judge the claims of a checkpoint; writes report.json and report.html.
+    """Judge the claims of a checkpoint, or of a model of your own; writes report.json and report.html.
 
     Exits with 0 where no claim is refuted and none is inconclusive, 1 where one is refuted, 3 where one is inconclusive or
     none was judged, 2 on a usage error.
@@ -29,14 +30,18 @@ def audit(
     Parameters
     ----------
     checkpoint
-        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed.
+        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed. Or MODULE:NAME, a model of
+        your own or a function that makes one (stabdeq.model.EquilibriumModel): that module is run.
     out
-        Where to write; the checkpoint's own folder by default.
+        Where to write; the checkpoint's own folder by default, for a model of your own the folder "audit".
     checks
         Which checks to run: equilibrium, positivity, convexity, decay, separation, spectrum, convergence, all these by default;
         and robustness, on request alone, since it takes a minute or more: is a measured robust accuracy to be believed?
     samples
-        How many test images to audit, drawn at random.
+        How many test images to audit, drawn at random (128). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
+        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both: --images mine.npz --images 64.
+    labels
+        The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
     data_dir
         Where the data set lies, for sets that are not embedded.
     seed
@@ -46,12 +51,16 @@ def audit(
     markdown
         Write the verdicts as Markdown to this file too, for the summary of a CI job.
     """
+    from analysis.commands.own_model import is_location, load_own_model, own_images
     from analysis.findings.catalogue import CHECKS, default_checks
 
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
-    folder = out or checkpoint.parent
-    _require_files(checkpoint, folder, {"--junit": junit, "--markdown": markdown})
+    own = is_location(checkpoint)
+    folder = out or (Path("audit") if own else Path(checkpoint).parent)
+    _require_files(Path(checkpoint), folder, {"--junit": junit, "--markdown": markdown})
+    number, place = count_and_file(samples)
+    count = number or 128
 
     from analysis.audit import audit as judge
     from analysis.commands.audit_progress import shown
@@ -59,12 +68,15 @@ def audit(
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
-    loaded = load_checkpoint(checkpoint, trusted=trusted)
+    loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
+    model = load_own_model(checkpoint) if loaded is None else loaded.model
+    images = own_images(place, labels, count, seed, needed=own)
     _require_writable(folder)
     console = Console()
-    ahead = set(wanted) - (needs_lyapunov if loaded.model.lyapunov is None else set())
+    ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())
+    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **images}
     with shown(ahead, console) as on_check:
-        report = judge(loaded, checks=wanted, samples=samples, data_dir=data_dir, seed=seed, on_check=on_check)
+        report = judge(model if loaded is None else loaded, **settings, on_check=on_check)
     try:
         paths = report.save(folder, junit=junit, markdown=markdown)
     finally:  # a full disk does not take the verdicts too

@@ -1,0 +1,83 @@
+"""A model from code of the user's, at MODULE:NAME on the command line, in the place of a checkpoint."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from stabdeq.errors import ConfigError
+
+PARTS = ("inject", "cell", "readout", "solve", "lyapunov")
+_LOCATION = re.compile(r"[\w.]+:[\w.]+")
+
+
+def is_location(text: str) -> bool:
+    """Return whether ``text`` is MODULE:NAME, and no file."""
+    return bool(_LOCATION.fullmatch(text)) and not Path(text).exists()
+
+
+def load_own_model(location: str) -> Any:
+    """Return the ``EquilibriumModel`` at ``location``, "module:name": the object itself, or what a class or function makes of nothing.
+
+    The module is imported, and runs, with the current folder at the end of the import path. Raises ConfigError where it is not found,
+    or lacks a part of an ``EquilibriumModel``.
+    """
+    return _complete(_found(location), location)
+
+
+def _complete(model: Any, location: str) -> Any:
+    if missing := [part for part in PARTS if not hasattr(model, part)]:
+        raise ConfigError(
+            f"{location} is a {type(model).__name__} without {', '.join(missing)}: expected what stabdeq.model.EquilibriumModel has, an "
+            "adapter in a few lines (docs: how-to, audit a model of your own)"
+        )
+    return model
+
+
+def load_own_classifier(location: str) -> Any:
+    """Return the classifier at ``location``, images (B, C, H, W) -> logits (B, classes), in evaluation mode.
+
+    It is the object itself where that can be called, else the ``EquilibriumModel`` put together. Raises ConfigError as
+    ``load_own_model``.
+    """
+    from torch import nn
+
+    model = _found(location)
+    if isinstance(model, nn.Module):
+        model.eval()
+    if not callable(model) or (isinstance(model, nn.Module) and type(model).forward is nn.Module.forward):
+        _complete(model, location)
+        return lambda x: model.readout(model.solve(model.inject(x)).z)
+    return model
+
+
+def weights_dtype(model: Any) -> Any:
+    """Return the dtype of a model's weights, in which it reads its images; float32, a checkpoint's, where it shows none."""
+    import torch
+
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return next((each.dtype for each in parameters if each.is_floating_point()), torch.float32)
+
+
+def _found(location: str) -> Any:
+    from analysis.user_function.function import find_object, made_by_factory
+
+    return made_by_factory(find_object(location, "my_model:make"), location)
+
+
+def own_images(
+    place: Path | None, labels: Path | None, count: int | None, seed: int, *, needed: bool
+) -> dict[str, Any]:
+    """Return the "images", "labels" and "indices" of images of the user's, ``count`` at random or all; nothing where there are none.
+
+    Raises ConfigError where they are ``needed`` and not named, DataError where they cannot be read.
+    """
+    if place is None:
+        if needed:
+            raise ConfigError("a model of your own has no test images: name a file or folder of them with --images")
+        if labels is not None:
+            raise ConfigError("--labels is of images of your own: name their file with --images, too")
+        return {}
+    from stabdeq.data.own_images import draw, read_own
+
+    images, numbers, places = draw(read_own(place, labels), count, seed)
+    return {"images": images, "labels": numbers, "indices": places}

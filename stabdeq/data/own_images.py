@@ -1,0 +1,102 @@
+"""Images of one's own with their labels, from a file of arrays or a folder of pictures."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from stabdeq.data.batches import Split
+from stabdeq.data.folder import list_images, read_images
+from stabdeq.errors import DataError
+from stabdeq.reading import read_regular
+
+MOST_BYTES = 2**32
+ARRAYS = "a .npz or .safetensors file with the arrays 'images' and 'labels', or a .npy file of images beside --labels"
+
+
+def read_own(images: Path, labels: Path | None = None) -> Split:
+    """Return the images (N, C, H, W), uint8 or floating in [0, 1], and labels (N,) int64 that ``images`` and ``labels`` hold.
+
+    ``images`` is a .npz or .safetensors file with both, as "images" and "labels"; a .npy, .npz or .safetensors file of images alone,
+    ``labels`` being such a file of labels; or a folder ``<class>/<image files>``, whose classes are numbered in the order of their
+    names. Nothing is unpickled. Raises DataError where they cannot be read, or are not of these shapes.
+    """
+    if images.is_dir():
+        if labels is not None:
+            raise DataError(
+                f"{images} is a folder, whose classes are its labels: leave --labels out, or give a file of images"
+            )
+        paths, numbers, _ = list_images(images)
+        return Split(read_images(paths), numbers)
+    found = _arrays(images)
+    pictures = _named(found, "images", images)
+    numbers = _named(found, "labels", images) if labels is None else _named(_arrays(labels), "labels", labels)
+    return Split(_require_images(pictures, images), _require_labels(numbers, len(pictures), labels or images))
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name; that of a .npy file is called ""."""
+    try:
+        content = read_regular(path, MOST_BYTES)
+        if path.suffix == ".safetensors":
+            return load_tensors(content)
+        if path.suffix == ".npz":
+            with np.load(io.BytesIO(_of_modest_size(content)), allow_pickle=False) as group:
+                return {name: torch.from_numpy(group[name]) for name in group.files}
+        if path.suffix == ".npy":
+            return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as arrays ({error}): give {ARRAYS}") from None
+    raise DataError(f"{path}: expected a folder of images, {ARRAYS}")
+
+
+def _of_modest_size(content: bytes) -> bytes:
+    """Return a zip file's bytes; ValueError where what it says that it unpacks to is larger than may be."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
+    return content
+
+
+def _named(found: dict[str, Tensor], name: str, path: Path) -> Tensor:
+    alone = next(iter(found.values())) if len(found) == 1 and "" in found else None
+    value = found.get(name, alone)
+    if value is None or (alone is not None and name == "labels" and path.suffix == ".npy" and alone.dim() != 1):
+        held = ", ".join(sorted(filter(None, found))) or "one array without a name"
+        raise DataError(f"{path} holds {held}, and no {name!r}: give {ARRAYS}")
+    return value
+
+
+def _require_images(images: Tensor, path: Path) -> Tensor:
+    if images.dim() != 4:
+        raise DataError(f"{path}: images of shape {tuple(images.shape)}: expected (N, C, H, W), N images of C channels")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise DataError(f"{path}: images of {images.dtype}: expected uint8, or floating numbers in [0, 1]")
+    if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):  # not of NaN either
+        raise DataError(
+            f"{path}: pixels from {float(images.min()):g} to {float(images.max()):g}: expected 0 to 1; normalise in the model, not before"
+        )
+    return images
+
+
+def _require_labels(labels: Tensor, count: int, path: Path) -> Tensor:
+    if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(
+            f"{path}: labels of shape {tuple(labels.shape)} and {labels.dtype} for {count} images: expected whole numbers of shape "
+            f"({count},)"
+        )
+    return labels.long()
+
+
+def draw(split: Split, count: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``count`` of the samples at random, or all where that is None or too many: images, labels (N,) and places (N,)."""
+    places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
+    return split.images[places], split.labels[places], places

@@ -1,0 +1,104 @@
+"""Images of one's own: arrays in files, folders of pictures, and what is no such thing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from stabdeq.data.own_images import draw, read_own
+from stabdeq.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 5), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 2, 1, 0])
+
+
+def as_npz(folder: Path) -> tuple[Path, None]:
+    np.savez(folder / "own.npz", images=PIXELS, labels=LABELS)
+    return folder / "own.npz", None
+
+
+def as_two_arrays(folder: Path) -> tuple[Path, Path]:
+    np.save(folder / "images.npy", PIXELS)
+    np.save(folder / "labels.npy", LABELS)
+    return folder / "images.npy", folder / "labels.npy"
+
+
+def as_safetensors(folder: Path) -> tuple[Path, None]:
+    save_file({"images": torch.from_numpy(PIXELS), "labels": torch.from_numpy(LABELS)}, folder / "own.safetensors")
+    return folder / "own.safetensors", None
+
+
+@pytest.mark.parametrize("write", [as_npz, as_two_arrays, as_safetensors])
+def test_arrays_come_back_as_they_are(write: Any, tmp_path: Path) -> None:
+    split = read_own(*write(tmp_path))
+    assert torch.equal(split.images, torch.from_numpy(PIXELS))
+    assert split.labels.tolist() == LABELS.tolist()
+    assert split.labels.dtype == torch.int64
+
+
+def test_the_classes_of_a_folder_are_numbered_by_name(tmp_path: Path) -> None:
+    for name, level in (("b", 200), ("a", 10)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((4, 5), level, np.uint8)).save(tmp_path / name / "one.png")
+    split = read_own(tmp_path)
+    assert [int(image[0, 0, 0]) for image in split.images] == [10, 200]
+    assert split.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="whose classes are its labels"):
+        read_own(tmp_path, tmp_path / "labels.npy")
+
+
+def test_a_draw_names_the_places_it_took(tmp_path: Path) -> None:
+    split = read_own(*as_npz(tmp_path))
+    images, labels, places = draw(split, 4, 7)
+    assert torch.equal(images, split.images[places])
+    assert torch.equal(labels, split.labels[places])
+    assert len(set(places.tolist())) == 4
+    assert torch.equal(draw(split, 4, 7)[2], places)
+    assert len(draw(split, None, 0)[2]) == len(draw(split, 99, 0)[2]) == 6
+
+
+WRONG = {
+    "another shape": ({"images": PIXELS[:, 0], "labels": LABELS}, r"\(6, 4, 5\): expected \(N, C, H, W\)"),
+    "whole numbers that are no pixels": ({"images": PIXELS.astype(np.int32), "labels": LABELS}, "expected uint8"),
+    "pixels above 1": ({"images": PIXELS.astype(np.float32), "labels": LABELS}, "expected 0 to 1"),
+    "NaN": ({"images": np.full((6, 1, 2, 2), np.nan), "labels": LABELS}, "pixels from nan"),
+    "too few labels": ({"images": PIXELS, "labels": LABELS[:5]}, r"shape \(5,\) .* for 6 images"),
+    "labels that are no whole numbers": ({"images": PIXELS, "labels": LABELS / 2}, "expected whole numbers"),
+    "no labels": ({"images": PIXELS}, "holds images, and no 'labels'"),
+    "other names": ({"x": PIXELS, "y": LABELS}, "holds x, y, and no 'images'"),
+    "a pickle": ({"images": PIXELS.astype(object), "labels": LABELS}, "cannot be read as arrays"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named(case: str, tmp_path: Path) -> None:
+    arrays, message = WRONG[case]
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_own(tmp_path / "own.npz")
+
+
+def test_files_that_are_no_arrays(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.npz", b"PK no zip"),
+        ("a.npy", b"nothing"),
+        ("a.safetensors", b"x" * 20),
+        ("a.csv", b"1,2"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"with the arrays 'images' and 'labels'"):
+            read_own(tmp_path / name)
+    with pytest.raises(DataError, match="No such file"):
+        read_own(tmp_path / "missing.npz")
+
+
+def test_a_zip_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stabdeq.data.own_images.MOST_BYTES", 100_000)
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((1000, 1, 20, 20), np.uint8), labels=np.zeros(1000, int))
+    assert (tmp_path / "bomb.npz").stat().st_size < 10_000
+    with pytest.raises(DataError, match="it unpacks to"):
+        read_own(tmp_path / "bomb.npz")
