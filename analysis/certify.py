@@ -26,7 +26,7 @@ from analysis.proofs.tracing import TraceError
 from analysis.report.made_by import made_by
 from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
-from stabdeq.checkpoint import checkpoint_in, read_bytes
+from stabdeq.checkpoint import Checkpoint, checkpoint_in, read_bytes
 from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
@@ -34,7 +34,7 @@ from stabdeq.model import StabilisedDEQ
 
 
 def certify(
-    subject: StabilisedDEQ | str | Path | Callable[[Any], Any],
+    subject: StabilisedDEQ | Checkpoint | str | Path | Callable[[Any], Any],
     images: Tensor | None = None,
     labels: Tensor | None = None,
     *,
@@ -49,7 +49,7 @@ def certify(
 ) -> Report:
     """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
 
-    A model, or the path of a checkpoint, is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
+    A model, a checkpoint or the path of one is judged on ``images`` (N, C, H, W) with ``labels`` (N,), a checkpoint by default on
     ``samples`` test images of its own data set, drawn at random by ``seed`` (``data_dir`` says where that lies). It is left as it
     was. Proofs are about the real function whose weights are the float64 numbers of the folded cell, the extractor and the
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
@@ -65,6 +65,8 @@ def certify(
             "a proof file is about a checkpoint file: give its path in the place of the model or the velocity"
         )
     if dim is not None:
+        if isinstance(subject, Checkpoint):
+            raise ConfigError("dim is for a velocity; a checkpoint knows its own")
         velocity = str(subject) if isinstance(subject, Path) else subject
         command = made_by("certify", velocity, {"dim": dim, "seed": seed})
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed, command)

@@ -13,7 +13,8 @@ import stabdeq
 from analysis import verify as verify_module
 from analysis.audit import audit
 from analysis.report.reading import read_report
-from stabdeq.errors import DataError, NotReplayableError, ReportError
+from stabdeq.checkpoint import load_checkpoint
+from stabdeq.errors import ConfigError, DataError, NotReplayableError, ReportError
 
 CHECKS = "equilibrium,separation"  # of an untrained LyaDEQ two claims are refuted
 Change = Callable[[dict[str, Any]], Any]
@@ -211,6 +212,8 @@ def test_a_certification_is_repeated(copied: Path) -> None:
     model, path = copied / "model.safetensors", copied / "certified.json"
     assert run("certify", model, "--images", "4", "--seed", "2", "--json", path) == 3
     assert not stabdeq.verify(model, path).differences
+    with pytest.raises(ConfigError, match="dim is for a velocity"):
+        stabdeq.certify(load_checkpoint(model), dim=2)
     plain = json.loads(path.read_text())
     finding = next(one for one in plain["findings"] if one["verdict"] == "INCONCLUSIVE")
     finding["verdict"] = "PROVED"
@@ -224,5 +227,5 @@ def test_reports_of_python_or_of_functions_say_how_to_repeat_them(copied: Path) 
     with pytest.raises(NotReplayableError, match="made in Python, on a model or images that no command draws"):
         stabdeq.verify(model, copied / "own" / "report.json")
     stabdeq.check(lambda z: z.square().sum(1), dim=2, claims=["zero"], samples=64).save(copied / "function")
-    with pytest.raises(NotReplayableError, match="one of 'check'.*make it again in Python.*--fail-on-difference"):
+    with pytest.raises(NotReplayableError, match=r"one of 'check'.*make it again in Python.*--fail-on-difference"):
         stabdeq.verify(model, copied / "function" / "report.json")
