@@ -13,7 +13,8 @@ import stabdeq
 from analysis import verify as verify_module
 from analysis.audit import audit
 from analysis.report.reading import read_report
-from stabdeq.errors import DataError, NotReplayableError, ReportError
+from stabdeq.checkpoint import load_checkpoint
+from stabdeq.errors import ConfigError, DataError, NotReplayableError, ReportError
 
 CHECKS = "equilibrium,separation"  # of an untrained LyaDEQ two claims are refuted
 Change = Callable[[dict[str, Any]], Any]
@@ -211,6 +212,8 @@ def test_a_certification_is_repeated(copied: Path) -> None:
     model, path = copied / "model.safetensors", copied / "certified.json"
     assert run("certify", model, "--images", "4", "--seed", "2", "--json", path) == 3
     assert not stabdeq.verify(model, path).differences
+    with pytest.raises(ConfigError, match="dim is for a velocity"):
+        stabdeq.certify(load_checkpoint(model), dim=2)
     plain = json.loads(path.read_text())
     finding = next(one for one in plain["findings"] if one["verdict"] == "INCONCLUSIVE")
     finding["verdict"] = "PROVED"
