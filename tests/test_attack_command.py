@@ -48,7 +48,7 @@ def test_the_command_prints_a_table_and_writes_json(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "attack.json"
-    attack_command(checkpoint, eps="4/255", restarts=2, limit=30, json_file=file, batch_size=20, seed=3)
+    attack_command(str(checkpoint), eps="4/255", restarts=2, limit=(30,), json_file=file, batch_size=20, seed=3)
     printed = capsys.readouterr()
     for text in ("lyadeq-anchored on digits, pgd (linf), 30 test images", "clean", "eps = 0", "eps = 4/255"):
         assert text in printed.out
@@ -77,7 +77,7 @@ def test_the_command_makes_the_fault_on_request_and_says_so(
     results = {}
     for clamp in (False, True):
         file = tmp_path / f"{clamp}.json"
-        attack_command(checkpoint, attack=attack, limit=40, steps=2, json_file=file, clamp_normalised=clamp)  # type: ignore[arg-type]
+        attack_command(str(checkpoint), attack=attack, limit=(40,), steps=2, json_file=file, clamp_normalised=clamp)  # type: ignore[arg-type]
         results[clamp] = json.loads(file.read_text())
         assert ("FAULTY ON PURPOSE" in capsys.readouterr().out) is clamp
         assert results[clamp]["clamp_normalised"] is clamp
@@ -94,7 +94,7 @@ def test_the_command_makes_the_fault_on_request_and_says_so(
 def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("first.json", "second.json")]
     for file in files:
-        attack_command(checkpoint, attack="ifgsm", eps="2/255", limit=10**6, json_file=file)
+        attack_command(str(checkpoint), attack="ifgsm", eps="2/255", limit=(10**6,), json_file=file)
     assert files[0].read_text() == files[1].read_text()
     assert json.loads(files[0].read_text())["samples"]["index"] == list(range(360))
 
@@ -106,13 +106,13 @@ def test_the_command_repeats_itself_and_takes_all_images_at_most(checkpoint: Pat
         ({"eps": "8/0"}, "not a number"),
         ({"eps": "eight"}, "not a number"),
         ({"eps": "nan"}, "from 0 to 1"),
-        ({"limit": 0}, "samples = 0"),
+        ({"limit": (0,)}, "samples = 0"),
         ({"seed": -1}, "seed = -1"),
         ({"steps": 0}, "steps = 0"),
         ({"restarts": 0}, "restarts = 0"),
         ({"batch_size": 0}, "batch size 0"),
         ({"attack": "ifgsm", "restarts": 2}, "ifgsm has none, only pgd"),
-        ({"checkpoint": Path("no/such.safetensors")}, "no/such.safetensors"),
+        ({"checkpoint": "no/such.safetensors"}, "no/such.safetensors"),
     ],
 )
 def test_the_command_refuses_bad_input_and_leaves_the_json_alone(
@@ -120,7 +120,7 @@ def test_the_command_refuses_bad_input_and_leaves_the_json_alone(
 ) -> None:
     file = tmp_path / "attack.json"
     file.write_text("precious")
-    settings: dict[str, Any] = {"checkpoint": checkpoint, "json_file": file, "limit": 2, **arguments}
+    settings: dict[str, Any] = {"checkpoint": str(checkpoint), "json_file": file, "limit": (2,), **arguments}
     with pytest.raises(StabdeqError, match=message) as caught:
         attack_command(**settings)
     assert caught.value.exit_code == 2
@@ -136,7 +136,7 @@ def test_the_command_refuses_json_paths_that_it_could_not_write(checkpoint: Path
         (checkpoint, "is the checkpoint itself"),
     ):
         with pytest.raises(ConfigError, match=message):
-            attack_command(checkpoint, json_file=file)
+            attack_command(str(checkpoint), json_file=file)
     assert checkpoint.read_bytes() == content
 
 
@@ -148,7 +148,7 @@ def test_doubtful_figures_come_with_a_warning(
         return Outcome(yes, no, yes, no if attack.eps == 0 else yes, None, None)
 
     monkeypatch.setattr("stabdeq.attacks.run.evaluate", doubtful)
-    attack_command(checkpoint, limit=5)
+    attack_command(str(checkpoint), limit=(5,))
     printed = " ".join(capsys.readouterr().out.split())
     assert "5 predictions at eps = 0 differ from the clean ones" in printed
     assert "gradient of 5 of 5 images was NaN or infinite" in printed
@@ -176,7 +176,7 @@ def test_the_command_reports_every_attack_of_the_honest_set(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "attack.json"
-    attack_command(checkpoint, attack="honest", eps="16/255", steps=5, restarts=2, limit=30, json_file=file)
+    attack_command(str(checkpoint), attack="honest", eps="16/255", steps=5, restarts=2, limit=(30,), json_file=file)
     printed = capsys.readouterr().out
     for text in ("honest (linf)", "eps = 0", "eps = 16/255", "after pgd", "after apgd-ce", "after intermediate"):
         assert text in printed
@@ -201,9 +201,9 @@ def test_the_command_knows_every_attack(checkpoint: Path, tmp_path: Path, name: 
     file = tmp_path / "attack.json"
     if norm == "l2" and name == "ifgsm":
         with pytest.raises(ConfigError, match="l-infinity"):
-            attack_command(checkpoint, attack=name, norm=norm)
+            attack_command(str(checkpoint), attack=name, norm=norm)
         return
-    attack_command(checkpoint, attack=name, norm=norm, eps="0.1", steps=2, limit=5, json_file=file)
+    attack_command(str(checkpoint), attack=name, norm=norm, eps="0.1", steps=2, limit=(5,), json_file=file)
     result = json.loads(file.read_text())
     assert (result["attack"], result["norm"], result["eps"]) == (name, norm, 0.1)
     assert result["samples"]["eps_0_correct"] == result["samples"]["clean_correct"]
@@ -225,8 +225,8 @@ def test_the_command_knows_an_attack_that_is_registered(
 ) -> None:
     file = tmp_path / "attack.json"
     monkeypatch.setitem(ATTACKS._registered, "theirs", Theirs)
-    attack_command(checkpoint, attack="theirs", eps="0.1", limit=5, json_file=file)
+    attack_command(str(checkpoint), attack="theirs", eps="0.1", limit=(5,), json_file=file)
     result = json.loads(file.read_text())
     assert (result["attack"], result["eps"], result["inner"]) == ("theirs", 0.1, repr(PGD(eps=0.1, steps=3)))
     with pytest.raises(ConfigError, match="unknown attack 'their': did you mean 'theirs'"):
-        attack_command(checkpoint, attack="their")
+        attack_command(str(checkpoint), attack="their")

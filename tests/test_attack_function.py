@@ -83,7 +83,9 @@ def test_the_command_prints_and_writes_what_the_function_returns(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = attack(checkpoint, name="honest", eps="16/255", steps=2, samples=6, seed=3)
-    attack_command(checkpoint, attack="honest", eps="16/255", steps=2, limit=6, seed=3, json_file=tmp_path / "a.json")
+    attack_command(
+        str(checkpoint), attack="honest", eps="16/255", steps=2, limit=(6,), seed=3, json_file=tmp_path / "a.json"
+    )
     assert capsys.readouterr().out.split() == str(found).split()
     assert (tmp_path / "a.json").read_text() == found.to_json()
     assert json.loads(found.to_json())["accuracy"] == found.accuracies

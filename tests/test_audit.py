@@ -291,7 +291,7 @@ def test_the_command_writes_both_reports_and_exits_with_the_verdict(
         path = tmp_path / f"{kind}.safetensors"
         save_checkpoint(path, checkpoint)
         with pytest.raises(SystemExit) as exit_info:
-            audit_command(path, out=tmp_path / kind, samples=10)
+            audit_command(str(path), out=tmp_path / kind, samples=(10,))
         assert exit_info.value.code == expected
         report = json.loads((tmp_path / kind / "report.json").read_text())
         assert report["checkpoint"]["kind"] == kind
@@ -314,7 +314,7 @@ def test_the_command_writes_both_reports_and_exits_with_the_verdict(
     assert "no equilibrium at all" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="name another folder"):
-        audit_command(path, out=tmp_path / "file" / "below")
+        audit_command(str(path), out=tmp_path / "file" / "below")
 
 
 def test_the_report_holds_the_images_that_witnesses_name_and_no_others() -> None:

@@ -341,7 +341,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = Checkpoint(model=model, data=DataConfig(), class_names=data.classes, seed=0, epoch=0)
     save_checkpoint(folder / "checkpoint.safetensors", checkpoint)
     with pytest.raises(SystemExit):
-        audit_command(folder / "checkpoint.safetensors", samples=10, checks=("equilibrium", "separation"))
+        audit_command(str(folder / "checkpoint.safetensors"), samples=(10,), checks=("equilibrium", "separation"))
     return folder
 
 

@@ -212,7 +212,7 @@ def test_a_certification_is_repeated(copied: Path) -> None:
     model, path = copied / "model.safetensors", copied / "certified.json"
     assert run("certify", model, "--images", "4", "--seed", "2", "--json", path) == 3
     assert not stabdeq.verify(model, path).differences
-    with pytest.raises(ConfigError, match="dim is for a velocity"):
+    with pytest.raises(ConfigError, match="dim is of dynamics"):
         stabdeq.certify(load_checkpoint(model), dim=2)
     plain = json.loads(path.read_text())
     finding = next(one for one in plain["findings"] if one["verdict"] == "INCONCLUSIVE")
