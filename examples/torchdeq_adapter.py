@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import stabdeq
+from stabdeq.adapters.torchdeq import TorchDEQModel
 from stabdeq.config import DataConfig
 from stabdeq.data import load_data, to_unit
-from stabdeq.solvers import Solution, Status, relative_residual
 
 TOLERANCE = 1e-3
 
@@ -36,34 +36,16 @@ class DigitsDEQ(nn.Module):
         return self.classifier(states[-1])
 
 
-class Adapter(nn.Module):
-    """``DigitsDEQ`` as the ``EquilibriumModel`` that an audit reads: what stands in its ``forward``, in four parts."""
-
-    lyapunov = None  # it claims no V, so it is judged on its equilibria alone
-
-    def __init__(self, model: DigitsDEQ) -> None:
-        super().__init__()
-        self.model = model
-
-    def inject(self, x: Tensor) -> Tensor:
-        """Return the features h (B, n) of images ``x`` (B, C, H, W) in [0, 1]."""
-        return self.model.encoder(x.flatten(1))
-
-    def cell(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return the next state f(z, h), (B, n), (B, n) -> (B, n)."""
-        return torch.tanh(self.model.inner(z) + h)
-
-    def readout(self, z: Tensor) -> Tensor:
-        """Return the logits (B, classes) of equilibria ``z`` (B, n)."""
-        return self.model.classifier(z)
-
-    def solve(self, h: Tensor) -> Solution:
-        """Return what TorchDEQ finds for features ``h`` (B, n), with the residual of the very state that it returns."""
-        states, info = self.model.deq(lambda z: self.cell(z, h), torch.zeros_like(h))
-        z = states[-1]
-        residual = relative_residual(z, self.cell(z, h))
-        status = torch.where(residual <= TOLERANCE, Status.converged, Status.max_steps)
-        return Solution(z=z, residual=residual, status=status, evaluations=info["nstep"].long().expand(len(z)))
+def adapted(model: DigitsDEQ) -> TorchDEQModel:
+    """Return ``model`` as the ``EquilibriumModel`` that an audit reads: what stands in its ``forward``, in three parts."""
+    return TorchDEQModel(
+        model,
+        model.deq,
+        inject=lambda x: model.encoder(x.flatten(1)),
+        cell=lambda z, h: torch.tanh(model.inner(z) + h),
+        readout=model.classifier,
+        tolerance=TOLERANCE,
+    )
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
@@ -83,7 +65,7 @@ def main(epochs: int = 5) -> int:
     data = load_data(DataConfig(name="digits"))
     model = DigitsDEQ()
     train(model, to_unit(data.train.images), data.train.labels, epochs)
-    report = stabdeq.audit(Adapter(model), to_unit(data.test.images[:64]), data.test.labels[:64])
+    report = stabdeq.audit(adapted(model), to_unit(data.test.images[:64]), data.test.labels[:64])
     print(report)
     return report.exit_code
 

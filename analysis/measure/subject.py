@@ -111,6 +111,13 @@ def left_as_it_was(model: object) -> Iterator[None]:
     modes = [(part, part.training) for part in model.modules()]
     parameters = [(one, one.data, one.grad, one.requires_grad) for one in model.parameters()]
     buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
+    # Weights that a module computes of its parameters, such as normalised ones, are plain attributes.
+    computed = [
+        (part, name, value)
+        for part in model.modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor)
+    ]
     for one in model.parameters():
         one.grad = None  # what widens the parameter would widen its gradient in place
     try:
@@ -125,6 +132,8 @@ def left_as_it_was(model: object) -> Iterator[None]:
             one.requires_grad_(requires_gradient)
         for part, name, buffer in buffers:
             part._buffers[name] = buffer
+        for part, name, value in computed:
+            vars(part)[name] = value
 
 
 def prepare(

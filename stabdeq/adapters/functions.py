@@ -1,0 +1,102 @@
+"""An equilibrium model from its parts: features, cell, readout, and, where it has them, a V and a solver of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from stabdeq.errors import ConfigError
+from stabdeq.lyapunov import LyapunovFunction
+from stabdeq.solvers import Anderson, Solution, fixed_point
+
+Map = Callable[[Tensor], Tensor]
+
+
+class FunctionModel(nn.Module):
+    """z* = cell(z*, inject(x)), and logits readout(z*); made by ``from_functions``."""
+
+    def __init__(
+        self,
+        parts: dict[str, Any],
+        lyapunov: LyapunovFunction | None,
+        state_shape: tuple[int, ...] | None,
+        tolerance: float,
+        max_evaluations: int,
+    ) -> None:
+        super().__init__()
+        # As modules, where they are such, so that an audit widens their weights and puts them in evaluation mode.
+        self.modules_of_parts = nn.ModuleDict({k: v for k, v in parts.items() if isinstance(v, nn.Module)})
+        self._parts = {key: value for key, value in parts.items() if not isinstance(value, nn.Module)}
+        self.lyapunov = lyapunov
+        self.state_shape, self.tolerance, self.max_evaluations = state_shape, tolerance, max_evaluations
+
+    def _part(self, name: str) -> Any:
+        return self.modules_of_parts[name] if name in self.modules_of_parts else self._parts[name]
+
+    def inject(self, x: Tensor) -> Tensor:
+        """Return the features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
+        return self._part("inject")(x)
+
+    def cell(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return the next state f(z, h), of the shape of ``z`` (B, *)."""
+        return self._part("cell")(z, h)
+
+    def readout(self, z: Tensor) -> Tensor:
+        """Return the logits (B, classes) of equilibria ``z``."""
+        return self._part("readout")(z)
+
+    def solve(self, h: Tensor) -> Solution:
+        """Return equilibria for features ``h``, from z = 0, by Anderson's method; ``z`` carries the implicit gradient by h."""
+        shape = h.shape if self.state_shape is None else (len(h), *self.state_shape)
+        return fixed_point(
+            self.cell,
+            h.new_zeros(shape),
+            Anderson(),
+            inputs=(h,),
+            tolerance=self.tolerance,
+            max_evaluations=self.max_evaluations,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
+        return self.readout(self.solve(self.inject(x)).z)
+
+
+def from_functions(
+    inject: Map,
+    cell: Callable[[Tensor, Tensor], Tensor],
+    readout: Map,
+    *,
+    lyapunov: LyapunovFunction | None = None,
+    state_shape: tuple[int, ...] | None = None,
+    tolerance: float = 1e-3,
+    max_evaluations: int = 50,
+) -> FunctionModel:
+    """Return the equilibrium model whose parts are functions or modules, for ``stabdeq.audit``, ``attack`` and ``compare_solvers``.
+
+    ``inject`` maps images (B, C, H, W) in [0, 1] to features h (B, *), ``cell`` (z, h) to the next state, ``readout`` equilibria
+    to logits (B, classes). States are of the shape of h, or (B, *``state_shape``). Weights must be of modules that are among the three
+    parts, or that belong to one: an audit widens them to float64. Equilibria are found from 0 by Anderson's method to ``tolerance`` in
+    at most ``max_evaluations``; their gradient is by the images, not by the cell's weights.
+
+    Raises ConfigError where a part cannot be called.
+    """
+    parts = {"inject": inject, "cell": cell, "readout": readout}
+    for name, part in parts.items():
+        if not callable(part):
+            raise ConfigError(f"{name} is a {type(part).__name__}: expected a function of tensors or a module")
+        owner = getattr(part, "__self__", None)
+        if isinstance(owner, nn.Module):
+            parts[name] = _Method(owner, part.__name__)
+    return FunctionModel(parts, lyapunov, state_shape, tolerance, max_evaluations)
+
+
+class _Method(nn.Module):
+    """A module's method as a module, so that the weights that it uses are known."""
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        super().__init__()
+        self.owner, self.name = owner, name
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        return getattr(self.owner, self.name)(*arguments)
