@@ -177,7 +177,11 @@ def test_the_failure_on_the_page_of_property_tests_is_a_real_one() -> None:
 
 def bare(source: str, name: str) -> str:
     """The class or function ``name`` in ``source`` without docstrings, comments and annotations."""
-    (found,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
+    (found,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+    )
     for node in ast.walk(found):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]

@@ -78,6 +78,7 @@ CHECKS = Registry(
             "separation",
             "spectrum",
             "convergence",
+            "iteration",
             "robustness",
         )
     },

@@ -169,6 +169,34 @@ CONVERGENCE = Check(
     figures={"Residual against evaluations": "analysis.report.figures.convergence:convergence"},
 )
 
+ITERATION = Check(
+    name="iteration",
+    question="Does the iteration do anything, or would one step, or any state, answer as well?",
+    claims=(
+        ClaimWords(
+            name="state",
+            holds="the model looks at its own state when it takes a step, so that iterating can change something",
+            fails="We found an image for which a step is the same from any state: the model does not iterate, it computes once.",
+        ),
+        ClaimWords(
+            name="longer",
+            holds="iterating longer than the model does would not change its answers",
+            fails="We found an image whose answer changes when the model iterates longer.",
+        ),
+        ClaimWords(
+            name="start",
+            holds="the answers do not depend on where the model starts",
+            fails="We found an image whose answer depends on where the model starts: it rests in two states, read as two classes.",
+        ),
+    ),
+    run="analysis.checks.iteration:check",
+    replay="analysis.checks.iteration:replay",
+    seconds={"": 3.0},
+    needs=frozenset({"image", "equilibria"}),
+    figures={"What the iteration brings": "analysis.report.figures.iteration:accuracy"},
+    on_request=True,
+)
+
 ROBUSTNESS = Check(
     name="robustness",
     question="Is the measured robust accuracy the model's own, or did the attack fail?",

@@ -1,0 +1,136 @@
+"""Does the iteration do anything? A cell that ignores its state, one that rests in two classes, and a solver that stops early."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import stabdeq
+from analysis.checks import iteration
+from analysis.findings import Finding
+from analysis.findings.catalogue import CHECKS
+from analysis.measure.subject import prepare
+from analysis.report.figures import draw
+from stabdeq.adapters import FunctionModel, from_functions
+from stabdeq.errors import NotReplayableError
+
+SEEDS = (0, 1, 2)
+
+
+def images(seed: int, count: int = 12) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 1, 2, 2, generator=generator, dtype=torch.float64), torch.arange(count) % 2
+
+
+def inject(x: Tensor) -> Tensor:
+    return 2 * x.flatten(1)[:, :3] - 1
+
+
+def readout(z: Tensor) -> Tensor:
+    return z[:, :2]
+
+
+def matrix(seed: int) -> Tensor:
+    weights = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 0.8 * weights / torch.linalg.matrix_norm(weights, 2)
+
+
+def honest(seed: int, **settings: Any) -> FunctionModel:
+    weights = matrix(seed)
+    return from_functions(inject, lambda z, h: torch.tanh(z @ weights.T + h), readout, **settings)
+
+
+def cheating(seed: int) -> FunctionModel:
+    weights = matrix(seed)
+    return from_functions(inject, lambda z, h: torch.tanh(h @ weights.T) + 0 * z, readout)
+
+
+def bistable(seed: int) -> FunctionModel:
+    """Rests near 1 and near -1 in each coordinate, and reads the first against 0."""
+    return from_functions(
+        inject,
+        lambda z, h: torch.tanh(4 * z) + 0.01 * h,
+        lambda z: torch.stack([z[:, 0], -z[:, 0]], 1),
+        tolerance=1e-6,
+        max_evaluations=200,
+    )
+
+
+def judged(model: FunctionModel, seed: int) -> dict[str, Finding]:
+    return stabdeq.audit(model, *images(seed), checks=["iteration"], seed=seed).named
+
+
+def replayed(model: FunctionModel, finding: Finding, seed: int) -> Any:
+    assert finding.witness is not None
+    pixels, labels = images(seed)
+    place = finding.witness["image"]
+    subject = prepare(model, pixels[place : place + 1], labels[place : place + 1], indices=torch.tensor([place]))
+    return iteration.replay(subject, finding)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_honest_cell_is_told_from_one_that_ignores_its_state(seed: int) -> None:
+    good = judged(honest(seed, tolerance=1e-8, max_evaluations=100), seed)
+    assert {str(finding.verdict) for finding in good.values()} == {"SUPPORTED"}
+    bad = judged(cheating(seed), seed)
+    assert {name: str(finding.verdict) for name, finding in bad.items()} == {
+        "iteration.state": "REFUTED",
+        "iteration.longer": "SUPPORTED",
+        "iteration.start": "SUPPORTED",
+    }
+    again = replayed(cheating(seed), bad["iteration.state"], seed)
+    assert again.refutes
+    assert again.is_same_amount
+    assert not replayed(honest(seed), bad["iteration.state"], seed).refutes
+
+
+def test_bypasses_of_a_cell_that_ignores_its_state_change_nothing() -> None:
+    report = stabdeq.audit(cheating(0), *images(0), checks=["iteration"])
+    value = {item.name: item.value for item in report.measurements}
+    assert value["one evaluation from 0"] == value["the equilibrium"]
+    series = report.series["iteration"]
+    assert series["agreement"] == [1.0] * len(iteration.STEPS)
+    assert series["accuracy"] == [value["the equilibrium"]] * len(iteration.STEPS)
+
+
+def test_an_answer_that_depends_on_the_start() -> None:
+    finding = judged(bistable(0), 0)["iteration.start"]
+    assert str(finding.verdict) == "REFUTED"
+    assert "read as two classes" in finding.evidence
+    assert replayed(bistable(0), finding, 0).refutes
+    assert finding.witness is not None
+    moved = {**finding.witness, "state": [0.5, 0.5, 0.5]}
+    elsewhere = Finding(**{**vars(finding), "witness": moved})
+    assert not replayed(bistable(0), elsewhere, 0).refutes  # no equilibrium
+    lacking = Finding(**{**vars(finding), "witness": {"image": finding.witness["image"]}})
+    with pytest.raises(NotReplayableError, match="no 'state'"):
+        replayed(bistable(0), lacking, 0)
+
+
+def test_a_solver_that_stops_before_the_answer_is_fixed() -> None:
+    weights = torch.tensor([[0.0, 0.9, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+
+    def cell(z: Tensor, h: Tensor) -> Tensor:  # the first coordinate follows the second, one evaluation later
+        return z @ weights.T + torch.stack([torch.zeros_like(h[:, 0]), torch.full_like(h[:, 0], -1.0), h[:, 2]], 1)
+
+    def sign(z: Tensor) -> Tensor:
+        return torch.stack([z[:, 0] + 0.5, -z[:, 0] - 0.5], 1)
+
+    early = from_functions(inject, cell, sign, tolerance=10.0, max_evaluations=1)
+    finding = judged(early, 0)["iteration.longer"]
+    assert str(finding.verdict) == "REFUTED"
+    assert "At 12 of 12 images" in finding.evidence
+    assert replayed(early, finding, 0).refutes
+    late = from_functions(inject, cell, sign, tolerance=1e-8, max_evaluations=50)
+    assert str(judged(late, 0)["iteration.longer"].verdict) == "SUPPORTED"
+    assert not replayed(late, finding, 0).refutes
+
+
+def test_it_runs_on_request_alone_and_is_drawn() -> None:
+    assert CHECKS["iteration"].on_request
+    report = stabdeq.audit(honest(0), *images(0), checks=["iteration"])
+    (drawing,), missing = draw("iteration", report.series["iteration"])
+    assert missing == []
+    assert "after 64" in drawing.alternative
+    assert draw("iteration", {"accuracy": [1]})[0] == []
