@@ -65,7 +65,7 @@ def _bypasses(subject: Subject) -> dict[str, Tensor]:
     }
     h = subject.h[subject.found].flatten(1)
     if h.shape == (count, dim):
-        states["the features, as the state"] = h
+        states["the features"] = h
     return states
 
 

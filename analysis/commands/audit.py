@@ -36,7 +36,8 @@ def audit(
         Where to write; the checkpoint's own folder by default, for a model of your own the folder "audit".
     checks
         Which checks to run: equilibrium, positivity, convexity, decay, separation, spectrum, convergence, all these by default;
-        and robustness, on request alone, since it takes a minute or more: is a measured robust accuracy to be believed?
+        and on request alone iteration, does the solver do anything, and robustness, is a measured robust accuracy to be believed,
+        which takes a minute or more.
     samples
         How many test images to audit, drawn at random (128). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
         file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both: --images mine.npz --images 64.

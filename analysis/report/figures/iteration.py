@@ -8,6 +8,7 @@ from analysis.report.drawing import DASHES, MUTED, SERIES, Drawing
 from analysis.report.figures.series import finite, require
 
 MOST = 8  # bypasses that are drawn
+ON_THE_CURVE = ("the equilibrium", "one evaluation from 0")  # its last and its first point
 
 
 def accuracy(title: str, series: dict[str, Any]) -> Drawing:
@@ -19,11 +20,13 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     figure, axes = drawing.new_axes("steps of Anderson's method", "share of images")
     axes.plot(steps, right, color=SERIES[0], marker="o", label="right")
     axes.plot(steps, agreeing, color=SERIES[1], marker="s", linestyle=DASHES[1], label="answer as at the equilibrium")
-    for index, (name, value) in enumerate(bypasses.items()):
+    for index, (name, value) in enumerate(item for item in bypasses.items() if item[0] not in ON_THE_CURVE):
         axes.axhline(
             value, color=MUTED, linewidth=1.1, linestyle=DASHES[index % len(DASHES)], label=drawing.short(name)
         )
     axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [f"{step:.0f}" for step in steps])
+    axes.minorticks_off()
     axes.set_ylim(0, 1.02)
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     ends = f"{right[0]:.0%} of images are right after {steps[0]:.0f} step, {right[-1]:.0%} after {steps[-1]:.0f}"
