@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from stabdeq.backbones import native_width
 from stabdeq.config import ArchitectureConfig, BackboneName, CellName, HeadName, ModelConfig, StabilityName
 from stabdeq.errors import ConfigError, closest
 from stabdeq.registry import CELLS
@@ -64,6 +63,8 @@ def model_config(
     The architecture's own ``stability``, ``head`` and ``cell`` may choose a variant of the kind's. Raises ConfigError where
     the kind is unknown or the architecture contradicts it.
     """
+    from stabdeq.backbones import native_width  # imports torch, which the table of kinds does without
+
     if kind_name not in KINDS:
         raise ConfigError(f"unknown kind {kind_name!r}: {closest(kind_name, KINDS)}")
     kind = KINDS[kind_name]
