@@ -43,6 +43,10 @@ COMMANDS = (
         "analysis.commands.reproduce:reproduce",
         "The paper's tables and figures, its numbers beside ours.",
     ),
+    ("list", "stabdeq.commands.list:list_names", "List recipes, kinds, checks, attacks, solvers and claims."),
+    ("show", "train.commands.show:show", "Show a recipe with every setting, as a file that train takes."),
+    ("doctor", "stabdeq.commands.doctor:doctor", "Tell what is installed, and what is missing for what."),
+    ("completion", "stabdeq.commands.completion:completion", "Print a script that completes commands and options."),
     ("robust-data", "train.commands.robust_data:robust_data", "Make a robust data set from a robust model."),
 )
 

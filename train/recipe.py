@@ -88,6 +88,11 @@ def recipe_names() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files("train").joinpath("recipes").iterdir())
 
 
+def recipe_sentence(name: str) -> str:
+    """Return what the recipe ``name``, one that ships, says of itself in its first line."""
+    return _recipe_text(name).partition("\n")[0].removeprefix("# ")
+
+
 def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Sequence[str] = ()) -> Recipe:
     """Return the recipe ``name`` (one that ships, or the path of a TOML file) with values replaced.
 
