@@ -66,7 +66,9 @@ def _solvers() -> Iterable[Row]:
 
 def _registered(registry: Registry, sentence: Callable[[str], str]) -> Iterable[Row]:
     own = set(registry.own_names())
-    return [Row(name, sentence(name) if name in own else "registered by a package that is installed") for name in registry]
+    return [
+        Row(name, sentence(name) if name in own else "registered by a package that is installed") for name in registry
+    ]
 
 
 def _claims() -> Iterable[Row]:

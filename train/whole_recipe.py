@@ -1,6 +1,5 @@
 """A recipe with every setting that decides a run, those of its kind too, written as a recipe file."""
 
-
 from stabdeq.config.kinds import KINDS
 from stabdeq.toml_text import toml_text
 from train.recipe import Recipe, plain_recipe
