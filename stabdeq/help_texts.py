@@ -26,7 +26,7 @@ ENDINGS = {
     ),
     "certify": (
         f"certify {AUDITED}/checkpoint.safetensors",
-        "0, all is proved or supported; 3, something is not: what cannot be proved is not refuted",
+        "0, all is proved or supported; 1, a claim is refuted; 3, one is neither: what cannot be proved is not refuted",
     ),
     "check": (
         "check my_module:V --dim 2 --dynamics my_module:f",

@@ -1,6 +1,8 @@
 """A recipe with every setting that decides a run, those of its kind too, written as a recipe file."""
 
-from stabdeq.config.kinds import KINDS
+from dataclasses import replace
+
+from stabdeq.config.kinds import KINDS, completed
 from stabdeq.toml_text import toml_text
 from train.recipe import Recipe, plain_recipe
 
@@ -11,16 +13,11 @@ BRINGS_A_NETWORK = "# The kind {kind} is a network of its own: model.state_dim i
 def whole_recipe(recipe: Recipe) -> str:
     """Return ``recipe`` as TOML with nothing left to defaults: what trains the same model when it is saved and given back.
 
-    Raises ConfigError where an option of a registered solver or objective has no form in TOML.
+    Raises ConfigError where the kind contradicts the recipe, or an option of a registered solver or objective has no form in TOML.
     """
-    values = plain_recipe(recipe)
-    notes = ""
-    kind, model = KINDS[recipe.kind], values["model"]
-    for part in ("cell", "stability", "head"):
-        model[part] = model[part] or getattr(kind, part)
-    model["lyapunov"]["alpha"] = model["lyapunov"]["alpha"] or kind.alpha
-    if kind.backbone:
-        model["backbone"] = kind.backbone
+    values = plain_recipe(replace(recipe, model=completed(recipe.kind, recipe.model)))
+    notes, model = "", values["model"]
+    if KINDS[recipe.kind].backbone:
         del model["state_dim"]
         notes += BRINGS_A_NETWORK.format(kind=recipe.kind)
     if model["solver"]["compiled"]:
