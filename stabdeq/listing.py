@@ -5,10 +5,11 @@ Nothing here imports torch, or a package that brings one of them.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from stabdeq.doors import require_own_packages
-from stabdeq.errors import ConfigError, closest
 from stabdeq.registry import ATTACKS, SOLVERS, Registry, located
+
+GroupName = Literal["recipes", "kinds", "checks", "attacks", "solvers", "claims"]
 
 ATTACK_SENTENCES = {
     "ifgsm": "signed gradient steps from the image itself (Kurakin et al. 2017), as in the paper",
@@ -34,12 +35,9 @@ class Row:
     sentence: str
 
 
-def listed(group: str | None = None) -> dict[str, list[Row]]:
-    """Return the rows of each group, or of ``group`` alone; raise ConfigError where there is no such group."""
-    if group is not None and group not in GROUPS:
-        raise ConfigError(f"unknown group {group!r}: {closest(group, GROUPS)}")
-    require_own_packages("analysis", "train")
-    return {name: list(rows()) for name, rows in GROUPS.items() if group in (None, name)}
+def listed(group: GroupName | None = None) -> dict[GroupName, list[Row]]:
+    """Return the rows of each group, or of ``group`` alone."""
+    return {name: list(GROUPS[name]()) for name in ([group] if group else GROUPS)}
 
 
 def _recipes() -> Iterable[Row]:
@@ -80,7 +78,7 @@ def _claims() -> Iterable[Row]:
     return [Row(f"{by}: {claim.name}", claim.holds) for by, claims in judged.items() for claim in claims]
 
 
-GROUPS: dict[str, Callable[[], Iterable[Row]]] = {
+GROUPS: dict[GroupName, Callable[[], Iterable[Row]]] = {
     "recipes": _recipes,
     "kinds": _kinds,
     "checks": _checks,

@@ -12,12 +12,12 @@ from command_runs import REPOSITORY, run
 from analysis.findings.catalogue import CHECKS
 from analysis.findings.rows import CERTIFIED, OF_A_FUNCTION
 from stabdeq.config.kinds import KINDS
-from stabdeq.listing import ATTACK_SENTENCES, GROUPS, SOLVER_SENTENCES, listed
+from stabdeq.listing import ATTACK_SENTENCES, GROUPS, SOLVER_SENTENCES, GroupName, listed
 from stabdeq.registry import ATTACKS, SOLVERS, Registry
 from train.recipe import recipe_names
 
 
-def names(group: str) -> list[str]:
+def names(group: GroupName) -> list[str]:
     return [row.name for row in listed(group)[group]]
 
 
@@ -48,7 +48,7 @@ def test_every_sentence_is_of_a_name() -> None:
 
 @pytest.mark.parametrize(("group", "registry"), [("attacks", ATTACKS), ("solvers", SOLVERS), ("checks", CHECKS)])
 def test_a_package_s_own_is_listed_and_not_imported(
-    group: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    group: GroupName, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = EntryPoint(name="theirs", value="no_such_package:thing", group="stabdeq.any")
     monkeypatch.setattr(registry, "_of_packages", lambda: {"theirs": point})
@@ -74,7 +74,7 @@ def test_one_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", "kinds") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(KINDS)
     assert run("list", "kindz") == 2
-    assert "did you mean 'kinds'?" in capsys.readouterr().err
+    assert 'Did you mean "kinds"?' in capsys.readouterr().err
 
 
 def test_list_and_show_import_nothing_heavy() -> None:

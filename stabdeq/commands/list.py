@@ -4,9 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from stabdeq.listing import GroupName, listed
+
 
 def list_names(
-    group: str | None = None,
+    group: GroupName | None = None,
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -15,14 +17,12 @@ def list_names(
     Parameters
     ----------
     group
-        recipes, kinds, checks, attacks, solvers or claims; all of them if not given.
+        All of them if not given.
     as_json
         Print JSON instead: by group, a list of name and sentence.
     """
     import json
     from dataclasses import asdict
-
-    from stabdeq.listing import listed
 
     groups = listed(group)
     if as_json:
