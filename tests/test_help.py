@@ -74,6 +74,7 @@ def test_what_was_meant(command: str, meant: str, refusal: Callable[..., str]) -
             "verify x y --lr 1",
             "Unknown option: --lr. stabdeq verify takes --checkpoint, --report, --data-dir, --trusted",
         ),
+        ("audit x --epochs 3", "Unknown option: --epochs. stabdeq audit takes --"),
         ("replay x -z", "Unknown option: -z. stabdeq replay takes --report"),
     ],
 )
