@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 from stabdeq import __version__
 from stabdeq.doors import require_own_packages
 from stabdeq.errors import FileError, StabdeqError
+from stabdeq.help_texts import CODES, ending
 from stabdeq.output import steady_output
 
 DEBUG = "--debug"
@@ -43,6 +44,10 @@ COMMANDS = (
         "analysis.commands.reproduce:reproduce",
         "The paper's tables and figures, its numbers beside ours.",
     ),
+    ("list", "stabdeq.commands.list:list_names", "List recipes, kinds, checks, attacks, solvers and claims."),
+    ("show", "train.commands.show:show", "Show a recipe with every setting, as a file that train takes."),
+    ("doctor", "stabdeq.commands.doctor:doctor", "Tell what is installed, and what is missing for what."),
+    ("completion", "stabdeq.commands.completion:completion", "Print a script that completes commands and options."),
     ("robust-data", "train.commands.robust_data:robust_data", "Make a robust data set from a robust model."),
 )
 
@@ -53,12 +58,14 @@ def build_app() -> App:
         name="stabdeq",
         help="Train deep equilibrium models stabilised by Lyapunov functions, and tell with evidence which claims are true. "
         f"Errors are told in one line; {DEBUG}, anywhere, adds the trace.",
+        help_epilogue=f"Exit codes: 0, done; 1, a claim is refuted; 3, one is inconclusive; {CODES} "
+        "Each command's --help has an example.",
         version=__version__,
         help_format="plaintext",  # the Markdown renderer would double the time of --help
         suppress_keyboard_interrupt=False,  # main says that it was interrupted
     )
     for name, location, summary in COMMANDS:
-        app.command(location, name=name, help=summary)
+        app.command(location, name=name, help=summary, help_epilogue=ending(name))
     return app
 
 
@@ -95,6 +102,10 @@ def _run(words: list[str]) -> None:
 
 def _told(error: Exception) -> tuple[str, int]:
     """Return what is to be said of ``error``, and the exit code."""
+    if isinstance(error, UnknownOptionError):
+        from stabdeq.unknown_options import told
+
+        return told(error), StabdeqError.exit_code
     if isinstance(error, StabdeqError | CycloptsError):
         return str(error), getattr(error, "exit_code", StabdeqError.exit_code)
     if isinstance(error, OSError) and error.errno is not None:  # of the system, about a file

@@ -76,6 +76,7 @@ Trusted = Annotated[
         "else's may.",
     ),
 ]
+Quiet = Annotated[bool, Parameter(negative="", help="Show no progress. Results and errors are printed as ever.")]
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 

@@ -76,6 +76,10 @@ class Registry:
             raise ValueError(closest(str(name), self))
         return name
 
+    def own_names(self) -> list[str]:
+        """Return the names of ours alone, in order."""
+        return list(self._own)
+
     def own_makers(self) -> list[Any]:
         """Return the makers of ours alone, in order."""
         return [located(location) for location in self._own.values()]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from stabdeq.attacks import PGD, Adversarial, Attack, ExternalAttack, Worst, build_attack
-from stabdeq.attacks.ball import NormName
 from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.radius import NormName
 from stabdeq.testing import assert_attack
 
 STEPS = {"intermediate": 1, "honest": 1, "square": 12}

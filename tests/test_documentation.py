@@ -53,6 +53,7 @@ def prose(page: Path) -> str:
 def command_lines(page: Path) -> list[list[str]]:
     """The words after ``stabdeq`` on the lines of the page's shell blocks."""
     lines = [shlex.split(line, comments=True) for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [words[: words.index(">")] if ">" in words else words for words in lines]
     return [
         [word for word in words if word != "&"][words.index("stabdeq") + 1 :] for words in lines if "stabdeq" in words
     ]

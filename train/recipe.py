@@ -88,6 +88,24 @@ def recipe_names() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files("train").joinpath("recipes").iterdir())
 
 
+def setting_names() -> list[str]:
+    """Return the settings that every recipe has, such as "model.lyapunov.alpha"."""
+
+    def names(values: dict[str, Any], before: str) -> list[str]:
+        return [
+            name
+            for key, value in values.items()
+            for name in (names(value, f"{before}{key}.") if isinstance(value, dict) else [f"{before}{key}"])
+        ]
+
+    return names(plain_recipe(Recipe()), "")
+
+
+def recipe_sentence(name: str) -> str:
+    """Return what the recipe ``name``, one that ships, says of itself in its first line."""
+    return _recipe_text(name).partition("\n")[0].removeprefix("# ")
+
+
 def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Sequence[str] = ()) -> Recipe:
     """Return the recipe ``name`` (one that ships, or the path of a TOML file) with values replaced.
 

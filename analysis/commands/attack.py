@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from stabdeq.arguments import (
     Count,
     OptionalWholeNumber,
+    Quiet,
     Seed,
     Trusted,
     count_and_file,
@@ -79,6 +80,7 @@ def attack(
         ),
     ] = False,
     trusted: Trusted = False,
+    quiet: Quiet = False,
 ) -> None:
     """Attack a checkpoint on its test images, or a model of your own, and print what it gets right.
 
@@ -100,7 +102,7 @@ def attack(
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():
         pixels = pixels.to(weights_dtype(model))
-    with _bar() as progress:
+    with _bar(quiet) as progress:
         result = run_attack(
             model,
             pixels,
@@ -124,15 +126,15 @@ def attack(
 
 
 @contextmanager
-def _bar() -> "Iterator[Progress]":
-    """Yield what shows on stderr how far the control and the attack are."""
+def _bar(quiet: bool) -> "Iterator[Progress]":
+    """Yield what shows on stderr how far the control and the attack are, or nothing where it is ``quiet``."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     from stabdeq.terminal import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, console=Console(stderr=True, quiet=quiet))
 
     def show(name: str, done: int, right: int, total: int) -> None:
         bar.start()  # not before: what is refused at the outset is one line

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Seed, Trusted, count_and_file, count_or_path, renamed, require_writable
+from stabdeq.arguments import Quiet, Seed, Trusted, count_and_file, count_or_path, renamed, require_writable
 
 
 def audit(
@@ -21,11 +21,9 @@ def audit(
     junit: Path | None = None,
     markdown: Path | None = None,
     trusted: Trusted = False,
+    quiet: Quiet = False,
 ) -> None:
     """Judge the claims of a checkpoint, or of a model of your own; writes report.json and report.html.
-
-    Exits with 0 where no claim is refuted and none is inconclusive, 1 where one is refuted, 3 where one is inconclusive or
-    none was judged, 2 on a usage error.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ def audit(
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())
     settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **images}
-    with shown(ahead, console) as on_check:
+    with shown(ahead, Console(quiet=quiet)) as on_check:
         report = judge(model if loaded is None else loaded, **settings, on_check=on_check)
     try:
         paths = report.save(folder, junit=junit, markdown=markdown)

@@ -23,8 +23,6 @@ def certify(
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
 
-    Exits with 0 where all is proved or supported, 3 where something is not: what cannot be proved is not refuted.
-
     Parameters
     ----------
     subject

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Seed, renamed, require_writable, text
+from stabdeq.arguments import Count, OptionalWholeNumber, Quiet, Seed, renamed, require_writable, text
 from stabdeq.errors import ConfigError
 
 Signed = Parameter(allow_leading_hyphen=True)
@@ -39,10 +39,9 @@ def check(
     seed: Seed = 0,
     budget: float | None = None,
     require: Literal["proved"] | None = None,
+    quiet: Quiet = False,
 ) -> None:
     """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
-
-    Exits with 0 where no claim is refuted or left open, 1 where one is refuted, 3 where one is inconclusive.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def check(
     from analysis.check import check as judge
     from stabdeq.terminal import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
     with console.status("judging") as status:
         report = judge(
             function,

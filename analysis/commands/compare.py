@@ -26,8 +26,6 @@ def compare(
 ) -> None:
     """Put the reports of several audits side by side: which claims end alike, and which do not.
 
-    Exits with 0 whatever the verdicts are, unless it is to fail on a difference; 2 where a file is no report.
-
     Parameters
     ----------
     reports

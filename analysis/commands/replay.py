@@ -24,9 +24,6 @@ def replay(
 ) -> None:
     """Evaluate the witnesses of a report's refuted claims anew, on the checkpoint that the report names.
 
-    Exits with 0 where every witness refutes its claim again, 1 where one does not, 3 where one cannot be replayed, 2 on a usage
-    error.
-
     Parameters
     ----------
     report

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from stabdeq.arguments import Count, OptionalCount, renamed
+from stabdeq.arguments import Count, OptionalCount, Quiet, renamed
 from stabdeq.errors import ConfigError, JobsFailedError
 from stabdeq.files import make_folder, replace_files, strict_json
 
@@ -40,6 +40,7 @@ def reproduce(
     hours: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1e5))] = None,
     ray: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train and attack what a table or figure of the paper needs, and show the paper's figures beside ours.
 
@@ -107,7 +108,7 @@ def reproduce(
         _require_data(missing, download)
     try:
         if engine is not None:
-            failures = _run(missing, len(models) + len(results), engine, out, hours)
+            failures = _run(missing, len(models) + len(results), engine, out, hours, quiet)
     finally:  # after an interrupt, too: a table shows what is missing as a gap
         if what.startswith("table"):
             _show_table(what, study, results, chosen_seeds, out)
@@ -151,14 +152,17 @@ def _require_data(missing: "list[Job]", download: bool) -> None:
         load_data(parse_config(DataConfig, {"name": name}, "--data"), data_dir=folder, download=download)
 
 
-def _run(missing: "list[Job]", total: int, engine: "Engine", out: Path, hours: float | None) -> dict[str, str]:
+def _run(
+    missing: "list[Job]", total: int, engine: "Engine", out: Path, hours: float | None, quiet: bool
+) -> dict[str, str]:
     """Run what is missing of ``total`` jobs; return why the failed ones failed, by name."""
     from analysis.reproduce.child import ENDS_WITH_ITS_PARENT
     from analysis.reproduce.jobs import Attack
     from analysis.reproduce.run import run_jobs
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
 
     trainings = sum(job.action == "train" for job in missing)
     stale = sum(job.result.exists() for job in missing if isinstance(job, Attack))

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Seed, Trusted, renamed, require_writable
+from stabdeq.arguments import Count, Quiet, Seed, Trusted, renamed, require_writable
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def solvers(
     data_dir: Path | None = None,
     seed: Seed = 0,
     trusted: Trusted = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare fixed-point solvers on a checkpoint: Anderson, Broyden, Picard and your own, at equal evaluations of the cell.
 
@@ -92,7 +93,7 @@ def solvers(
     own = find_solvers(solver)
     gather(own)  # a solver that lacks a method is refused before the model is read
     loaded = load_checkpoint(checkpoint, trusted=trusted)
-    with _progress() as on_step:
+    with _progress(quiet) as on_step:
         compared = compare_solvers(
             loaded, own, samples=limit, data_dir=data_dir, seed=seed, evaluations=evaluations, on_step=on_step
         )
@@ -133,13 +134,13 @@ def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) 
 
 
 @contextmanager
-def _progress() -> "Iterator[Callable[[str, int, int], None]]":
-    """Yield what shows a step on stderr, where that is a terminal."""
+def _progress(quiet: bool) -> "Iterator[Callable[[str, int, int], None]]":
+    """Yield what shows a step on stderr, where that is a terminal and it is not ``quiet``."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from stabdeq.terminal import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
     what = TextColumn("{task.description}", markup=False)
     columns = (BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), what)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

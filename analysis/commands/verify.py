@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False) -> None:
     """Judge a checkpoint again as its report says that it was judged, and compare claim by claim.
 
-    Takes as long as the audit did. Exits with 0 where each claim ends as the report says, 1 where one does not, or the report or
-    its page says something else that is not so, 3 where it cannot be repeated, 2 on a usage error.
+    Takes as long as the audit did.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from stabdeq.attacks.apgd import APGD
 from stabdeq.attacks.ascent import paper_steps, schedule, usual_step_size
-from stabdeq.attacks.ball import NormName
 from stabdeq.attacks.clamping_fault import ClampNormalised
 from stabdeq.attacks.evaluate import Outcome, evaluate
 from stabdeq.attacks.external import ExternalAttack
@@ -13,6 +12,7 @@ from stabdeq.attacks.pgd import PGD
 from stabdeq.attacks.square import Square
 from stabdeq.attacks.threat_model import Adversarial, Attack, BuildAttack
 from stabdeq.attacks.worst import Worst
+from stabdeq.radius import NormName
 from stabdeq.registry import ATTACKS
 
 __all__ = [

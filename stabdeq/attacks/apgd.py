@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ball import Ball, NormName, build_ball
+from stabdeq.attacks.ball import Ball, build_ball
 from stabdeq.attacks.losses import Loss, cross_entropy, dlr, logit_difference, other_class, targeted_dlr
 from stabdeq.attacks.standing import Rows, Standing
 from stabdeq.attacks.threat_model import Adversarial, Classifier, Run, check_batch, check_counts
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError, closest
+from stabdeq.radius import NormName
 
 LossName = Literal["ce", "dlr", "targeted"]
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr}

@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ball import Ball, NormName, check_eps
+from stabdeq.attacks.ball import Ball
 from stabdeq.attacks.losses import Loss, cross_entropy
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_logits
 from stabdeq.errors import ConfigError
+from stabdeq.radius import NormName, check_eps
 
 STEP_SIZE = 1 / 255  # Chu et al., Sec. 5.2.2
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import build_ball
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch
 from stabdeq.errors import DataError
+from stabdeq.radius import NormName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from stabdeq.attacks.apgd import APGD
 from stabdeq.attacks.ascent import usual_step_size
-from stabdeq.attacks.ball import NormName
 from stabdeq.attacks.intermediate import Intermediate
 from stabdeq.attacks.pgd import PGD
 from stabdeq.attacks.square import Square
 from stabdeq.attacks.threat_model import Attack, check_counts
 from stabdeq.attacks.worst import Worst
+from stabdeq.radius import NormName
 
 STEPS = 100
 

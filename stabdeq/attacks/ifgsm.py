@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ascent import ascend, schedule
-from stabdeq.attacks.ball import LinfBall, NormName
+from stabdeq.attacks.ball import LinfBall
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, refuse_restarts
 from stabdeq.errors import ConfigError
+from stabdeq.radius import NormName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ascent import usual_step_size
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import build_ball
 from stabdeq.attacks.followed import Followed
 from stabdeq.attacks.pgd import PGD
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, refuse_restarts
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel
+from stabdeq.radius import NormName
 
 STEPS = 20
 STATES = (*range(8), None)

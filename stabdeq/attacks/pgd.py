@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from stabdeq.attacks.ascent import ascend, schedule
-from stabdeq.attacks.ball import Ball, NormName, build_ball
+from stabdeq.attacks.ball import Ball, build_ball
 from stabdeq.attacks.losses import cross_entropy
 from stabdeq.attacks.standing import Standing
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, judge
+from stabdeq.radius import NormName
 
 L2_STEPS = 50  # where no number is given: the paper's rule is for the l-infinity norm
 

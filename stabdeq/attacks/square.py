@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import build_ball
 from stabdeq.attacks.square_moves import MOVES
 from stabdeq.attacks.standing import Standing
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_counts
 from stabdeq.attacks.worst import attack_standing
+from stabdeq.radius import NormName
 
 STEPS = 1000  # queries
 # Of the pixels, at the first query: in l-infinity as in AutoAttack, in l2 as in the paper.

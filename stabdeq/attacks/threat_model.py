@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stabdeq.attacks.ball import NormName
 from stabdeq.data.labels import check_labels
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.radius import NormName
 
 Classifier = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, classes)
 

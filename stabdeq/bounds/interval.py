@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.alteration import alteration, own_alteration, require_unaltered
-from stabdeq.attacks.ball import check_eps
 from stabdeq.bounds.ends import require_unaltered_model
 from stabdeq.cells import IntervalCell, cell_alteration
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.radius import check_eps
 from stabdeq.solvers import Forward, Implicit, build_solver, fixed_point
 
 

@@ -1,11 +1,10 @@
 """The kinds of model in the paper's tables, by name: which stability, which head, and what each claims."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from stabdeq.backbones import native_width
 from stabdeq.config import ArchitectureConfig, BackboneName, CellName, HeadName, ModelConfig, StabilityName
 from stabdeq.errors import ConfigError, closest
 from stabdeq.registry import CELLS
@@ -50,6 +49,25 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 VARIANTS = {"state": ("state", "residual"), "orthogonal": ("orthogonal", "orthogonal-direct")}
 
 
+def completed(kind_name: str, architecture: ArchitectureConfig) -> ArchitectureConfig:
+    """Return ``architecture`` with all that it leaves to the kind ``kind_name`` said, and the kind's own network if it has one.
+
+    Its own ``stability``, ``head`` and ``cell`` may choose a variant of the kind's. Raises ConfigError where the kind is unknown
+    or the architecture contradicts it.
+    """
+    if kind_name not in KINDS:
+        raise ConfigError(f"unknown kind {kind_name!r}: {closest(kind_name, KINDS)}")
+    kind = KINDS[kind_name]
+    return replace(
+        architecture,
+        backbone=kind.backbone or architecture.backbone,
+        cell=_variant(kind_name, "cell", kind.cell, architecture.cell),
+        stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
+        head=_variant(kind_name, "head", kind.head, architecture.head),
+        lyapunov=replace(architecture.lyapunov, alpha=architecture.lyapunov.alpha or kind.alpha),
+    )
+
+
 def model_config(
     kind_name: str,
     architecture: ArchitectureConfig,
@@ -59,27 +77,14 @@ def model_config(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ModelConfig:
-    """Return the full settings of a model of the kind ``kind_name`` for the given data.
+    """Return the full settings of a model of the kind ``kind_name`` for the given data; raise ConfigError as ``completed`` does."""
+    from stabdeq.backbones import native_width  # imports torch, which the table of kinds does without
 
-    The architecture's own ``stability``, ``head`` and ``cell`` may choose a variant of the kind's. Raises ConfigError where
-    the kind is unknown or the architecture contradicts it.
-    """
-    if kind_name not in KINDS:
-        raise ConfigError(f"unknown kind {kind_name!r}: {closest(kind_name, KINDS)}")
-    kind = KINDS[kind_name]
-    return ModelConfig(
-        image_shape=image_shape,
-        classes=classes,
-        mean=mean,
-        std=std,
-        backbone=kind.backbone or architecture.backbone,
-        cell=_variant(kind_name, "cell", kind.cell, architecture.cell),
-        state_dim=(kind.backbone and native_width(kind.backbone)) or architecture.state_dim,
-        stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
-        head=_variant(kind_name, "head", kind.head, architecture.head),
-        solver=architecture.solver,
-        lyapunov=replace(architecture.lyapunov, alpha=architecture.lyapunov.alpha or kind.alpha),
-    )
+    whole = completed(kind_name, architecture)
+    settings = {field.name: getattr(whole, field.name) for field in fields(whole)}
+    own = KINDS[kind_name].backbone
+    settings["state_dim"] = (own and native_width(own)) or whole.state_dim
+    return ModelConfig(image_shape=image_shape, classes=classes, mean=mean, std=std, **settings)
 
 
 def _variant(kind: str, part: str, usual: Any, wanted: Any) -> Any:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.attacks import Adversarial, Attack
-from stabdeq.attacks.ball import NormName, build_ball
+from stabdeq.attacks.ball import build_ball
 from stabdeq.attacks.threat_model import STANDS, check_batch
 from stabdeq.errors import ConfigError
+from stabdeq.radius import NormName
 
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line
 

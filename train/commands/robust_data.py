@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed
+from stabdeq.arguments import Count, OptionalCount, Quiet, Seed, Trusted, renamed
 
 
 def robust_data(
@@ -28,6 +28,7 @@ def robust_data(
     seed: Annotated[Seed, Parameter(help="Seed of the drawn images, and of the images that they begin as.")] = 0,
     batch_size: Annotated[Count, Parameter(help="Images made at a time; each batch is kept when it is done.")] = 256,
     trusted: Trusted = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make images that have a robust model's features of the training images and nothing else of them (Ilyas et al. 2019).
 
@@ -57,7 +58,7 @@ def robust_data(
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True, quiet=quiet)) as bar:
         task = bar.add_task(f"{settings.count} images", total=settings.count * steps)
         matched = build_robust_data(loaded.model.to(device), split, out, settings, lambda done: bar.advance(task, done))
     console = Console(highlight=False)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import OptionalWholeNumber
+from stabdeq.arguments import OptionalWholeNumber, Quiet
 
 
 def train(
@@ -20,6 +20,7 @@ def train(
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     resume: Annotated[bool, Parameter(negative="")] = False,
     deterministic: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model from a recipe; writes checkpoint.safetensors, best.safetensors and metrics.jsonl.
 
@@ -61,6 +62,7 @@ def train(
         settings=settings,
         resume=resume,
         deterministic=deterministic,
+        quiet=quiet,
     )
     console = Console()
     scores = trained.scores

@@ -1,4 +1,7 @@
-"""What training may ask of a model on a batch: right on clean images, on crafted ones, or within proved bounds."""
+"""What training may ask of a model on a batch: right on clean images, on crafted ones, or within proved bounds.
+
+Their settings are read without torch, which each imports when it is first called.
+"""
 
 from typing import Annotated
 

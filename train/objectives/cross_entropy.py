@@ -1,14 +1,17 @@
 """Plain training: the cross-entropy on the images as they are."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from stabdeq.config import STRICT
-from stabdeq.model import StabilisedDEQ
 from train.objectives.outcome import Outcome
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stabdeq.model import StabilisedDEQ
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -18,7 +21,13 @@ class CrossEntropy:
     name: Literal["cross-entropy"] = "cross-entropy"
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Run the model once."""
         return Outcome(model.predict(images), images.new_zeros(()))

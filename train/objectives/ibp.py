@@ -1,17 +1,18 @@
 """IBP, training for what interval bounds prove (Gowal et al. 2018, arXiv 1810.12715)."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
-from torch.nn import functional
 
-from stabdeq.attacks.ball import check_eps
-from stabdeq.bounds import worst_logits
 from stabdeq.config import STRICT, NonNegative, UpToOne
-from stabdeq.model import StabilisedDEQ
+from stabdeq.radius import check_eps
 from train.objectives.outcome import Outcome
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stabdeq.model import StabilisedDEQ
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,9 +31,19 @@ class IntervalTraining:
         check_eps(self.eps)
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Run the model once, and its bounds once. Raises ConfigError for a model that has none."""
+        from torch.nn import functional
+
+        from stabdeq.bounds import worst_logits
+
         ramp = min(1.0, 2 * fraction)
         prediction = model.predict(images)
         worst = worst_logits(model, images, labels, ramp * self.eps)

@@ -1,12 +1,13 @@
 """What an objective makes of a batch, and what the trainer asks of one."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from stabdeq.model import Prediction, StabilisedDEQ
+    from stabdeq.model import Prediction, StabilisedDEQ
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,23 @@ class Outcome:
     rate of samples whose gradient, while they were crafted, was zero or not finite at some step.
     """
 
-    prediction: Prediction
-    term: Tensor
-    beside: tuple[Prediction, ...] = ()
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    prediction: "Prediction"
+    term: "Tensor"
+    beside: "tuple[Prediction, ...]" = ()
+    metrics: "dict[str, Tensor]" = field(default_factory=dict)
 
 
 class Objective(Protocol):
     """What is asked of a model on a batch; the settings are the fields."""
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Run ``model``, in training mode, on ``images`` (B, C, H, W) in [0, 1] with ``labels`` (B,).
 

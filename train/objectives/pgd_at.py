@@ -1,19 +1,20 @@
 """PGD-AT, adversarial training by projected gradient descent (Madry et al. 2018, arXiv 1706.06083)."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
-from stabdeq.attacks import PGD
-from stabdeq.attacks.ball import NormName
 from stabdeq.config import STRICT, Count, NonNegative, Positive
-from stabdeq.model import StabilisedDEQ
-from train.objectives.modes import evaluating
+from stabdeq.radius import NormName, check_eps
 from train.objectives.outcome import Outcome
 from train.objectives.steps import require_l2_steps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stabdeq.model import StabilisedDEQ
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,17 +39,24 @@ class PGDTraining:
         return require_l2_steps(values)
 
     def __post_init__(self) -> None:
-        self._attack()
-
-    def _attack(self) -> PGD:
-        return PGD(eps=self.eps, steps=self.steps, step_size=self.step_size, norm=self.norm)
+        check_eps(self.eps, self.norm)
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Attack the images, then run the model once, on what was found."""
+        from stabdeq.attacks import PGD
+        from train.objectives.modes import evaluating
+
+        attack = PGD(eps=self.eps, steps=self.steps, step_size=self.step_size, norm=self.norm)
         with evaluating(model):
-            crafted = self._attack()(model, images, labels, generator=generator)
+            crafted = attack(model, images, labels, generator=generator)
         prediction = model.predict(crafted.images)
         metrics = {
             "adversarial_accuracy": (prediction.logits.argmax(1) == labels).float().mean(),

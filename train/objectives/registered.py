@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from dataclasses import field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from stabdeq.config import STRICT
 from stabdeq.config.by_name import make, require_options, with_options
-from stabdeq.model import StabilisedDEQ
 from stabdeq.registry import Registry
 from train.objectives.outcome import Objective, Outcome
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stabdeq.model import StabilisedDEQ
 
 OBJECTIVES = Registry(
     "objective",
@@ -60,7 +63,13 @@ class RegisteredObjective:
         return make(OBJECTIVES, self.name, self.options)
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Run the objective."""
         return self._made(model, images, labels, generator=generator, fraction=fraction)

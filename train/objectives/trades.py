@@ -1,21 +1,21 @@
 """TRADES, which trades accuracy off against robustness (Zhang et al. 2019, arXiv 1901.08573)."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
-from torch.nn import functional
 
-from stabdeq.attacks.ascent import ascend
-from stabdeq.attacks.ball import NormName, build_ball
-from stabdeq.attacks.threat_model import Adversarial
 from stabdeq.config import STRICT, Count, NonNegative, Positive
-from stabdeq.model import StabilisedDEQ
-from train.objectives.modes import evaluating, predict_beside
+from stabdeq.radius import NormName, check_eps
 from train.objectives.outcome import Outcome
 from train.objectives.steps import require_l2_steps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stabdeq.attacks.threat_model import Adversarial
+    from stabdeq.model import StabilisedDEQ
 
 START_NOISE = 0.001  # the divergence has no slope at the image itself
 
@@ -43,12 +43,20 @@ class Trades:
         return require_l2_steps(values)
 
     def __post_init__(self) -> None:
-        build_ball(self.eps, self.norm)
+        check_eps(self.eps, self.norm)
 
     def __call__(
-        self, model: StabilisedDEQ, images: Tensor, labels: Tensor, *, generator: torch.Generator, fraction: float
+        self,
+        model: "StabilisedDEQ",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        generator: "torch.Generator",
+        fraction: float,
     ) -> Outcome:
         """Craft x', then run the model on x and on x'."""
+        from train.objectives.modes import evaluating, predict_beside
+
         with evaluating(model):
             crafted = self._craft(model, images, labels, generator)
         prediction = model.predict(images)
@@ -62,7 +70,14 @@ class Trades:
         }
         return Outcome(prediction, term, (adversarial,), metrics)
 
-    def _craft(self, model: StabilisedDEQ, images: Tensor, labels: Tensor, generator: torch.Generator) -> Adversarial:
+    def _craft(
+        self, model: "StabilisedDEQ", images: "Tensor", labels: "Tensor", generator: "torch.Generator"
+    ) -> "Adversarial":
+        import torch
+
+        from stabdeq.attacks.ascent import ascend
+        from stabdeq.attacks.ball import build_ball
+
         ball = build_ball(self.eps, self.norm)
         with torch.no_grad():
             clean = model(images)
@@ -78,7 +93,9 @@ class Trades:
         )
 
 
-def divergence(logits: Tensor, clean: Tensor) -> Tensor:
+def divergence(logits: "Tensor", clean: "Tensor") -> "Tensor":
     """Return KL(p || q), (B,), of the probabilities p with logits ``clean`` and q with ``logits``, both (B, classes)."""
+    from torch.nn import functional
+
     q, p = logits.log_softmax(1), clean.log_softmax(1)
     return functional.kl_div(q, p, reduction="none", log_target=True).sum(1)

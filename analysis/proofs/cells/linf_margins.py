@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
-from stabdeq.attacks.ball import check_eps
 from stabdeq.bounds.interval import backbone_layers, require_interval_bounds
 from stabdeq.cells import IntervalCell
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.radius import check_eps
 
 IMAGES_AT_ONCE = 100  # keeps the patches of a convolution small
 MOST_STEPS = 200
