@@ -14,7 +14,9 @@ def audit(
     *,
     out: Path | None = None,
     checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
-    samples: Annotated[tuple[int | Path, ...], renamed("--images", "--samples", count_or_path)] = (),
+    samples: Annotated[
+        tuple[int | Path, ...], renamed("--images", "--samples", count_or_path), Parameter(show_default=False)
+    ] = (),
     labels: Path | None = None,
     data_dir: Path | None = None,
     seed: Seed = 0,
