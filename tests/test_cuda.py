@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from stabdeq.checkpoint import load_checkpoint
 from stabdeq.solvers import Anderson, Broyden, Picard, Solver, fixed_point
 from train.trainer import CHECKPOINT_NAME, train
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
-    ),
-]
+
+def on_gpu(*values: Any) -> Any:
+    """A case that needs a GPU."""
+    missing = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    return pytest.param(*values, marks=[pytest.mark.cuda, missing])
+
+
+DEVICES = ["cpu", on_gpu("cuda")]
 
 
 def contraction(dimension: int) -> Tensor:
@@ -46,15 +49,14 @@ def test_equilibria_and_gradients_are_those_of_a_linear_solve(device: str, solve
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("device", "compiled"), [("cpu", False), *(on_gpu("cuda", compiled) for compiled in (False, True))]
+)
 def test_a_training_its_scores_and_its_attack(
     device: str, precision: str, compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if device == "cpu":
-        if compiled:
-            pytest.skip("compiled training on the CPU has its own tests")
+    if device == "cpu":  # compiled training on the CPU has its own tests
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = tiny_data()
     recipe = tiny_recipe(epochs=2, precision=precision)

@@ -60,6 +60,7 @@ def attack(
             help="Attack only so many test images, drawn at random; if not given, all of them. Or images of your own: a folder CLASS/*, "
             "or a .npz or .safetensors file with 'images' (N, C, H, W) in [0, 1] and 'labels' (N,). Given twice, it says both.",
             show_default=False,
+            negative="",
         ),
     ] = (),
     labels: Annotated[

@@ -15,7 +15,9 @@ def audit(
     out: Path | None = None,
     checks: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     samples: Annotated[
-        tuple[int | Path, ...], renamed("--images", "--samples", count_or_path), Parameter(show_default=False)
+        tuple[int | Path, ...],
+        renamed("--images", "--samples", count_or_path),
+        Parameter(show_default=False, negative=()),
     ] = (),
     labels: Path | None = None,
     data_dir: Path | None = None,
