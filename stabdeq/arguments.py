@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,6 +79,15 @@ Trusted = Annotated[
 Quiet = Annotated[bool, Parameter(negative="", help="Show no progress. Results and errors are printed as ever.")]
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
+
+
+def require_files(files: Mapping[str, Path | None], checkpoint: Path) -> None:
+    """Refuse, before the work begins, of ``files`` by their options one that cannot be written after it, or that two options name."""
+    options: dict[Path, str] = {}
+    for option, path in files.items():
+        require_writable(option, path, checkpoint)
+        if path is not None and (other := options.setdefault(path.resolve(), option)) != option:
+            raise ConfigError(f"{option} {path} is the file of {other} too: name another file")
 
 
 def require_writable(option: str, path: Path | None, checkpoint: Path) -> None:

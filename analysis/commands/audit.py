@@ -24,6 +24,9 @@ def audit(
     seed: Seed = 0,
     junit: Path | None = None,
     markdown: Path | None = None,
+    sarif: Path | None = None,
+    github: Annotated[bool, Parameter(negative="")] = False,
+    baseline: Path | None = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +56,12 @@ def audit(
         Write the verdicts as JUnit XML to this file too, for a CI system's list of tests.
     markdown
         Write the verdicts as Markdown to this file too, for the summary of a CI job.
+    sarif
+        Write what does not hold as SARIF 2.1.0 to this file too, for a code host's list of findings.
+    github
+        In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
+    baseline
+        A report.json of before: only claims that are new or end worse than in it decide the exit code.
     """
     from analysis.commands.own_model import is_location, load_own_model, own_images
     from analysis.findings.catalogue import CHECKS, default_checks
@@ -61,16 +70,18 @@ def audit(
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
     own = is_location(checkpoint)
     folder = out or (Path("audit") if own else Path(checkpoint).parent)
-    _require_files(Path(checkpoint), folder, {"--junit": junit, "--markdown": markdown})
+    _require_files(Path(checkpoint), folder, {"--junit": junit, "--markdown": markdown, "--sarif": sarif})
     number, place = count_and_file(samples)
     count = number or 128
 
     from analysis.audit import audit as judge
     from analysis.commands.audit_progress import shown
+    from analysis.commands.in_ci import InCI
     from analysis.report.terminal import print_verdicts
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
+    in_ci = InCI.asked(baseline, github)
     loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
     model = load_own_model(checkpoint) if loaded is None else loaded.model
     images = own_images(place, labels, count, seed, needed=own)
@@ -81,12 +92,12 @@ def audit(
     with shown(ahead, Console(quiet=quiet)) as on_check:
         report = judge(model if loaded is None else loaded, **settings, on_check=on_check)
     try:
-        paths = report.save(folder, junit=junit, markdown=markdown)
+        paths = report.save(folder, junit=junit, markdown=markdown, sarif=sarif)
     finally:  # a full disk does not take the verdicts too
         print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-    raise SystemExit(report.exit_code)
+    raise SystemExit(in_ci.exit_code(report))
 
 
 def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed, require_writable
+from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed, require_files
 from stabdeq.errors import ConfigError
 
 
@@ -17,9 +17,12 @@ def certify(
     limit: Annotated[Count, renamed("--images", "--limit")] = 1000,
     data_dir: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    sarif: Path | None = None,
     proof: Path | None = None,
     seed: Seed = 0,
     trusted: Trusted = False,
+    github: Annotated[bool, Parameter(negative="")] = False,
+    baseline: Path | None = None,
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
 
@@ -38,15 +41,20 @@ def certify(
         Where the data set lies, for sets that are not embedded.
     json_file
         Write all of it to this file: findings, the matrices P, multipliers, the radius of each image.
+    sarif
+        Write what does not hold as SARIF 2.1.0 to this file, for a code host's list of findings.
     proof
         Write a proof to this file, which "python -m stabdeq.checker PROOF CHECKPOINT" checks
         without trusting this library; for a checkpoint.
     seed
         Decides the images and every random choice.
+    github
+        In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
+    baseline
+        A file of --json of before: only claims that are new or end worse than in it decide the exit code.
     """
     path = Path(subject)
-    require_writable("--json", json_file, path)
-    require_writable("--proof", proof, path)
+    require_files({"--json": json_file, "--sarif": sarif, "--proof": proof}, path)
     is_velocity = ":" in subject and not path.exists()
     if is_velocity and dim is None:
         raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
@@ -60,10 +68,12 @@ def certify(
         raise ConfigError("--proof is for a checkpoint")
 
     from analysis.certify import certify as prove
+    from analysis.commands.in_ci import InCI
+    from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts
-    from stabdeq.files import encoded, replace_file
     from stabdeq.terminal import Console
 
+    in_ci = InCI.asked(baseline, github)
     console = Console()
     with console.status("certifying") as status:
         report = prove(
@@ -77,14 +87,13 @@ def certify(
             trusted=trusted,
             on_stage=lambda words: status.update(f"certifying: {words}"),
         )
-    if json_file is not None:
-        replace_file(json_file, encoded(report.to_json()))  # before the rest: printing may fail
+    written = write_data(report, json=json_file, sarif=sarif)  # before the rest: printing may fail
     print_verdicts(report, console)
-    if json_file is not None:
-        console.print(f"wrote {json_file}", soft_wrap=True, highlight=False)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     if proof is not None:
         told = report.certificates["proof"]
         console.print(f"wrote {proof}: {', '.join(told['claims']) or 'no claim'}", soft_wrap=True, highlight=False)
         for name, reason in told["omitted"].items():
             console.print(f"not in it: {name}: {reason}", soft_wrap=True, highlight=False)
-    raise SystemExit(report.exit_code)
+    raise SystemExit(in_ci.exit_code(report))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Quiet, Seed, renamed, require_writable, text
+from stabdeq.arguments import Count, OptionalWholeNumber, Quiet, Seed, renamed, require_files, text
 from stabdeq.errors import ConfigError
 
 Signed = Parameter(allow_leading_hyphen=True)
@@ -34,11 +34,14 @@ def check(
     boxes: OptionalWholeNumber = None,
     inner_radius: float | None = None,
     json: Path | None = None,
+    sarif: Path | None = None,
     figure: Path | None = None,
     proof: Path | None = None,
     seed: Seed = 0,
     budget: float | None = None,
     require: Literal["proved"] | None = None,
+    github: Annotated[bool, Parameter(negative=())] = False,
+    baseline: Path | None = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
@@ -104,6 +107,8 @@ def check(
         Leave the ball of this radius around the centre out of the claims positive, decrease and decay.
     json
         Write the findings, with all their evidence, to this file.
+    sarif
+        Write what does not hold as SARIF 2.1.0 to this file, for a code host's list of findings.
     figure
         Draw V, the dynamics and what is judged into this file, .svg, .png or .pdf, where N is 2.
     proof
@@ -115,18 +120,23 @@ def check(
         Stop after about this many seconds, half of them on fresh states. What is cut short says so.
     require
         Exit with 3 where a claim is less than this: "proved".
+    github
+        In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
+    baseline
+        A file of --json of before: only claims that are new or end worse than in it decide the exit code.
     """
-    require_writable("--json", json, Path(function))
-    require_writable("--figure", figure, Path(function))
-    require_writable("--proof", proof, Path(function))
+    files = {"--json": json, "--sarif": sarif, "--figure": figure, "--proof": proof}
+    require_files(files, Path(function))
     place = _numbers("--centre", centre)
     sides = None if box is None else _sides("--box", box)
     disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
     names = None if claims is None else [name for part in claims for name in part.split(",") if name]
 
     from analysis.check import check as judge
+    from analysis.commands.in_ci import InCI
     from stabdeq.terminal import Console
 
+    in_ci = InCI.asked(baseline, github)
     console = Console(stderr=True, quiet=quiet)
     with console.status("judging") as status:
         report = judge(
@@ -157,13 +167,12 @@ def check(
             on_claim=lambda name: status.update(f"judging: {name}"),
         )
 
+    from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts
-    from stabdeq.files import encoded, replace_file
 
-    if json is not None:
-        replace_file(json, encoded(report.to_json()))  # before the rest: printing may fail
+    write_data(report, json=json, sarif=sarif)  # before the rest: printing may fail
     print_verdicts(report)
-    raise SystemExit(report.require(require).exit_code if require else report.exit_code)
+    raise SystemExit(in_ci.exit_code(report, require))
 
 
 def _sides(option: str, text: str) -> list[tuple[float, float]]:

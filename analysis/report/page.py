@@ -21,6 +21,7 @@ from analysis.report.markdown import to_markdown
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import GAP, cut, quantity
 from analysis.report.report import Report, by_check
+from analysis.report.sarif import to_sarif
 from stabdeq.files import encoded, make_folder, replace_files, strict
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Section:
 
 
 def write_report(
-    report: Report, folder: Path, *, junit: Path | None = None, markdown: Path | None = None
+    report: Report, folder: Path, *, junit: Path | None = None, markdown: Path | None = None, sarif: Path | None = None
 ) -> tuple[Path, ...]:
     """Write ``report.json`` and ``report.html`` into ``folder``, made where missing, and what else is asked for; return the paths.
 
@@ -78,6 +79,16 @@ def write_report(
         contents[junit] = junit_xml(report)
     if markdown is not None:
         contents[markdown] = encoded(to_markdown(report))
+    if sarif is not None:
+        contents[sarif] = to_sarif(report)
+    replace_files(contents)
+    return tuple(contents)
+
+
+def write_data(report: Report, *, json: Path | None, sarif: Path | None) -> tuple[Path, ...]:
+    """Write what ``report.json`` holds, and SARIF, to the files that are asked for, as ``write_report`` does; return the paths."""
+    contents = {path: encoded(report.to_json()) for path in (json,) if path is not None}
+    contents |= {path: to_sarif(report) for path in (sarif,) if path is not None}
     replace_files(contents)
     return tuple(contents)
 

@@ -144,6 +144,14 @@ class Report:
             self, findings=tuple(replace(one, verdict=less.get(one.verdict, one.verdict)) for one in self.findings)
         )
 
+    def told(self, name: str) -> str:
+        """Return the finding called ``name`` in words, as a failing test shows it: verdict, claim, evidence and witness, a line each."""
+        from analysis.report.junit import witness_lines
+
+        finding = self.named[name]
+        lines = [f"{finding.verdict}: {printable(finding.claim)}", printable(finding.evidence)]
+        return "\n    ".join([*lines, *(f"witness: {line}" for line in witness_lines(finding))])
+
     def __getitem__(self, name: str) -> "Report":
         """Return the part of the report on a check, or on the finding "check.name"; raise KeyError where it holds none."""
         findings = tuple(item for key, item in self.named.items() if name in (key, item.check))
@@ -173,12 +181,17 @@ class Report:
         return framed(self)
 
     def save(
-        self, folder: str | Path, *, junit: str | Path | None = None, markdown: str | Path | None = None
+        self,
+        folder: str | Path,
+        *,
+        junit: str | Path | None = None,
+        markdown: str | Path | None = None,
+        sarif: str | Path | None = None,
     ) -> tuple[Path, ...]:
         """Write ``report.json`` and ``report.html``, drawn from it, into ``folder``, made where missing; return the paths.
 
-        ``junit`` and ``markdown`` are files for CI systems to write, too. Each file appears whole or not at all, and never beside one
-        of an earlier report. Raises FileError where a folder or a file cannot be made or written.
+        ``junit``, ``markdown`` and ``sarif`` are files for CI systems to write, too. Each file appears whole or not at all, and never
+        beside one of an earlier report. Raises FileError where a folder or a file cannot be made or written.
         """
         from analysis.report.page import write_report
 
@@ -187,6 +200,7 @@ class Report:
             Path(folder),
             junit=None if junit is None else Path(junit),
             markdown=None if markdown is None else Path(markdown),
+            sarif=None if sarif is None else Path(sarif),
         )
 
 

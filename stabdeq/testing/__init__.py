@@ -28,6 +28,7 @@ from stabdeq.testing.flow import assert_flow_decays
 from stabdeq.testing.functions import Field, Step, Value
 from stabdeq.testing.half_space import Projection, assert_projection
 from stabdeq.testing.networks import input_convex_networks, lyapunov_functions
+from stabdeq.testing.proof import assert_proved
 from stabdeq.testing.shape import assert_convex, assert_positive_definite, assert_zero_at_centre
 from stabdeq.testing.solver import assert_solver
 from stabdeq.testing.states import (
@@ -58,6 +59,7 @@ __all__ = [
     "assert_invariant",
     "assert_positive_definite",
     "assert_projection",
+    "assert_proved",
     "assert_solver",
     "assert_step_decrease",
     "assert_step_invariant",

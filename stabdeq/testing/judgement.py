@@ -8,6 +8,8 @@ from torch import Tensor
 from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.literals import short
 
+PASTE = "To keep this case, paste:\n    "
+
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line
 
 
@@ -40,7 +42,7 @@ def judge(
         fault = f"since its terms are not finite ({excess:g})"
     company = "" if fails_alone else f" in a batch of {len(batch[0])}, though not again alone,"
     source = line(*(alone if fails_alone else batch))
-    raise AssertionError(f"{claim} fails at {shown}{company} {fault}.\nTo keep this case, paste:\n    {source}")
+    raise AssertionError(f"{claim} fails at {shown}{company} {fault}.\n{PASTE}{source}")
 
 
 def where(applies: Tensor, violation: Violation) -> Violation:
