@@ -76,15 +76,13 @@ def _invocation(report: Report) -> dict[str, Any]:
 
 
 def _location(report: Report) -> dict[str, Any]:
-    """Return where a finding is shown: the checkpoint, or the module of a user's function where it lies below the current folder."""
+    """Return where a finding is shown: the checkpoint, or the module or file of a user's function; what has no file has a name alone."""
     subject = _subject(report)
     place: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": subject}]}
-    file = Path(printable(report.checkpoint.get("path")) or subject)
-    module = Path(*subject.partition(":")[0].split(".")).with_suffix(".py")
-    if not report.checkpoint.get("path") and ":" in subject and not file.exists() and module.is_file():
-        file = module
-    if report.checkpoint.get("path") or file.is_file():
-        place["physicalLocation"] = {"artifactLocation": {"uri": _uri(file)}, "region": {"startLine": 1}}
+    file, function = printable(report.checkpoint.get("path")), printable(report.command.get("subject"))
+    module, colon, _ = function.partition(":")
+    if named := file or (f"{module.replace('.', '/')}.py" if colon else function):
+        place["physicalLocation"] = {"artifactLocation": {"uri": _uri(Path(named))}, "region": {"startLine": 1}}
     return place
 
 

@@ -16,6 +16,8 @@ from stabdeq.testing.literals import name
 from stabdeq.testing.shape import assert_positive_definite, assert_zero_at_centre
 from stabdeq.testing.steps import assert_step_decrease, assert_step_rests
 
+_OF_A_BARRIER = ("initial", "unsafe", "barrier")
+
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line
 
 
@@ -82,7 +84,10 @@ def _property(V: Any, f: Any, claim: str, states: Tensor, options: dict[str, Any
 def _line(V: Any, f: Any, dim: int, options: dict[str, Any], claim: str) -> str:
     """Return the call that asks for the proof of ``claim`` alone."""
     words = [_word(V, "V"), *([] if f is None else [_word(f, "f")]), f"dim={dim}"]
-    words += [f"{key}={_word(value, key)}" for key, value in (options | {"claims": [claim]}).items()]
+    # A check of a barrier refuses what no claim of it is about.
+    others = {"initial", "unsafe", *(("alpha", "kappa", "inner_radius") if claim in _OF_A_BARRIER else ())} - {claim}
+    kept = {key: value for key, value in options.items() if key not in others}
+    words += [f"{key}={_word(value, key)}" for key, value in (kept | {"claims": [claim]}).items()]
     return f"assert_proved({', '.join(words)})"
 
 
