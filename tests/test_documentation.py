@@ -144,7 +144,9 @@ def test_pages_name_no_other_host(page: Path) -> None:
 def test_blocks_that_are_not_run_say_why(page: Path) -> None:
     assert "<!-- not run: -->" not in read(page)
     for block in BLOCK.finditer(read(page)):
-        assert block["language"] in {"python", "sh", "text", "toml", "{toctree}", "{include}"}, block["language"]
+        assert block["language"] in {"python", "sh", "text", "toml", "yaml", "{toctree}", "{include}"}, block[
+            "language"
+        ]
 
 
 def test_pages_that_the_code_names_exist() -> None:

@@ -1,19 +1,23 @@
 """Reports in CI: GitHub's annotations and summary, and a baseline of findings that are known."""
 
 import json
+import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_runs import run, save_untrained
+import yaml
+from command_runs import REPOSITORY, run, save_untrained
 
 from analysis.findings import Finding, Verdict
 from analysis.report.baseline import new_or_worse
 from analysis.report.github import annotations
 from analysis.report.markdown import to_markdown
 from analysis.report.report import Report
+from stabdeq.__main__ import build_app
 
 GROWS = "def V(z):\n    return z.square().sum(1)\n\ndef f(z):\n    return z\n"
 CHECK = ("check", "own:V", "--dim", "2", "--dynamics", "own:f", "--samples", "100", "--boxes", "100", "--starts", "2")
@@ -145,3 +149,23 @@ def test_a_baseline_that_is_none_is_refused_before_the_work(
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith("stabdeq: known.json: ")
+
+
+# The page.
+
+
+def test_the_yaml_on_the_page_is_yaml_and_calls_commands_that_exist() -> None:
+    page = (REPOSITORY / "docs/how-to/ci.md").read_text(encoding="utf-8")
+    action, workflow, gitlab = (yaml.safe_load(one) for one in re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S))
+    assert action["runs"]["using"] == "composite"
+    assert all("uses" in step or "shell" in step for step in action["runs"]["steps"])
+    (job,) = workflow["jobs"].values()
+    used = [step["with"] for step in job["steps"] if step.get("uses") == "./.github/actions/stabdeq"]
+    assert [set(given) for given in used] == [set(action["inputs"])]
+    lines = [step["run"] for step in action["runs"]["steps"] if "run" in step] + gitlab["audit"]["script"]
+    commands = [words[1:] for line in lines if (words := shlex.split(line))[0] == "stabdeq"]
+    assert len(commands) == 2
+    for words in commands:
+        build_app().parse_args(words, exit_on_error=False, print_error=False)
+    assert action["runs"]["steps"][1]["with"]["sarif_file"] in commands[0]
+    assert gitlab["audit"]["artifacts"]["reports"]["junit"] in commands[1]

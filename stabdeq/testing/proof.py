@@ -63,7 +63,10 @@ def _property(V: Any, f: Any, claim: str, states: Tensor, options: dict[str, Any
     step = options.get("step")
     centre = torch.as_tensor(options.get("centre", 0.0), dtype=torch.float64).expand(states.shape[1])
     at = {"centre": centre if centre.any() else None}
-    hole = at | {"inner_radius": options.get("inner_radius") or 0.0, "from_level": options.get("from_level")}
+    hole: dict[str, Any] = at | {
+        "inner_radius": options.get("inner_radius") or 0.0,
+        "from_level": options.get("from_level"),
+    }
     if step is not None:
         return {
             "zero": lambda: assert_zero_at_centre(V, centre),
