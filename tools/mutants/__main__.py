@@ -33,7 +33,7 @@ class Mutant(NamedTuple):
     edit: Edit
 
     def __str__(self) -> str:
-        return f"{self.path.relative_to(ROOT)}:{self.edit.line}: {self.edit.was} -> {self.edit.now}"
+        return f"{self.path.relative_to(ROOT)}:{self.edit}"
 
 
 class Selected:
@@ -122,7 +122,7 @@ def _tried(
             "mutant": str(mutant),
             "subject": mutant.subject,
             "file": str(mutant.path.relative_to(ROOT)),
-            "line": mutant.edit.line,
+            "line": mutant.edit.old.lineno,
             "killed_by": killed_by,
             "shown_to": len(wanted),
             "seconds": round(time.perf_counter() - began, 2),

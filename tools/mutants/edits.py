@@ -45,14 +45,16 @@ class Edit(NamedTuple):
     parent: ast.AST
     field: str
     position: int | None
+    old: ast.stmt | ast.expr
     new: ast.AST
-    line: int
     lines: range  # of the statement that it is in, or of that statement's head
-    was: str
-    now: str
+
+    def __str__(self) -> str:
+        return f"{self.old.lineno}: {_head(self.old)} -> {_head(self.new)}"
 
     def make(self) -> None:
         """Change the tree that the edit was found in."""
+        ast.fix_missing_locations(ast.copy_location(self.new, self.old))
         if self.position is None:
             setattr(self.parent, self.field, self.new)
         else:
@@ -61,15 +63,12 @@ class Edit(NamedTuple):
 
 def edits(tree: ast.Module) -> list[Edit]:
     """Return all edits of ``tree``, in the order of its nodes, which is the same for the same source."""
-    found = []
+    found: list[Edit] = []
     lines = range(0)
     for parent, field, position, child in _children(tree):
         if isinstance(child, ast.stmt):
             lines = _lines(child)
-        for new in _replacements(child):
-            ast.fix_missing_locations(ast.copy_location(new, child))
-            words = _head(child), _head(new)
-            found.append(Edit(parent, field, position, new, child.lineno, lines, *words))
+        found += [Edit(parent, field, position, child, new, lines) for new in _replacements(child)]
     return found
 
 
