@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench gpu-bundle clean
+.PHONY: demo test lint docs results bench gpu-bundle mutants clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -27,8 +27,15 @@ demo: $(VENV)/.installed
 	@echo "metrics of every epoch: runs/demo/metrics.jsonl"
 
 # Each worker has one thread: the tests' tensors are small, and threads that wait for one another cost more than they bring.
+# What was left out, for want of a browser, a compiler, a GPU or torchattacks, is listed at the end, and the slowest tests.
 test: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -rs --durations=20
+
+# Small faults planted in the product one at a time, to see which the tests notice: hours. What is known in runs/mutants.jsonl is kept.
+MUTANTS ?= 2000
+SEED ?= 0
+mutants: $(VENV)/.tested
+	$(BIN)/python -m tools.mutants --count $(MUTANTS) --seed $(SEED)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -1,14 +1,15 @@
 """Fixtures that several files share, Hypothesis profiles, and one thread for small tensors.
 
-The environment variable HYPOTHESIS_PROFILE chooses the profile.
+The environment variable HYPOTHESIS_PROFILE chooses the profile. With STABDEQ_SKIPS=fail, a test fails that would be left out for
+want of something that the machine of ``.ci/run`` should have.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -32,6 +33,31 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The tensors are small: threads would cost more than they bring, and may change the order of sums.
 torch.set_num_threads(1)
+
+
+Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
+
+# Why a test may be left out even there.
+MAY_BE_MISSING = ("needs a GPU", "no MNIST at")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _unless_required((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _unless_required((yield))
+
+
+def _unless_required(report: Report) -> Report:
+    if report.skipped and os.environ.get("STABDEQ_SKIPS") == "fail":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in MAY_BE_MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"left out, which STABDEQ_SKIPS=fail forbids: {reason}"
+    return report
 
 
 @pytest.fixture

@@ -149,3 +149,30 @@ def test_elimination_keeps_a_bad_system_to_itself(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
         found = anderson._solve_symmetric(matrix, torch.ones(3, 4, dtype=torch.float64))
         assert torch.equal(found[:, [0, 3]], torch.ones(3, 2, dtype=torch.float64))
+
+
+def test_a_forgotten_history_is_that_of_a_new_start() -> None:
+    """Of the samples that are forgotten alone, whatever the history held, NaN and infinity as well."""
+    weight, offset = 0.95 * torch.linalg.qr(normal(20, 20)).Q, normal(20, seed=1)
+
+    def f(z: Tensor) -> Tensor:
+        return torch.sin(z @ weight.T) + offset
+
+    solver, z = Anderson(window=4), normal(3, 20, seed=2)
+    memory = solver.init(z)
+    for count in range(9):
+        field = f(z) - z
+        if count == 6:
+            field[2] = torch.nan
+        z, memory = solver.step(z, field, memory)
+    z[2] = normal(20, seed=3)
+    forgotten = torch.tensor([True, False, True])
+    memory = solver.forget(memory, forgotten)
+    again, fresh = z[forgotten].clone(), solver.init(z[forgotten])
+    untouched = z[1:2].clone()
+    for _ in range(7):
+        z, memory = solver.step(z, f(z) - z, memory)
+        again, fresh = solver.step(again, f(again) - again, fresh)
+        torch.testing.assert_close(z[forgotten], again, rtol=1e-8, atol=1e-8)
+    assert z.isfinite().all()
+    assert not torch.equal(z[1:2], untouched)

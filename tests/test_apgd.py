@@ -134,3 +134,20 @@ def test_apgd_agrees_with_torchattacks(loss: Any, norm: Any) -> None:
     found = judge(model, ours(model, images, labels, generator=generator()).images, labels)[0].double().mean()
     assert abs(found - expected) <= 0.02
     assert 0.1 < expected < 0.9
+
+
+def test_apgd_returns_the_point_of_largest_loss_of_all_it_saw() -> None:
+    """On ridges that full steps leap over; 100 steps, since of fewer the last is one that goes back to the best point."""
+    seen: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        pixel = x[:, 0, 0, 0]
+        score = 2 - (60 * (pixel - 0.55)).cos()  # class 0 always has the larger
+        seen.append(torch.stack([pixel.detach(), score.detach()]))
+        return torch.stack([score, 0 * score], 1)
+
+    images, labels = torch.full((5, 1, 1, 1), 0.5, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
+    found = APGD(eps=0.3)(model, images, labels, generator=generator()).images[:, 0, 0, 0]
+    pixels, scores = torch.stack(seen[:-1], 1)  # the last call judges what was found
+    assert torch.equal(found, pixels.gather(0, scores.argmin(0)[None])[0])
+    assert (pixels[-1] != found).all()

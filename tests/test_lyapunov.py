@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from analysis.proofs.cells.iss_gain import iss_gain
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork
 from stabdeq.lyapunov.claims import convex, positive, tolerance, zero
@@ -277,3 +278,21 @@ def test_scaling_of_the_quadratic_part() -> None:
     for ratio in ratios:
         assert function.eta * (1 - 1e-6) <= ratio <= function.growth_bound()
     assert ratios[-1].item() == pytest.approx(ratios[-2].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("eta", "width"), [(0.1, 0.5), (2.0, 3.0)])
+def test_the_growth_bound_is_reached(eta: float, width: float) -> None:
+    """Of an inner network that is linear, V = (eta + L^2 / (2 width)) ||z||^2 along its gradient, of length L, next to the centre."""
+    function = lyapunov(eta=eta, smoothing=width)
+    network = function.network
+    with torch.no_grad():
+        network.inner.weight[1:] = 0
+        network.raw_mix[1:] = -200  # so small a weight that the first unit is the only one
+        network.inner.bias[0] = network.skip.bias[0] = 100.0
+        network.skip.weight.copy_(network.inner.weight[:1])
+    z = 1e-3 * network.inner.weight.detach()[:1] / network.inner.weight.detach()[0].norm()
+    value, gradient = (each.detach() for each in function(z))
+    assert function.growth_bound() == pytest.approx(float(value) / 1e-6, rel=1e-8)
+    assert 2 * function.growth_bound() == pytest.approx(float(gradient.norm()) / 1e-3, rel=1e-8)
+    # alpha eta ||e||^2 <= 2 k ||e|| s ||dh||
+    assert iss_gain(function, 3.0) == pytest.approx(6 * float(value) / 1e-6 / (function.alpha * eta), rel=1e-8)

@@ -8,7 +8,9 @@ from exact_forms import Exact, combine, exact, is_definite, product, scaled, tra
 from hypothesis import given
 from hypothesis import strategies as st
 from proof_cells import encloses, states
+from torch import Tensor
 
+from analysis.proofs.matrices import enclosure
 from analysis.proofs.matrices.definiteness import proves_positive_definite
 from analysis.proofs.matrices.enclosure import Enclosure, identity, spectral_norm_bound
 
@@ -94,3 +96,26 @@ def test_the_norm_bound_is_proved_and_tight(seed: int, rows: int, columns: int) 
     assert is_definite(combine(square, product(transpose(exact(matrix)), exact(matrix)), -1))
     assert bound <= float(torch.linalg.matrix_norm(matrix, 2)) * (1 + 1e-5)
     assert spectral_norm_bound(Enclosure.exact(0 * matrix)) < 1e-9
+
+
+def columns_that_reach(matrix: Tensor, radius: Tensor) -> list[Exact]:
+    """Members of an enclosure at its corners: each entry moved out, then along the sign of the largest singular vectors."""
+    u, _, v = torch.linalg.svd(matrix)
+    return [exact(matrix + radius * signs) for signs in (matrix.sign(), torch.outer(u[:, 0], v[0]).sign())]
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 5), spread=st.sampled_from([1e-12, 1e-6, 0.1, 10.0]))
+def test_the_norm_bound_holds_for_what_is_not_known_exactly(seed: int, n: int, spread: float) -> None:
+    matrix = states(n, n, seed)
+    radius = spread * matrix.abs()
+    bound = spectral_norm_bound(Enclosure(matrix, radius))
+    square = [[Fraction(bound) ** 2 * (i == j) for j in range(n)] for i in range(n)]
+    for member in columns_that_reach(matrix, radius * (1 - 1e-15)):
+        assert is_definite(combine(square, product(transpose(member), member), -1))
+
+
+def test_the_norm_bound_is_not_taken_from_an_estimate_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = states(4, 4, 0)
+    largest = float(torch.linalg.matrix_norm(matrix, 2))
+    monkeypatch.setattr(enclosure, "spectral_norm", lambda matrix: torch.linalg.matrix_norm(matrix, 2) * (1 - 1e-3))
+    assert spectral_norm_bound(Enclosure.exact(matrix)) >= largest

@@ -213,6 +213,15 @@ def test_field_along_a_symmetric_gradient(dtype: torch.dtype, size: int) -> None
                 assert case.excess(case.project()) <= case.allowance(case.project())
 
 
+@both_widths
+def test_field_along_a_gradient_that_is_zero_in_some_places(dtype: torch.dtype) -> None:
+    """What rounding leaves is told from the size of the largest component, not of the least."""
+    gradient = torch.tensor([[-2.0, -3.0, 5.0, 0.0], [0.0, 0.1, 0.7, 0.3]], dtype=dtype)
+    value = torch.full((2,), 1e-25, dtype=dtype)
+    foot = -value[:, None] * gradient / gradient.square().sum(1, keepdim=True)
+    torch.testing.assert_close(project(1.7 * gradient, gradient, value, 1.0), foot, rtol=1e-5, atol=0)
+
+
 def test_value_among_the_denormals() -> None:
     """Next to the centre V is denormal long before its gradient is: the rate alpha V / ||grad V|| keeps its digits."""
     value, gradient = torch.tensor([1e-44]), torch.full((1, 16), 1e-30)

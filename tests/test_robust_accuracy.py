@@ -1,11 +1,14 @@
 """Accuracy under attack: the known one of a linear model, NaN logits, batches, unconverged equilibria."""
 
+from typing import Any
+
 import pytest
 import torch
 from attack_problems import TwoClassLinear, equilibrium_model, network, random_split
 from torch import Tensor
 
 from stabdeq.attacks import IFGSM, PGD, evaluate
+from stabdeq.attacks.threat_model import Adversarial
 from stabdeq.data import Split
 from stabdeq.errors import ConfigError, DataError
 
@@ -87,3 +90,22 @@ def test_a_predict_without_a_solution_is_not_used() -> None:
     found = evaluate(IFGSM(eps=0.1), Model(), split, seed=0)
     assert torch.equal(found.robust_correct, expected.robust_correct)
     assert found.clean_unconverged is None
+
+
+def test_right_at_worst_asks_for_the_clean_image_too() -> None:
+    """An attack that helps the model: it moves every image to where class 1 is right."""
+    split = Split(torch.tensor([50, 200], dtype=torch.uint8).view(2, 1, 1, 1), torch.tensor([1, 1]))
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([0 * x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], 1)
+
+    class Helps:
+        eps = 1.0
+
+        def __call__(self, model: Any, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
+            no = torch.zeros_like(labels, dtype=torch.bool)
+            return Adversarial(torch.ones_like(images), no, no)
+
+    outcome = evaluate(Helps(), model, split, seed=0)
+    assert outcome.robust_correct.tolist() == [True, True]
+    assert outcome.worst_correct.tolist() == outcome.clean_correct.tolist() == [False, True]
