@@ -11,7 +11,7 @@ from torch import Tensor
 from analysis.proofs.cells.iss_gain import iss_gain
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork
-from stabdeq.lyapunov.claims import convex, positive, tolerance, zero
+from stabdeq.lyapunov.claims import convex, equilibrium, positive, tolerance, zero
 from stabdeq.lyapunov.input_convex import smooth_relu, smooth_relu_rise, smooth_relu_slope
 
 DIM = 5
@@ -296,3 +296,11 @@ def test_the_growth_bound_is_reached(eta: float, width: float) -> None:
     assert 2 * function.growth_bound() == pytest.approx(float(gradient.norm()) / 1e-3, rel=1e-8)
     # alpha eta ||e||^2 <= 2 k ||e|| s ||dh||
     assert iss_gain(function, 3.0) == pytest.approx(6 * float(value) / 1e-6 / (function.alpha * eta), rel=1e-8)
+
+
+def test_the_claim_that_a_field_rests_is_the_speed_beside_what_it_is_summed_from() -> None:
+    velocity, reference = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([20.0, 0.0])
+    violation = equilibrium(velocity, reference)
+    assert violation.excess.tolist() == [5, 0]
+    assert violation.scale.tolist() == [25, 0]
+    assert violation.relative.tolist() == pytest.approx([0.2, 0])
