@@ -46,7 +46,9 @@ def test_whatever_shows_it_says_so(folder: Path) -> None:
     terminal = printed(plain, 200)
     assert f"{SAID} {NAMED}" in terminal
     assert "Skipped" not in terminal  # said once
-    assert f'<p class="gap">{SAID} {NAMED}</p>' in (folder / "audit" / "report.html").read_text()
+    page = (folder / "audit" / "report.html").read_text()
+    assert f'<p class="gap">{SAID} {NAMED}</p>' in page
+    assert "Skipped: not among those asked for" not in page  # said once
     assert f"> **{SAID} {NAMED}**" in (folder / "audit.md").read_text()
     (suite,) = ElementTree.fromstring((folder / "junit.xml").read_bytes())
     assert SAID in suite.get("name", "")

@@ -145,7 +145,7 @@ def _sections(report: Report, cards: list[Card]) -> list[Section]:
     told: dict[str, list[Card]] = {}
     for card in cards:
         told.setdefault(printable(card.finding.check), []).append(card)
-    measured, skipped = by_check(report.measurements), by_check(report.skipped)
+    measured, skipped = by_check(report.measurements), by_check(item for item in report.skipped if item.asked_for)
     series = {printable(check): mapping(numbers) for check, numbers in report.series.items()}
     of_weights = series.pop("certify", {})  # the claims about weights have it in common
     series |= dict.fromkeys(figures.OF_WEIGHTS, of_weights) if of_weights else {}
