@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench gpu-bundle mutants clean
+.PHONY: demo test lint docs results bench gpu-bundle mutants soak clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -81,6 +81,10 @@ bench: $(VENV)/.benched $(BENCH_DIGITS) $(BENCH_MNIST)
 GPU_PYTHON ?= 3.12
 gpu-bundle: $(VENV)/.benched
 	$(BIN)/python -m benchmarks.gpu.bundle --python $(GPU_PYTHON) $(if $(IMAGES),--images $(IMAGES))
+
+# Damaged files through every reader, 100 000 of them; docs/reliability.md.
+soak: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak
 
 clean:
 	rm -rf $(VENV) runs docs/_build docs/auto_gallery
