@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from analysis.audit import audit
@@ -37,7 +38,9 @@ def originals(folder: Path) -> dict[str, bytes]:
     """Return a whole file of each kind in ``READERS``, made in ``folder`` by the functions that write them."""
     folder.mkdir(parents=True)
     shape = {"image_shape": (1, 8, 8), "classes": 10, "mean": (0.4,), "std": (0.3,)}
-    model = StabilisedDEQ(model_config("deq", ArchitectureConfig(state_dim=4), **shape)).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = StabilisedDEQ(model_config("deq", ArchitectureConfig(state_dim=4), **shape)).eval()
     checkpoint = folder / "checkpoint.safetensors"
     names = tuple("0123456789")
     save_checkpoint(checkpoint, Checkpoint(model=model, data=DataConfig(), class_names=names, seed=0, epoch=0))
