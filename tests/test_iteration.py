@@ -127,6 +127,14 @@ def test_a_solver_that_stops_before_the_answer_is_fixed() -> None:
     assert not replayed(late, finding, 0).refutes
 
 
+def test_a_model_of_one_class() -> None:
+    weights = matrix(0)
+    model = from_functions(inject, lambda z, h: torch.tanh(z @ weights.T + h), lambda z: z[:, :1])
+    pixels, labels = images(0)
+    report = stabdeq.audit(model, pixels, torch.zeros_like(labels), checks=["iteration"])
+    assert {item.name: item.value for item in report.measurements}["difficulty"] is None
+
+
 def test_it_runs_on_request_alone_and_is_drawn() -> None:
     assert CHECKS["iteration"].on_request
     report = stabdeq.audit(honest(0), *images(0), checks=["iteration"])

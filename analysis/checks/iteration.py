@@ -226,11 +226,11 @@ def _difficulty(subject: Subject) -> Measurement:
     """Return the rank correlation of the own solver's evaluations and the margin of the answer."""
     own = subject.model.solve(subject.h[subject.found])
     logits = subject.model.readout(subject.solution.z[subject.found])
-    top = logits.topk(2, dim=1).values
-    evaluations, margin = own.evaluations.double(), top[:, 0] - top[:, 1]
+    top = logits.topk(min(2, logits.shape[1]), dim=1).values
+    evaluations, margin = own.evaluations.double(), top[:, 0] - top[:, -1]
     constant = len(set(evaluations.tolist())) < 2 or len(set(margin.tolist())) < 2
     value = None if constant else float(spearmanr(evaluations, margin).statistic)
-    said = "all images take equally many, so nothing correlates" if value is None else f"{value:.2f}"
+    said = "all are alike, so nothing correlates" if value is None else f"{value:.2f}"
     text = f"rank correlation of the own solver's evaluations with the margin of the answer (below 0: hard images take longer): {said}"
     return Measurement(check="iteration", name="difficulty", value=value, text=text)
 
