@@ -89,7 +89,7 @@ PROGRESS = {
     "audit model.safetensors --images 4 --checks spectrum": "auditing",
     "attack model.safetensors --images 4 --attack pgd --steps 1": "right",
     "solvers model.safetensors --images 2 --evaluations 5": "left",
-    "check own_functions:V --dim 1 --samples 8 --starts 1": "judging",
+    "check functions_for_help:V --dim 1 --samples 8 --starts 1": "judging",
     "robust-data model.safetensors --out robust --images 2 --steps 1": "2 images ",
 }
 
@@ -104,7 +104,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.syspath_prepend(str(folder))
     save_untrained(folder / "model.safetensors", "deq")
-    (folder / "own_functions.py").write_text("def V(z): return (z * z).sum(1)\n")
+    (folder / "functions_for_help.py").write_text("def V(z): return (z * z).sum(1)\n")
     assert run(*command.split(), *["--quiet"] * quiet) in (0, 1, 3)
     shown = capsys.readouterr()
     # Results go to stdout, progress to stderr, but for two commands' own.
