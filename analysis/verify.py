@@ -30,6 +30,9 @@ COVERED = "verify repeats reports of 'stabdeq audit', and of 'stabdeq certify' o
 ABSENT = "not there"
 _NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?")
 _DRAWING = re.compile(r"<svg.*?</svg>", re.DOTALL)
+_FOREIGN = re.compile(
+    r"<(?:script|style|foreignObject|iframe|image|a)\b|\bon\w+\s*=|position\s*:|href\s*=\s*[\"'](?!#)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +165,9 @@ def _differences(told: Report, again: Report, loaded: Checkpoint, path: Path) ->
     facts = json.loads(strict_json(describe(loaded))) | {"path": told.checkpoint.get("path")}
     yield from _facts("checkpoint", told.checkpoint, facts)
     yield from _facts("report", {"subject": told.subject}, {"subject": again.subject})
-    yield from _facts("skipped", *({item.check: asdict(item) for item in one.skipped} for one in (told, again)))
+    yield from _facts(
+        "the checks that were", *({"skipped": [asdict(item) for item in one.skipped]} for one in (told, again))
+    )
     for name in dict.fromkeys([*again.named, *told.named]):
         yield from _of_claim(name, told.named.get(name), again.named.get(name))
     yield from _numbers("measured", *map(_measured, (told, again)))
@@ -179,7 +184,7 @@ def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterato
     if told is None or again is None or told.verdict != again.verdict:
         words = [ABSENT if one is None else str(one.verdict) for one in (told, again)]
         yield Difference(what=name, reported=words[0], now=words[1])
-    elif _NUMBER.sub("0", told.claim) != _NUMBER.sub("0", again.claim):
+    elif not _same_sentence(told.claim, again.claim):
         yield Difference(what=name, reported=told.claim, now=again.claim)
     else:
         # Time is not repeated, and what was compared need not be again.
@@ -209,7 +214,10 @@ def _numbers(what: str, told: Mapping[str, Any], again: Mapping[str, Any]) -> It
 
 def _measured(report: Report) -> dict[str, Any]:
     names = numbered(f"{printable(item.check)}.{printable(item.name)}" for item in report.measurements)
-    return {name: item.value for name, item in zip(names, report.measurements, strict=True)}
+    return {
+        name: {"value": item.value, "words": _NUMBER.sub("0", item.text)}
+        for name, item in zip(names, report.measurements, strict=True)
+    }
 
 
 def _without_proof(report: Report) -> dict[str, Any]:
@@ -233,5 +241,23 @@ def _alike(told: Any, again: Any) -> bool:
 
 
 def _words(page: str) -> str:
-    """Return a page without its drawings, which another version of matplotlib draws otherwise."""
-    return _DRAWING.sub("", page)
+    """Return a page with the tags and attributes of its drawings in their place: another version of matplotlib draws otherwise.
+
+    A drawing of a page of ours has no script, no style sheet, no foreign element, and nothing that lays it over the page.
+    """
+    return _DRAWING.sub(lambda drawing: "<svg>" + " ".join(sorted(set(_FOREIGN.findall(drawing[0])))), page)
+
+
+def _same_sentence(told: str, again: str) -> bool:
+    """Return whether two claims have the same words, and numbers that are the same to what another machine leaves of them."""
+    if _NUMBER.sub("0", told) != _NUMBER.sub("0", again):
+        return False
+    pairs = zip(_NUMBER.finditer(told), _NUMBER.finditer(again), strict=True)
+    return all(a[0] == b[0] or _alike(_value(a[0]), _value(b[0])) for a, b in pairs)
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text.rstrip(".,").replace("−", "-").replace(",", ""))
+    except ValueError:
+        return text

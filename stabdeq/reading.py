@@ -39,7 +39,7 @@ def parsed_json(text: str | bytes) -> Any:
     objects lie more than ``DEEPEST`` inside one another, in which what walks them would run out of stack.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_of_single_keys, parse_constant=_refused, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=of_single_keys, parse_constant=_refused, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} levels deep") from None
     _require_shallow(value)
@@ -65,12 +65,13 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for who writes into it
 
 
-def _of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    group = dict(pairs)
-    if len(group) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+def of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, a hook of ``json.loads``; ValueError where a key stands twice in it."""
+    group: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in group:
+            raise ValueError(f"the key {key!r:.80} stands twice in one object")
+        group[key] = value
     return group
 
 

@@ -68,6 +68,17 @@ def test_states_of_another_shape_than_the_features() -> None:
     assert stabdeq.audit(model, IMAGES, LABELS, checks=["equilibrium"]).exit_code == 0
 
 
+def test_a_method_that_a_derived_class_replaced_is_the_one_that_was_given() -> None:
+    class Derived(Parts):
+        def step(self, z: Tensor, h: Tensor) -> Tensor:
+            return torch.zeros_like(z)
+
+    derived = Derived()
+    model = from_functions(derived.features, super(Derived, derived).step, derived.classifier)
+    z, h = torch.ones(2, 5), torch.ones(2, 5)
+    assert torch.equal(model.cell(z, h), Parts.step(derived, z, h))
+
+
 def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(ConfigError, match="readout is a int: expected a function"):
         from_functions(lambda x: x, lambda z, h: h, 3)  # type: ignore[arg-type]

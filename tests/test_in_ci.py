@@ -12,6 +12,7 @@ import pytest
 import yaml
 from command_runs import REPOSITORY, run, save_untrained
 
+from analysis.commands.in_ci import InCI
 from analysis.findings import Finding, Verdict
 from analysis.report.baseline import new_or_worse
 from analysis.report.github import annotations
@@ -131,6 +132,17 @@ def test_what_is_required_is_required_of_the_baseline_too(own: Path) -> None:
     known = json.loads((own / "known.json").read_text())
     (own / "known.json").write_text(json.dumps(known | {"findings": []}))
     assert run(*CHECK, "--baseline", "known.json", "--require", "proved") == 3
+
+
+def test_what_is_required_hides_nothing_that_is_worse(own: Path) -> None:
+    of_arrays = "import numpy as np\n\n" + GROWS.replace("return z\n", "return -np.sin(z)\n")
+    (own / "own.py").write_text(of_arrays)  # supported, and no proof is of arrays
+    assert run(*CHECK, "--json", "known.json") == 0
+    known = Report.parse(json.loads((own / "known.json").read_text()))
+    open_now = replace(known, findings=tuple(replace(item, verdict=Verdict.INCONCLUSIVE) for item in known.findings))
+    for require in (None, "proved"):
+        assert InCI(known, None).exit_code(open_now, require) == 3
+        assert InCI(known, None).exit_code(known, require) == 0
 
 
 def test_an_audit_takes_the_report_that_it_replaces_as_its_baseline(own: Path) -> None:

@@ -127,6 +127,24 @@ def test_a_solver_that_stops_before_the_answer_is_fixed() -> None:
     assert not replayed(late, finding, 0).refutes
 
 
+def test_a_cell_that_reads_its_state_far_out_alone() -> None:
+    def cell(z: Tensor, h: Tensor) -> Tensor:
+        return h + 10 + 0.5 * torch.relu(z - 8)
+
+    finding = judged(from_functions(inject, cell, readout, tolerance=1e-8, max_evaluations=100), 0)["iteration.state"]
+    assert str(finding.verdict) == "SUPPORTED"
+
+
+def test_a_tie_at_one_equilibrium_is_no_second_one() -> None:
+    def cell(z: Tensor, h: Tensor) -> Tensor:  # contracts; its first coordinate rests at 0
+        return 0.5 * z + 0.2 * torch.sin(z) + torch.cat([torch.zeros_like(h[:, :1]), h[:, 1:]], 1)
+
+    model = from_functions(
+        inject, cell, lambda z: torch.stack([z[:, 0], -z[:, 0]], 1), tolerance=1e-8, max_evaluations=200
+    )
+    assert str(judged(model, 0)["iteration.start"].verdict) == "SUPPORTED"
+
+
 def test_a_model_of_one_class() -> None:
     weights = matrix(0)
     model = from_functions(inject, lambda z, h: torch.tanh(z @ weights.T + h), lambda z: z[:, :1])

@@ -102,3 +102,14 @@ def test_a_zip_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "bomb.npz").stat().st_size < 10_000
     with pytest.raises(DataError, match="it unpacks to"):
         read_own(tmp_path / "bomb.npz")
+
+
+def test_folders_are_the_classes_of_a_checkpoint(tmp_path: Path) -> None:
+    for name in ("3", "7"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((4, 5), 10 * int(name), np.uint8)).save(tmp_path / name / "one.png")
+    split = read_own(tmp_path, classes=tuple("0123456789"))
+    assert split.labels.tolist() == [3, 7]
+    assert [int(image[0, 0, 0]) for image in split.images] == [30, 70]
+    with pytest.raises(DataError, match="'7' is no class of the checkpoint"):
+        read_own(tmp_path, classes=("3", "4"))

@@ -98,3 +98,15 @@ def test_what_cannot_be_audited_is_refused(own: str, refusal: Callable[..., str]
     assert "name a file or folder of them with --images" in refusal("audit", f"{own}:make")
     assert "did you mean 'make'" in refusal("audit", f"{own}:mak", *images)
     assert "one number and one file" in refusal("audit", f"{own}:make", *images, *images)
+
+
+def test_whole_levels_are_pixels_of_0_to_1(own: str, folder: Path) -> None:
+    levels = np.random.default_rng(1).integers(0, 256, (6, 1, 4, 4), dtype=np.uint8)
+    labels = np.arange(6) % 3
+    np.savez(folder / "whole.npz", images=levels, labels=labels)
+    np.savez(folder / "floats.npz", images=levels / 255, labels=labels)
+    found = []
+    for name in ("whole", "floats"):
+        assert run("audit", f"{own}:make", "--images", f"{name}.npz", "--checks", "iteration", "--out", name) == 0
+        found.append(json.loads((folder / name / "report.json").read_text()))
+    assert found[0]["sample"]["sha256"] == found[1]["sample"]["sha256"]

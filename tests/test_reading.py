@@ -13,7 +13,7 @@ from analysis.user_function.onnx_files import load_onnx
 from stabdeq.checker.door import main as check_proof
 from stabdeq.data.tensor_file import read_tensor
 from stabdeq.errors import StabdeqError
-from stabdeq.reading import DEEPEST, open_regular, parsed_json, parsed_toml, read_regular
+from stabdeq.reading import DEEPEST, of_single_keys, open_regular, parsed_json, parsed_toml, read_regular
 from train import recipe
 from train.recipe import load_recipe
 
@@ -141,3 +141,20 @@ def test_a_recipe_larger_than_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "r.toml").write_text("epochs = 10")
     with pytest.raises(StabdeqError, match="larger than 10 bytes"):
         load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_in_one_pass() -> None:
+    class Counted(str):
+        """A key that counts how often it is compared."""
+
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+    pairs: list[tuple[str, object]] = [(Counted(number), 0) for number in range(2000)]
+    with pytest.raises(ValueError, match="stands twice"):
+        of_single_keys([*pairs, (Counted("1999"), 0)])
+    assert Counted.compared < 20_000

@@ -9,6 +9,7 @@ import pytest
 import torch
 from command_runs import run, save_untrained
 
+import analysis.verify as analysis_verify
 import stabdeq
 from analysis import verify as verify_module
 from analysis.audit import audit
@@ -104,8 +105,9 @@ def test_verdicts_turned_by_hand_are_found(copied: Path, capsys: pytest.CaptureF
         (lambda plain: plain["checkpoint"].update(kind="lyadeq-certified"), "checkpoint kind"),
         (lambda plain: plain["checkpoint"]["data"].update(name="mnist"), "checkpoint data"),
         (lambda plain: plain.update(subject="a certified model"), "report subject"),
-        (lambda plain: plain["skipped"][0].update(asked_for=True), "skipped positivity"),  # and so no banner
-        (lambda plain: plain["skipped"].clear(), "skipped decay"),
+        (lambda plain: plain["skipped"][0].update(asked_for=True), "the checks that were skipped"),  # and so no banner
+        (lambda plain: plain["skipped"].clear(), "the checks that were skipped"),
+        (lambda plain: plain["skipped"].insert(0, plain["skipped"][0] | {"reason": "proved by hand"}), "the checks that were skipped"),
     ],
 )  # fmt: skip
 def test_what_else_was_changed_by_hand_is_found(change: Change, what: str, copied: Path) -> None:
@@ -132,6 +134,26 @@ def test_other_numbers_are_told_and_decide_nothing(change: Change, what: str, co
     (one,) = [one for one in found.differences if one.what.startswith(what)]
     assert not one.decides
     assert found.holds
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize(
+    "foreign", ["<script>alert()</script>", '<g style="position: fixed"/>', '<a href="https://x.org"/>']
+)
+def test_a_drawing_with_what_ours_never_hold_is_found(foreign: str, copied: Path) -> None:
+    page = copied / "report.html"
+    page.write_text(page.read_text().replace("</svg>", f"{foreign}</svg>", 1))
+    found = stabdeq.verify(copied / "model.safetensors", copied / "report.json")
+    assert [one.what for one in found.differences] == ["report.html"]
+    assert not found.holds
+
+
+def test_numbers_of_a_claim_are_part_of_it() -> None:
+    same = analysis_verify._same_sentence
+    assert same("V >= 0.1 ||z||^2, to 1e-12.", "V >= 0.10000001 ||z||^2, to 1e-12.")
+    assert not same("V >= 1000 ||z||^2.", "V >= 0.1 ||z||^2.")
+    assert not same("V-dot <= -1 V.", "V-dot <= 1 V.")
+    assert not same("V >= 0.1 ||z||^2.", "V > 0.1 ||z||^2.")
 
 
 @pytest.mark.usefixtures("once")

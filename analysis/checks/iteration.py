@@ -22,6 +22,7 @@ from stabdeq.solvers import Anderson, norm, solve
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # of Anderson's method; one evaluation more measures where they led
 RESTARTS = 4
+DISTINCT = 1e-6  # relative distance beyond which two converged states are two, as in the check of equilibria
 UNMOVED = 1e-9  # relative change below which a second evaluation of the cell left the state where it was
 SAME_ANSWER = "The answer at an image is the class of the largest logit"
 
@@ -106,24 +107,24 @@ def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:
     return Finding(**settings, tolerance=UNMOVED, **values)
 
 
-def _moves(subject: Subject) -> tuple[Tensor, Tensor]:
-    """Return random states (M, n), and how far the cell's value there lies from that at 0, relative to its size, (M,)."""
-    which = torch.arange(len(subject.equilibria))
-    states = _noise(subject, 1)[:, 0]
-    at_zero, there = (_next(subject, z, which) for z in (torch.zeros_like(states), states))
-    return states, (there - at_zero).norm(dim=1) / at_zero.norm(dim=1).clamp(min=1)
+def _moves(subject: Subject, states: Tensor, which: Tensor) -> Tensor:
+    """Return how far the cell's values at ``states`` (B, n) and at the equilibria lie from that at 0, relative to its size, (B,)."""
+    at_zero = _next(subject, torch.zeros_like(states), which)
+    there = torch.stack([_next(subject, z, which) for z in (states, subject.equilibria[which])])
+    return (there - at_zero).norm(dim=2).amax(0) / at_zero.norm(dim=1).clamp(min=1)
 
 
 def _reads_state(subject: Subject) -> Finding:
     claim = "The cell reads its state: f(z, h) depends on z, so that an equilibrium is more than one evaluation."
-    states, moved = _moves(subject)
+    states = _noise(subject, 1)[:, 0]
+    moved = _moves(subject, states, torch.arange(len(states)))
     least, count = float(moved.min()), len(moved)
     still = (moved <= UNMOVED).nonzero().squeeze(1)
     if len(still):
         position = int(still[0])
         evidence = (
-            f"At {len(still)} of {count} images f is the same at a random state as at 0, to {float(moved[position]):.1e} of its size: "
-            "its equilibrium is reached in one evaluation from anywhere, and no solver is needed."
+            f"At {len(still)} of {count} images f is the same at 0, at a random state and at the equilibrium, to "
+            f"{float(moved[position]):.1e} of its size: one evaluation reaches the equilibrium, and no solver is needed."
         )
         witness = {"image": int(subject.indices[subject.found[position]]), "state": states[position].tolist()}
         return _finding(
@@ -136,7 +137,7 @@ def _reads_state(subject: Subject) -> Finding:
             evidence=evidence,
             witness=witness,
         )
-    evidence = f"Between 0 and a random state f changes by at least {least:.2g} of its size, at all {count} images."
+    evidence = f"Between 0 and a random state, or the equilibrium, f changes by at least {least:.2g} of its size, at all {count} images."
     return _finding(
         subject, "state", claim, verdict=Verdict.SUPPORTED, margin=least - UNMOVED, samples=count, evidence=evidence
     )
@@ -185,7 +186,10 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
     shape = subject.solution.z.shape[1:]
     solution = solve_accurately(lambda z: subject.model.cell(z, h), starts.view(-1, *shape))
     states, converged = solution.z.flatten(1), solution.converged
-    differs = (converged & (_answers(subject, states.nan_to_num()) != answers[which])).nonzero().squeeze(1)
+    first = subject.equilibria[which]
+    # Two answers at one equilibrium are a tie, which rounding decides.
+    apart = (states - first).norm(dim=1) > DISTINCT * first.norm(dim=1).clamp(min=1)
+    differs = (converged & apart & (_answers(subject, states.nan_to_num()) != answers[which])).nonzero().squeeze(1)
     samples = int(converged.sum())
     if len(differs):
         row = int(differs[0])
@@ -242,9 +246,7 @@ def replay(subject: Subject, finding: Finding) -> Replay:
     require_equilibria(subject)
     state = state_of(finding, "state", subject.dim)
     if finding.name == "state":
-        first = torch.zeros(1, dtype=torch.long)
-        at_zero, there = (_next(subject, z, first) for z in (torch.zeros_like(state)[None], state[None]))
-        moved = float((there - at_zero).norm() / at_zero.norm().clamp(min=1))
+        moved = float(_moves(subject, state[None], torch.zeros(1, dtype=torch.long)))
         reported = None if finding.margin is None else number(finding.margin) + UNMOVED
         return Replay(quantity="change of f, relative", reported=reported, now=moved, refutes=moved <= UNMOVED)
     if finding.name == "start":
@@ -254,6 +256,10 @@ def replay(subject: Subject, finding: Finding) -> Replay:
             if isinstance(one, Replay):
                 return one
         other = state_of(finding, "first", subject.dim)
+        if float((state - other).norm()) <= DISTINCT * max(1.0, float(other.norm())):
+            return Replay(
+                quantity="distance of the two states", reported=None, now=float((state - other).norm()), refutes=False
+            )
     elif finding.name == "longer":
         own = subject.model.solve(subject.h).z.flatten(1)[0]
         state, other = own, subject.equilibria[0]

@@ -96,10 +96,12 @@ def attack(
 
     from analysis.commands.own_model import is_location, load_own_classifier, own_images, weights_dtype
     from stabdeq.attacks.run import attack as run_attack
+    from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
     own = is_location(checkpoint)
-    images = own_images(place, labels, None, seed, needed=own)
+    classes = None if own or place is None else load_checkpoint(Path(checkpoint), trusted=trusted).class_names
+    images = own_images(place, labels, None, seed, needed=own, classes=classes)
     model = load_own_classifier(checkpoint) if own else checkpoint
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():

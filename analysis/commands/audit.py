@@ -84,7 +84,8 @@ def audit(
     in_ci = InCI.asked(baseline, github)
     loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
     model = load_own_model(checkpoint) if loaded is None else loaded.model
-    images = own_images(place, labels, count, seed, needed=own)
+    classes = None if loaded is None else loaded.class_names
+    images = own_images(place, labels, count, seed, needed=own, classes=classes)
     _require_writable(folder)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())

@@ -1,6 +1,6 @@
 """What ``audit``, ``certify`` and ``check`` do with a report in CI: what is known from a baseline, GitHub's summary, the exit code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +31,14 @@ class InCI:
         Raises FileError where the summary cannot be written.
         """
         known, shown = self.baseline, to_markdown(report)
-        if require:
-            report, known = report.require(require), known and known.require(require)
-        deciding = new_or_worse(report, known) if known else report
+        required = report.require(require) if require else report
+        deciding = required
+        if known:
+            # Worse as it was judged, or by what is required: requiring a proof makes SUPPORTED and INCONCLUSIVE alike.
+            worse = new_or_worse(report, known).named.keys()
+            worse |= new_or_worse(required, known.require(require) if require else known).named.keys()
+            deciding = replace(required, findings=tuple(item for name, item in required.named.items() if name in worse))
+        report = required
         if self.summary is not None:
             for line in annotations(deciding):
                 print(line)

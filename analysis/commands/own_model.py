@@ -1,6 +1,7 @@
 """A model from code of the user's, at MODULE:NAME on the command line, in the place of a checkpoint."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,18 @@ def _found(location: str) -> Any:
 
 
 def own_images(
-    place: Path | None, labels: Path | None, count: int | None, seed: int, *, needed: bool
+    place: Path | None,
+    labels: Path | None,
+    count: int | None,
+    seed: int,
+    *,
+    needed: bool,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the "images", "labels" and "indices" of images of the user's, ``count`` at random or all; nothing where there are none.
+    """Return the "images" in [0, 1], "labels" and "indices" of images of the user's, ``count`` at random or all; or nothing.
 
-    Raises ConfigError where they are ``needed`` and not named, DataError where they cannot be read.
+    ``classes`` are those of a checkpoint, by which the folders of a folder of images are numbered. Raises ConfigError where images are
+    ``needed`` and not named, DataError where they cannot be read.
     """
     if place is None:
         if needed:
@@ -77,7 +85,12 @@ def own_images(
         if labels is not None:
             raise ConfigError("--labels is of images of your own: name their file with --images, too")
         return {}
+    import torch
+
+    from stabdeq.data import to_unit
     from stabdeq.data.own_images import draw, read_own
 
-    images, numbers, places = draw(read_own(place, labels), count, seed)
+    images, numbers, places = draw(read_own(place, labels, classes), count, seed)
+    if images.dtype == torch.uint8:
+        images = to_unit(images, torch.float64)
     return {"images": images, "labels": numbers, "indices": places}

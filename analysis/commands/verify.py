@@ -54,8 +54,8 @@ def _show(found: "Verification", console: "Console") -> None:
             if rows:
                 console.print(Text(f"\n{title}", style="bold"))
                 console.print(_table(rows, console))
-        if found.report.partial:
-            console.print(Text(f"\n{found.report.partial}", style="bold yellow"))
+        if found.again.partial:
+            console.print(Text(f"\n{found.again.partial}", style="bold yellow"))
         console.print(Text(f"\n{_sentence(found)}", style="bold"))
 
     print_everywhere(print_all, console)

@@ -11,7 +11,7 @@ from analysis.findings import Finding, Measurement, Skipped, Verdict
 from analysis.findings.values import as_text, number, printable
 from analysis.report.report import PARTS, SCHEMA, Report
 from stabdeq.errors import ReportError
-from stabdeq.reading import read_regular
+from stabdeq.reading import of_single_keys, read_regular
 
 LARGEST = 2**28  # bytes
 MAX_DEPTH = 100  # lists and dictionaries inside one another; what walks them calls itself as often
@@ -32,7 +32,7 @@ def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
 def read_plain(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file ``path``; raise ReportError where it is none, or nested too deeply."""
     try:
-        plain = json.loads(read_regular(path, LARGEST).decode("utf-8"))
+        plain = json.loads(read_regular(path, LARGEST).decode("utf-8"), object_pairs_hook=of_single_keys)
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}: give the report.json that 'stabdeq audit' wrote") from None
     except UnicodeDecodeError:

@@ -1,6 +1,7 @@
 """An equilibrium model from its parts: features, cell, readout, and, where it has them, a V and a solver of its own."""
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -85,18 +86,17 @@ def from_functions(
     for name, part in parts.items():
         if not callable(part):
             raise ConfigError(f"{name} is a {type(part).__name__}: expected a function of tensors or a module")
-        owner = getattr(part, "__self__", None)
-        if isinstance(owner, nn.Module):
-            parts[name] = _Method(owner, part.__name__)
+        if isinstance(part, MethodType) and isinstance(part.__self__, nn.Module):
+            parts[name] = _Method(part.__self__, part.__func__)
     return FunctionModel(parts, lyapunov, state_shape, tolerance, max_evaluations)
 
 
 class _Method(nn.Module):
     """A module's method as a module, so that the weights that it uses are known."""
 
-    def __init__(self, owner: nn.Module, name: str) -> None:
+    def __init__(self, owner: nn.Module, function: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.owner, self.name = owner, name
+        self.owner, self.function = owner, function
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        return getattr(self.owner, self.name)(*arguments)
+        return self.function(self.owner, *arguments)

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +20,33 @@ MOST_BYTES = 2**32
 ARRAYS = "a .npz or .safetensors file with the arrays 'images' and 'labels', or a .npy file of images beside --labels"
 
 
-def read_own(images: Path, labels: Path | None = None) -> Split:
+def read_own(images: Path, labels: Path | None = None, classes: Sequence[str] | None = None) -> Split:
     """Return the images (N, C, H, W), uint8 or floating in [0, 1], and labels (N,) int64 that ``images`` and ``labels`` hold.
 
     ``images`` is a .npz or .safetensors file with both, as "images" and "labels"; a .npy, .npz or .safetensors file of images alone,
     ``labels`` being such a file of labels; or a folder ``<class>/<image files>``, whose classes are numbered in the order of their
-    names. Nothing is unpickled. Raises DataError where they cannot be read, or are not of these shapes.
+    names, or by their places among ``classes`` where these are given. Nothing is unpickled. Raises DataError where they cannot be
+    read, or are not of these shapes.
     """
     if images.is_dir():
         if labels is not None:
             raise DataError(
                 f"{images} is a folder, whose classes are its labels: leave --labels out, or give a file of images"
             )
-        paths, numbers, _ = list_images(images)
-        return Split(read_images(paths), numbers)
+        paths, numbers, names = list_images(images)
+        return Split(read_images(paths), numbers if classes is None else _of_classes(numbers, names, classes, images))
     found = _arrays(images)
     pictures = _named(found, "images", images)
     numbers = _named(found, "labels", images) if labels is None else _named(_arrays(labels), "labels", labels)
     return Split(_require_images(pictures, images), _require_labels(numbers, len(pictures), labels or images))
+
+
+def _of_classes(numbers: Tensor, names: Sequence[str], classes: Sequence[str], folder: Path) -> Tensor:
+    if unknown := [name for name in names if name not in classes]:
+        raise DataError(
+            f"{folder}: {unknown[0]!r} is no class of the checkpoint: name its folders {', '.join(map(repr, classes[:12]))}"
+        )
+    return torch.tensor([classes.index(name) for name in names])[numbers]
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
