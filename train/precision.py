@@ -1,4 +1,4 @@
-"""Training with the extractor in bfloat16, which matrix units (of GPUs, and of CPUs with AMX) multiply several times as fast."""
+"""Training with the extractor in bfloat16, for the matrix units of GPUs and of CPUs with AMX."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -104,7 +104,7 @@ def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:
         "dtype": "float64",
         "seed": subject.seed,
     }
-    return Finding(**settings, tolerance=UNMOVED, **values)
+    return Finding(**{**settings, "tolerance": UNMOVED, **values})
 
 
 def _moves(subject: Subject, states: Tensor, which: Tensor) -> Tensor:
@@ -209,6 +209,7 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
             claim,
             verdict=Verdict.REFUTED,
             margin=None,
+            tolerance=DISTINCT,
             samples=samples,
             evidence=evidence,
             witness=witness,
@@ -223,7 +224,8 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
         )
     )
     verdict = Verdict.SUPPORTED if enough else Verdict.INCONCLUSIVE
-    return _finding(subject, "start", claim, verdict=verdict, margin=None, samples=samples, evidence=evidence)
+    common: dict[str, Any] = {"tolerance": DISTINCT, "samples": samples}
+    return _finding(subject, "start", claim, verdict=verdict, margin=None, evidence=evidence, **common)
 
 
 def _difficulty(subject: Subject) -> Measurement:
