@@ -104,7 +104,7 @@ def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:
         "dtype": "float64",
         "seed": subject.seed,
     }
-    return Finding(**{**settings, "tolerance": UNMOVED, **values})
+    return Finding(**settings | {"tolerance": UNMOVED} | values)
 
 
 def _moves(subject: Subject, states: Tensor, which: Tensor) -> Tensor:
