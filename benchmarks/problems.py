@@ -64,6 +64,7 @@ class ConvolutionalCell(nn.Module):
             shape = convolution.weight.shape
             convolution.weight.data = torch.randn(shape, generator=generator) / (9 * channels) ** 0.5
             nn.init.zeros_(convolution.bias)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Return f(z, h)."""
@@ -146,6 +147,8 @@ def _prepare(cell: nn.Module, settings: SolverConfig) -> Solve:
         return functional_call(cell, dict(zip(names, values, strict=True)), (z, h))
 
     def run(h: Tensor) -> Solution:
+        if h.dim() == 4:  # TorchDEQ would lay them out anew at each evaluation
+            h = h.contiguous(memory_format=torch.channels_last)
         linearise = getattr(cell, "linearise", None)
         return fixed_point(
             f,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdeq.solvers.iteration import require_next_state
+from stabdeq.solvers.iteration import lie_channels_last, require_next_state
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.solution import Map, Solution, Status, norm
 from stabdeq.solvers.solver import Solver
@@ -58,13 +58,15 @@ def attach_gradient(
         scale = torch.where(size > 0, size, 1).view(-1, *[1] * (right.dim() - 1))
 
         scaled = right / scale
+        if lie_channels_last(solution.z):
+            scaled = scaled.movedim(1, -1).contiguous().movedim(-1, 1)
 
         def from_rows(u: Tensor, right: Tensor, *rows: Tensor) -> Tensor:
             return vjp(u, *rows) + right
 
         adjoint = solve(
             (lambda u: vjp(u) + scaled) if rows is None else from_rows,
-            torch.zeros_like(right),
+            torch.zeros_like(scaled),
             solver,
             tolerance=tolerance,
             max_evaluations=max_evaluations,

@@ -29,11 +29,23 @@ class Problem:
     parameters: tuple[Tensor, ...]  # the same for all samples
     tolerance: Tensor  # () so that compiled code serves every tolerance
     coupled: bool
+    channels_last: bool = False  # how f takes its states
     spares_state: bool = False  # whether f was seen not to write into the state it is given
+
+    def flat(self, states: Tensor) -> Tensor:
+        """Return states (B, *) as rows (B, n), in the order in which f's states lie in memory."""
+        return (states.movedim(1, -1) if self.channels_last else states).flatten(1)
+
+    def shaped(self, rows: Tensor) -> Tensor:
+        """Return the rows (B, n) as states (B, *)."""
+        if not self.channels_last:
+            return rows.view(len(rows), *self.shape)
+        channels, *places = self.shape
+        return rows.view(len(rows), *places, channels).movedim(-1, 1)
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Return f(z) flattened, (B, n) -> (B, n). An f that writes into the state writes into a copy."""
-        state = z.view(len(z), *self.shape)
+        state = self.shaped(z)
         if torch.compiler.is_compiling():  # where a copy costs nothing
             fz = self.f(state.clone(), *self.context, *self.parameters)
         else:
@@ -49,7 +61,7 @@ class Problem:
             # By value too: not all that writes is counted.
             self.spares_state = self.spares_state or (untouched and torch.equal(given, state))
         require_next_state(fz, state)
-        return fz.flatten(1)
+        return self.flat(fz)
 
     def residual(self, z: Tensor) -> Tensor:
         """Return the residual (B,) of the states ``z`` (B, n), all evaluated together."""
@@ -183,6 +195,14 @@ def _departing(state: State, length: Tensor, tolerance: Tensor) -> Tensor:
     has grown.
     """
     return (length > tolerance * state.first_size) & (length > state.longest / 2)
+
+
+def lie_channels_last(states: Tensor) -> bool:
+    """Return whether ``states`` (B, C, H, W) or (B, C, D, H, W) hold a place's channels side by side in memory."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if states.dim() not in formats or states.is_contiguous():
+        return False
+    return states.is_contiguous(memory_format=formats[states.dim()])
 
 
 def require_tensors(z0: object, inputs: Sequence[object]) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.solvers.compiled import RunAhead, compiled_for
-from stabdeq.solvers.iteration import PATIENCE, Problem, State, bar, observe, require_tensors
+from stabdeq.solvers.iteration import PATIENCE, Problem, State, bar, lie_channels_last, observe, require_tensors
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
 from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
-TILE = 2**16  # state components solved at a time on a CPU: with their history, they stay in its cache
+TILE = 2**18  # state components solved at a time on a CPU: with their history, they stay in its cache
 FEW = 2**15  # state components of a batch below which samples that have stopped stay in it
 CROWD = 0.5  # share of samples still at work at which the others leave the batch
 
@@ -45,7 +45,7 @@ def solve(
     one tensor, the next; it may write into the state it is given, a copy, but into nothing else. ``context`` holds what f reads
     beside the state, a row (B, *) for each sample. Where it is given, f is called on any of the samples: those that have stopped
     leave the batch, and a large batch is solved in parts that fit a CPU's cache. ``parameters`` are tensors that f reads for all
-    samples alike.
+    samples alike. Where ``z0`` (B, C, H, W) lies channels last in memory, so do all states: convolutions are faster so.
 
     Where f couples the samples (``coupled``; BatchNorm on its own batch), all stop together, judged by the largest residual,
     since a sample held back would change its neighbours' equations, and the batch stays whole; so it does for a ``trace``.
@@ -70,22 +70,23 @@ def solve(
     if separable and z0.device.type == "cpu":
         size = max(1, TILE // max(1, z0[:1].numel()))
     limit = torch.tensor(tolerance, dtype=torch.float64, device=z0.device)
+    whole = Problem(f, z0.shape[1:], tuple(context), shared, limit, coupled, lie_channels_last(z0))
     parts, apart = [], False
     with unchanged_buffers(f):
         for start in range(0, max(1, len(z0)), max(1, size)):
             z, *rows = (tensor[start : start + size] for tensor in (z0, *context))
             if compiled:  # a view's offset into its storage would be compiled for anew
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
-            problem = Problem(f, z0.shape[1:], tuple(rows), shared, limit, coupled)
-            run = _Run(problem, z.flatten(1), rule, separable=separable, compiled=compiled and not trace)
+            problem = replace(whole, context=tuple(rows))
+            run = _Run(problem, problem.flat(z), rule, separable=separable, compiled=compiled and not trace)
             parts.append(run.solve(max_evaluations, trace))
             apart = apart or run.is_apart
         solution = parts[0] if len(parts) == 1 else _concatenate(parts)
         if not coupled and (apart or len(parts) > 1):
-            solution = _judged_together(Problem(f, z0.shape[1:], tuple(context), shared, limit, coupled), solution)
+            solution = _judged_together(whole, solution)
     if throw and not bool(solution.converged.all()):
         raise SolverError(f"no equilibrium within {max_evaluations} evaluations: {solution.describe_failures()}")
-    return replace(solution, z=solution.z.view(z0.shape))
+    return replace(solution, z=whole.shaped(solution.z))
 
 
 class _Run:
@@ -270,7 +271,7 @@ class _Run:
 
 def _judged_together(problem: Problem, solution: Solution) -> Solution:
     """Return the solution with what one evaluation of all samples shows: a residual that is another in this company."""
-    z = solution.z.flatten(1)
+    z = solution.z
     residual = problem.residual(z)
     other = solution.converged & ~_alike(residual, solution.residual, z.dtype)
     lost = other & ~(residual <= problem.tolerance)
@@ -301,11 +302,17 @@ def _alike(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return (a - b).abs() <= _roundoff(dtype)
 
 
-def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.Size]:
-    """Return what compiled code is made for: the solver and how it describes itself, the kind of map, the state's shape."""
+def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.Size, bool]:
+    """Return what compiled code is made for: the solver and how it describes itself, the kind of map, the states."""
     rule = solver.rule if isinstance(solver, Adapted) else solver
     description = "" if type(rule).__repr__ is object.__repr__ else repr(rule)  # by default it is an address
-    return type(rule), description, getattr(problem.f, "__code__", type(problem.f)), problem.shape
+    return (
+        type(rule),
+        description,
+        getattr(problem.f, "__code__", type(problem.f)),
+        problem.shape,
+        problem.channels_last,
+    )
 
 
 def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) -> None:
