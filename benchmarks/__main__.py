@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: race all cases, print the table of ratios and write the results."""
+"""``python -m benchmarks``: race all cases, print the table of ratios and write the results (``benchmarks/schema.json``)."""
 
 import argparse
 import json
@@ -9,45 +9,29 @@ from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-import stabdeq
-from benchmarks import contest
-from benchmarks.attacking import AttackCase
-from benchmarks.cases import Record, model_cases, other_cases, quick_cases
-from benchmarks.overhead import FoldedCase, MemoryCase, OverheadCase
+from benchmarks.results_format import VERSION, Results
 from benchmarks.table import markdown
-from benchmarks.training import TrainingCase
-from stabdeq.config import DataConfig
-from stabdeq.data import Split, load_data
 from stabdeq.files import replace_file
-from stabdeq.model import StabilisedDEQ
+
+if TYPE_CHECKING:  # the contestants are imported where they race: nobody needs them to read results
+    from benchmarks.whole import Race
 
 RESULTS = Path(__file__).with_name("results.json")
-BATCHES = (1, 128, 1024, 8192)
-
-
-class Race(Protocol):
-    """Anything that can be measured."""
-
-    def race(self) -> list[Record]:
-        """Return its records."""
-        ...
 
 
 def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args(arguments)
     if options.markdown:
-        print(markdown(json.loads(options.markdown.read_text())), end="")
+        print(markdown(Results.model_validate_json(options.markdown.read_text()).as_written()), end="")
         return
-    if options.quick:
-        contest.SECONDS = 0.1
-    cases, skipped = (quick_cases(), []) if options.quick else _all_cases(options)
-    results: Record = {
+    cases, skipped = _cases(options)
+    results: dict[str, Any] = {
+        "version": VERSION,
         "date": date.today().isoformat(),
         "machine": machine(),
         "command": " ".join(["python -m benchmarks", *(Path(argument).name for argument in arguments)]),
@@ -56,9 +40,8 @@ def main(arguments: list[str]) -> None:
     }
     for case in _progress(cases):
         results["records"] += case.race()
-        replace_file(
-            options.out, (json.dumps(results, indent=1) + "\n").encode()
-        )  # so that an interrupted run is not lost
+        # At once, so that an interrupted run is not lost.
+        replace_file(options.out, (json.dumps(results, indent=1) + "\n").encode())
     print(markdown(results), end="")
 
 
@@ -67,38 +50,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--digits", type=Path, help="checkpoint of a model trained on digits")
     parser.add_argument("--mnist", type=Path, help="checkpoint of a model trained on MNIST; needs --data-dir")
     parser.add_argument("--data-dir", type=Path, help="where MNIST lies")
+    parser.add_argument(
+        "--contestant",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a solver of your own, function(f, z0, tolerance, most_calls) -> z, raced forward against ours",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where to write the results")
-    parser.add_argument("--quick", action="store_true", help="two small cases, for the tests")
+    parser.add_argument("--quick", action="store_true", help="a few small cases, for the tests")
     parser.add_argument("--markdown", type=Path, metavar="RESULTS", help="print the tables of results written before")
     return parser
 
 
-def _all_cases(options: argparse.Namespace) -> tuple[list[Race], list[str]]:
-    """Return all cases whose models are there, and what is skipped."""
-    cases: list[Race] = [*other_cases()]
-    skipped = []
-    for name, checkpoint in (("digits", options.digits), ("mnist", options.mnist)):
-        if checkpoint is None:
-            skipped.append(f"{name} skipped: no checkpoint was given")
-            continue
-        model = stabdeq.load(checkpoint).eval()
-        images = load_data(DataConfig(name=name), data_dir=options.data_dir).test
-        cases += _of_model(name, model, images)
-    return cases, skipped
+def _cases(options: argparse.Namespace) -> tuple[list["Race"], list[str]]:
+    """Return what is to be measured, and what is skipped."""
+    from benchmarks import contest
+    from benchmarks.cases import quick_cases
+    from benchmarks.whole import all_cases
+
+    guests = {name: resolve_name(name) for name in options.contestant}
+    if not options.quick:
+        return all_cases(options, guests)
+    contest.SECONDS = 0.1
+    return quick_cases(guests), []
 
 
-def _of_model(name: str, model: StabilisedDEQ, images: Split) -> list[Race]:
-    return [
-        *model_cases(name, model, images, BATCHES),
-        TrainingCase(name, model, images),
-        AttackCase(name, model, images),
-        FoldedCase(name, model, images),
-        OverheadCase(name, model, images),
-        *(MemoryCase(name, model, images, batch) for batch in BATCHES[2:]),
-    ]
-
-
-def _progress(cases: list[Race]) -> Iterator[Race]:
+def _progress(cases: list["Race"]) -> Iterator["Race"]:
     """Yield all cases, telling on stderr how far it is."""
     begin = perf_counter()
     for done, case in enumerate(cases):
@@ -111,6 +89,8 @@ def _progress(cases: list[Race]) -> Iterator[Race]:
 
 def machine() -> dict[str, str]:
     """Return what the times depend on."""
+    import torch
+
     packages = {name: version(name) for name in ("torch", "torchdeq", "scipy")}
     cores = {
         "cores": str(os.cpu_count()),

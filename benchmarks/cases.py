@@ -1,8 +1,8 @@
 """The cases, and the race of each: forward only, and forward with backward."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -10,8 +10,16 @@ from torch import Tensor
 
 from benchmarks import contestants
 from benchmarks.contest import Entry, alternate, find_loosest, quartiles, ratios
-from benchmarks.contestants import Maker, Outcome, Setting, true_residual
-from benchmarks.problems import Problem, cell_problem, convolutional_problem, linear_problem, model_problem
+from benchmarks.contestants import Guest, Maker, Outcome, Setting, true_residual
+from benchmarks.problems import (
+    Problem,
+    attention_problem,
+    cell_problem,
+    convolutional_problem,
+    graph_problem,
+    linear_problem,
+    model_problem,
+)
 from stabdeq.data import Split
 from stabdeq.model import StabilisedDEQ
 
@@ -24,12 +32,13 @@ Record = dict[str, Any]  # one line of the results
 
 @dataclass
 class Case:
-    """One problem, solver and tolerance, raced forward, then forward and backward."""
+    """One problem, solver and tolerance, raced forward, with ``guests`` by their names, then forward and backward without."""
 
     problem: Problem
     solver: str
     tolerance: float
     modes: tuple[str, ...] = OURS
+    guests: Mapping[str, Guest] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.problem.name}, batch {self.problem.batch}, {self.solver}, {self.tolerance:g}"
@@ -39,6 +48,7 @@ class Case:
         makers: dict[str, Maker] = dict.fromkeys(self.modes, contestants.ours) | {"TorchDEQ": contestants.theirs}
         if self.problem.batch == 1:
             makers["SciPy"] = contestants.scipys
+        makers |= {name: contestants.guest(find) for name, find in self.guests.items()}
         entries = {name: self._enter(name, make) for name, make in makers.items()}
         forward = self._record("forward", makers, entries)
         gradients = dict.fromkeys(self.modes, contestants.our_gradient) | {"TorchDEQ": contestants.their_gradient}
@@ -58,6 +68,8 @@ class Case:
     def _settings(self, name: str) -> list[list[Setting]]:
         if name == "TorchDEQ":
             return list(contestants.torchdeq_settings(self.tolerance, self.solver))
+        if name in self.guests:
+            return contestants.plain_settings(self.tolerance)
         if name == "SciPy":  # its tolerance is absolute
             return contestants.plain_settings(self.tolerance * self.scale)
         return contestants.plain_settings(self.tolerance, compiled=name == "compiled")
@@ -109,9 +121,9 @@ def measured(runs: dict[str, Callable[[], Outcome]], found: dict[str, Record | N
         found[name] = {**(found[name] or {}), "seconds": quartiles(values), "runs": len(values)}
     ratio = {
         f"{rival}/{mode}": ratios(times, rival, mode)
-        for rival in ("TorchDEQ", "SciPy")
+        for rival in times
         for mode in OURS
-        if rival in times and mode in times
+        if rival not in OURS and mode in times
     }
     return {"contestants": found, "ratios": ratio}
 
@@ -124,25 +136,36 @@ def reference(problem: Problem) -> tuple[Tensor, Tensor]:
     return outcome.z, outcome.gradients[0]
 
 
-def model_cases(name: str, model: StabilisedDEQ, images: Split, batches: tuple[int, ...]) -> list[Case]:
+def model_cases(
+    name: str, model: StabilisedDEQ, images: Split, batches: tuple[int, ...], guests: Mapping[str, Guest]
+) -> list[Case]:
     """Return the cases of a trained model."""
-    return [case for batch in batches for case in _cases(model_problem(name, model, images, batch))]
+    return [case for batch in batches for case in _cases(model_problem(name, model, images, batch), guests)]
 
 
-def other_cases() -> list[Case]:
-    """Return the cases of the convolutional cell and the linear map."""
-    problems = [convolutional_problem(1), convolutional_problem(16), linear_problem(128)]
-    return [case for problem in problems for case in _cases(problem)]
-
-
-def quick_cases() -> list[Case]:
-    """Return two small cases, without compilation."""
-    convolution = convolutional_problem(2, channels=4, side=4)
-    return [
-        Case(convolution, "anderson", 1e-3, ("eager",)),
-        Case(linear_problem(1, size=8), "broyden", 1e-3, ("eager",)),
+def other_cases(guests: Mapping[str, Guest]) -> list[Case]:
+    """Return the cases of the cells that nobody has to train."""
+    problems = [
+        convolutional_problem(1),
+        convolutional_problem(16),
+        convolutional_problem(1, channels=128, side=32),
+        linear_problem(128),
+        attention_problem(64),
+        graph_problem(64),
     ]
+    return [case for problem in problems for case in _cases(problem, guests)]
 
 
-def _cases(problem: Problem) -> list[Case]:
-    return [Case(problem, solver, tolerance) for solver in SOLVERS for tolerance in TOLERANCES]
+def quick_cases(guests: Mapping[str, Guest]) -> list[Case]:
+    """Return small cases, without compilation."""
+    raced = [
+        (convolutional_problem(2, channels=4, side=4), "anderson"),
+        (linear_problem(1, size=8), "broyden"),
+        (attention_problem(2, tokens=3, width=4), "broyden"),
+        (graph_problem(2, nodes=6, width=3), "anderson"),
+    ]
+    return [Case(problem, solver, 1e-3, ("eager",), guests) for problem, solver in raced]
+
+
+def _cases(problem: Problem, guests: Mapping[str, Guest]) -> list[Case]:
+    return [Case(problem, solver, tolerance, OURS, guests) for solver in SOLVERS for tolerance in TOLERANCES]

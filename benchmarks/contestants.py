@@ -33,6 +33,7 @@ class Outcome:
 
 
 Run = Callable[[], Outcome]
+Guest = Callable[[Callable[[Tensor], Tensor], Tensor, float, int], Tensor]  # f, z0, tolerance, most calls of f -> z
 Maker = Callable[[Problem, str, "Setting"], Run]  # problem, solver, setting
 
 
@@ -178,6 +179,23 @@ def scipys(problem: Problem, solver: str, setting: Setting) -> Run:
         return Outcome(torch.from_numpy(z).float(), f.calls, True)
 
     return run
+
+
+def guest(find: Guest) -> Maker:
+    """Return the maker of a solver of somebody's own; which of our methods it is raced against is nothing to it."""
+
+    def make(problem: Problem, _: str, setting: Setting) -> Run:
+        start = torch.zeros_like(problem.h)
+
+        def run() -> Outcome:
+            f = Counted(problem.cell, problem.h)
+            with torch.no_grad():
+                z = find(f, start.clone(), setting.tolerance, setting.steps)
+            return Outcome(z, f.calls, converged=f.calls < setting.steps)
+
+        return run
+
+    return make
 
 
 def random_like(h: Tensor) -> Tensor:

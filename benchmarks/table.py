@@ -82,6 +82,10 @@ def notes(record: Record) -> str:
             said.append(f"{name} with lam {setting['options']['lam']:g}")
         if name != "SciPy" and setting["tolerance"] < 0.99 * record["tolerance"]:
             said.append(f"{name} told {setting['tolerance']:g}")
+    for pair, ratio in record["ratios"].items():
+        rival, mode = pair.rsplit("/", 1)
+        if rival not in ("TorchDEQ", "SciPy"):
+            said.append(f"{rival} over ours {mode} {spread(ratio)}")
     return "; ".join(said)
 
 

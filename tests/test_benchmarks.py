@@ -12,6 +12,7 @@ from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.contest import find_loosest  # noqa: E402
 from benchmarks.contestants import Outcome, Setting  # noqa: E402
 from benchmarks.overhead import peak_bytes  # noqa: E402
+from benchmarks.results_format import Results  # noqa: E402
 
 
 def test_quick_benchmark_writes_results_that_print_as_markdown(tmp_path, capsys):
@@ -63,3 +64,27 @@ def test_peak_memory_counts_what_is_held_at_a_time():
         return held
 
     assert 8000 <= peak_bytes(run) <= 2.1 * 8000
+
+
+def picard(f, z0, tolerance, most_calls):
+    for _ in range(most_calls):
+        z0 = f(z0)
+        if (f(z0) - z0).flatten(1).norm(dim=1).amax() <= tolerance:
+            return z0
+    return z0
+
+
+def test_a_solver_of_ones_own_is_raced_at_the_same_measured_residual(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    main(["--quick", "--contestant", "test_benchmarks:picard", "--out", str(path)])
+    forward = [r for r in Results.model_validate_json(path.read_text()).records if r.direction == "forward"]
+    found = {record.problem: record.contestants["test_benchmarks:picard"] for record in forward}
+    assert found.keys() == {"convolution", "linear, radius 0.99", "attention", "graph"}
+    assert found["linear, radius 0.99"] is None  # it takes more than 300 calls
+    for record in forward:
+        if (reached := found[record.problem]) is not None:
+            assert reached.true_residual <= record.tolerance
+            assert reached.evaluations % 2 == 0
+            assert "test_benchmarks:picard/eager" in record.ratios
+    assert found["graph"]  # which contracts at a rate of 0.9
+    assert "test_benchmarks:picard over ours eager" in capsys.readouterr().out
