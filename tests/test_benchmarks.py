@@ -68,9 +68,9 @@ def test_peak_memory_counts_what_is_held_at_a_time():
 
 def picard(f, z0, tolerance, most_calls):
     for _ in range(most_calls):
-        z0 = f(z0)
-        if (f(z0) - z0).flatten(1).norm(dim=1).amax() <= tolerance:
-            return z0
+        z, z0 = z0, f(z0)
+        if (z0 - z).flatten(1).norm(dim=1).amax() <= tolerance:
+            break
     return z0
 
 
@@ -84,7 +84,7 @@ def test_a_solver_of_ones_own_is_raced_at_the_same_measured_residual(tmp_path, c
     for record in forward:
         if (reached := found[record.problem]) is not None:
             assert reached.true_residual <= record.tolerance
-            assert reached.evaluations % 2 == 0
+            assert 5 < reached.evaluations <= 300
             assert "test_benchmarks:picard/eager" in record.ratios
     assert found["graph"]  # which contracts at a rate of 0.9
     assert "test_benchmarks:picard over ours eager" in capsys.readouterr().out
