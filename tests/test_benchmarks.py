@@ -80,7 +80,7 @@ def test_a_solver_of_ones_own_is_raced_at_the_same_measured_residual(tmp_path, c
     forward = [r for r in Results.model_validate_json(path.read_text()).records if r.direction == "forward"]
     found = {record.problem: record.contestants["test_benchmarks:picard"] for record in forward}
     assert found.keys() == {"convolution", "linear, radius 0.99", "attention", "graph"}
-    assert found["linear, radius 0.99"] is None  # it takes more than 300 calls
+    assert found["attention"] is None  # it goes round there
     for record in forward:
         if (reached := found[record.problem]) is not None:
             assert reached.true_residual <= record.tolerance
