@@ -8,7 +8,7 @@ import torch
 from solver_problems import Crowd, normal, speeds, statuses
 from torch import Tensor
 
-from stabdeq.solvers import Anderson, Broyden, Picard, Solver, loop, relative_residual, solve
+from stabdeq.solvers import Anderson, Broyden, Solver, loop, relative_residual, solve
 
 # A solver of one's own
 
@@ -77,7 +77,7 @@ def _compiler() -> None:
 
 
 @pytest.mark.usefixtures("_compiler")
-@pytest.mark.parametrize("solver", [Anderson(window=2), Broyden(), Picard()], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("solver", [Anderson(window=2), Broyden()], ids=lambda solver: type(solver).__name__)
 def test_compiled_is_the_same_as_eager(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
     """To roundoff, whole and as samples leave; a second tolerance and batch need no second compilation."""
     monkeypatch.setattr(loop, "TILE", 40 * 8)
