@@ -55,7 +55,7 @@ def with_solver(model: StabilisedDEQ, settings: SolverConfig) -> StabilisedDEQ:
 def convolutional_problem(batch: int, channels: int = 64, side: int = 16) -> Problem:
     """Return the convolutional cell with random features."""
     h = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
-    return cell_problem("convolution", ConvolutionalCell(channels), h)
+    return cell_problem(f"convolution, {channels} x {side} x {side}", ConvolutionalCell(channels), h)
 
 
 def linear_problem(batch: int, size: int = 64) -> Problem:

@@ -95,7 +95,10 @@ def ratio_table(results: Record) -> Record:
     rows = []
     for shown, batch, batches, problems in (
         *(("digits, MNIST (n = 64)", str(size), (size,), ("digits", "mnist")) for size in (1, 128, 1024, 8192)),
-        ("convolution, 64 x 16 x 16", "1, 16", (1, 16), ("convolution",)),
+        ("convolution, 64 x 16 x 16", "1, 16", (1, 16), ("convolution, 64 x 16 x 16",)),
+        ("convolution, 128 x 32 x 32", "1", (1,), ("convolution, 128 x 32 x 32",)),
+        ("attention, 16 tokens of 32", "64", (64,), ("attention",)),
+        ("graph, 50 nodes of 16", "64", (64,), ("graph",)),
         ("linear, spectral radius 0.99", "128", (128,), ("linear, radius 0.99",)),
     ):
         chosen = [record for record in races if record["problem"] in problems and record["batch"] in batches]

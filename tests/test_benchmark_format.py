@@ -39,4 +39,4 @@ def test_results_are_read_where_no_contestant_is_installed() -> None:
     )
     read = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
-    assert "| convolution | 1 | anderson | 0.001 | forward |" in read.stdout
+    assert "| linear, radius 0.99 | 128 | anderson | 0.001 | forward |" in read.stdout

@@ -79,7 +79,7 @@ def test_a_solver_of_ones_own_is_raced_at_the_same_measured_residual(tmp_path, c
     main(["--quick", "--contestant", "test_benchmarks:picard", "--out", str(path)])
     forward = [r for r in Results.model_validate_json(path.read_text()).records if r.direction == "forward"]
     found = {record.problem: record.contestants["test_benchmarks:picard"] for record in forward}
-    assert found.keys() == {"convolution", "linear, radius 0.99", "attention", "graph"}
+    assert found.keys() == {"convolution, 4 x 4 x 4", "linear, radius 0.99", "attention", "graph"}
     assert found["attention"] is None  # it goes round there
     for record in forward:
         if (reached := found[record.problem]) is not None:
