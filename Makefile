@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench gpu-bundle mutants soak clean
+.PHONY: demo test lint docs results bench gpu-bundle newcomers mutants soak clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -30,6 +30,10 @@ demo: $(VENV)/.installed
 # What was left out, for want of a browser, a compiler, a GPU or torchattacks, is listed at the end, and the slowest tests.
 test: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -rs --durations=20
+
+# Three people's first hour, from the wheel in a fresh environment and offline.
+newcomers: $(VENV)/.uv
+	$(BIN)/python -m tools.newcomers --uv $(BIN)/uv
 
 # Small faults planted in the product one at a time, to see which the tests notice: hours. What is known in runs/mutants.jsonl is kept.
 MUTANTS ?= 2000

@@ -1,0 +1,1 @@
+"""Three people's first hour, from the wheel that users install: each ends in the verdict that they came for."""
