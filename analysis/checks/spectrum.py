@@ -59,7 +59,7 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
         evidence = (
             f"At {len(spectra)} equilibria the largest real part of eig(J) - 1 is {abscissa:.3g}, "
             + ("and the symmetric part of J - I is negative definite; " if contracting else f"to within {error:.1e}; ")
-            + f"fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+            + f" fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
         )
     elif abscissa - error > 0 and not (ball := located(subject, subject.equilibria[worst], worst)).is_shown:
         verdict = Verdict.INCONCLUSIVE
