@@ -154,6 +154,7 @@ def _training(checkpoint: Checkpoint) -> dict[str, Any]:
         "classes": ", ".join(map(printable, checkpoint.class_names[:20]))
         + (", …" if len(checkpoint.class_names) > 20 else ""),
         "robust training images": data.robust or None,
+        "scaled to": f"{data.resize} x {data.resize} pixels" if data.resize else None,
         "augmented": data.augment,
         "held out for validation": f"{quantity(100 * data.validation_fraction)} % of the training images",
         "epochs": f"{checkpoint.epoch} of {printable(recipe.get('epochs', 'an unknown number'))}",
