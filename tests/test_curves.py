@@ -118,6 +118,27 @@ def test_numbers_of_another_objective_are_drawn_and_foreign_names_stay_text(tmp_
     assert len(html) < 1_500_000
 
 
+def test_a_file_that_would_fill_the_memory_is_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_log, "MOST_EPOCHS", 2)
+    monkeypatch.setattr(training_log, "MOST_NAMES", 3)
+    (tmp_path / METRICS_NAME).write_text(
+        "".join(json.dumps({"epoch": n, f"a{n}": 1, f"b{n}": 1}) + "\n" for n in (1, 2, 3))
+    )
+    log = read_training(tmp_path)
+    assert (log.epochs, list(log.columns)) == ([1, 2], ["a1", "b1", "a2"])
+    assert log.gaps == [
+        "Line 3 and those after it are not drawn: there are 2 epochs before.",
+        "There are 4 names of numbers: the first 3 are read.",
+    ]
+
+
+def test_numbers_near_the_largest_are_told_of(tmp_path: Path) -> None:
+    gaps, html = drawn(tmp_path, line(1, loss=1e308) + line(2, loss=-1e308) + line(2**62, loss=10**400))
+    assert "“Loss” is not drawn: its numbers are too large for an axis." in html
+    assert html.count("<figure>") == 3
+    assert "loss is NaN or infinite in 1 of 3 epochs: 4611686018427387904." in gaps
+
+
 def test_a_long_training_has_a_page_of_modest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.report.curves.MAX_TABLE_CELLS", 30)
     gaps, html = drawn(tmp_path, "".join(line(2 * epoch) for epoch in range(1, 200)))

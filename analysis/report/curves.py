@@ -15,6 +15,7 @@ from stabdeq.metrics_lines import METRICS_NAME
 
 # From this ratio of the largest to the smallest on, a curve of positive numbers is drawn on a logarithmic axis.
 WIDE_RANGE = 30
+LARGEST_DRAWN = 1e300  # beyond it differences of numbers overflow
 FEW_EPOCHS = 60  # each of so many is marked
 MOST_OTHERS = 12
 NAME_LENGTH = 40  # characters of a name, which may be foreign
@@ -120,6 +121,7 @@ def _curves(title: str, log: TrainingLog, *, group: Group, place: int) -> Drawin
     values = [value for column in columns.values() for value in column if value is not None]
     shown = finite(values)
     require(shown, "none of its numbers is finite")
+    require(max(map(abs, shown)) <= LARGEST_DRAWN, "its numbers are too large for an axis")
     is_log = min(shown) > 0 and max(shown) > WIDE_RANGE * min(shown)
     figure, axes = drawing.new_axes("epoch", "")
     marker = "o" if len(log.epochs) <= FEW_EPOCHS or len(shown) < len(values) else None

@@ -12,6 +12,8 @@ from stabdeq.metrics_lines import LARGEST, METRICS_NAME, is_of_test, parsed_metr
 from stabdeq.reading import read_regular
 
 MOST_SAID = 10  # lines, or epochs, that are named one by one
+# A foreign file may be made to be large when it is read: each name is a column with a place for each epoch.
+MOST_EPOCHS, MOST_NAMES = 100_000, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,10 @@ def read_training(folder: Path) -> TrainingLog:
         ) from None
     rows, test, refused = _rows(content)
     epochs = [row["epoch"] for row in rows]
-    columns = _columns(rows)
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "epoch"]
+    if len(names) > MOST_NAMES:
+        refused.append(f"There are {len(names)} names of numbers: the first {MOST_NAMES} are read.")
+    columns = _columns(rows, names[:MOST_NAMES])
     gaps = [] if rows else [f"No epoch has ended: {METRICS_NAME} holds no line of one."]
     for said in (refused, _missing_epochs(epochs), _not_finite(epochs, columns)):
         gaps += _some(said)
@@ -64,6 +69,9 @@ def _rows(content: bytes) -> tuple[list[dict[str, Any]], dict[str, float], list[
                 continue
             if rows and metrics["epoch"] <= rows[-1]["epoch"]:
                 raise ValueError(f"its epoch is {metrics['epoch']}, and that of a line before {rows[-1]['epoch']}")
+            if len(rows) == MOST_EPOCHS:
+                refused.append(f"Line {place} and those after it are not drawn: there are {MOST_EPOCHS} epochs before.")
+                break
             rows.append(metrics)
         except ValueError as error:
             cut = "The last line was cut off as it was written, and is not drawn."
@@ -71,8 +79,7 @@ def _rows(content: bytes) -> tuple[list[dict[str, Any]], dict[str, float], list[
     return rows, test, refused
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[float | None]]:
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "epoch"]
+def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, list[float | None]]:
     return {printable(name): [number(row[name]) if name in row else None for row in rows] for name in names}
 
 
