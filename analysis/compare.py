@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
 from analysis.findings import Finding, Measurement, Verdict
 from analysis.findings.catalogue import in_order, question_of
+from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
 from analysis.report import figures
 from analysis.report.drawing import Drawing
@@ -44,19 +46,50 @@ class Judged:
     margin: str
 
 
+class Gap(StrEnum):
+    """Why a report says nothing of a claim that another one judges."""
+
+    NOT_CLAIMED = "not claimed"
+    SKIPPED = "skipped"  # the audit could not, or the model has nothing of the kind: the report gives the reason
+    NOT_CHECKED = "not checked"  # the audit was not asked to
+    JUDGED = "judged"  # where the other report says that it did not judge
+
+
+class Standing(StrEnum):
+    """How reports stand to each other in a claim: the first of these that is so."""
+
+    DIFFERS = "Verdicts that differ"
+    MISSING = "Not in every report"
+    ALIKE = "Alike in all"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A row: for each model its finding, or in words why it has none; ``differs`` where the verdicts are not all one."""
+    """A row: for each model its finding, or why it has none."""
 
     name: str
     claim: str
-    cells: list[Judged | str]
-    differs: bool
+    cells: list[Judged | Gap]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the verdicts, of those reports that have one, are not all the same."""
+        return len({cell.verdict for cell in self.cells if isinstance(cell, Judged)}) > 1
 
     @property
     def is_missing(self) -> bool:
         """Whether a report says nothing of it."""
-        return any(isinstance(cell, str) for cell in self.cells)
+        return any(isinstance(cell, Gap) for cell in self.cells)
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether a report says nothing of it, since the model does not claim it, and no other reason."""
+        return {cell for cell in self.cells if isinstance(cell, Gap)} == {Gap.NOT_CLAIMED}
+
+    @property
+    def standing(self) -> Standing:
+        """Where the row belongs."""
+        return Standing.DIFFERS if self.differs else Standing.MISSING if self.is_missing else Standing.ALIKE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +109,49 @@ class Group:
     claims: list[Claim]
     measured: list[Measured]
 
+    def rows(self, standing: Standing) -> list[Claim]:
+        """Return the claims that stand so."""
+        return [row for row in self.claims if row.standing is standing]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Models, what they claim and measure by check, and warnings where the reports are not comparable.
 
-    ``drawings`` are figures of all models in one, ``missing`` sentences on those that could not be drawn.
+    ``skipped`` are sentences on which report left out what, and why; ``drawings`` are figures of all models in one, ``missing``
+    sentences on those that could not be drawn.
     """
 
     models: list[Model]
     groups: list[Group]
+    skipped: list[str]
     warnings: list[str]
     drawings: list[Drawing]
     missing: list[str]
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The rows of all checks."""
+        return [row for group in self.groups for row in group.claims]
+
+    @property
+    def standings(self) -> dict[Standing, list[Group]]:
+        """The groups that have such claims, by how the reports stand in them: what differs first."""
+        parts = {word: [group for group in self.groups if group.rows(word)] for word in Standing}
+        return {word: groups for word, groups in parts.items() if groups}
+
+    @property
+    def sentence(self) -> str:
+        """How many claims end differently, and how many are not in every report, for which reason."""
+        differing = sum(row.differs for row in self.claims)
+        missing = [row for row in self.claims if row.standing is Standing.MISSING]
+        unclaimed = sum(row.is_unclaimed for row in missing)
+        said = f"{differing} of {len(self.claims)} claims end differently."
+        if not missing:
+            return said
+        reasons = [(unclaimed, "not claimed"), (len(missing) - unclaimed, "not judged")]
+        told = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+        return f"{said} {len(missing)} {'is' if len(missing) == 1 else 'are'} not in every report: {told}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +160,11 @@ class _Told:
 
     findings: dict[str, Finding]
     measured: dict[str, Measurement]
-    why_missing: str
+    why_missing: Gap
+    reasons: list[str]
 
 
-_NOT_CHECKED = _Told(findings={}, measured={}, why_missing="not checked")
+_NOT_CHECKED = _Told(findings={}, measured={}, why_missing=Gap.NOT_CHECKED, reasons=[])
 
 
 def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Comparison:
@@ -116,7 +180,8 @@ def compare_reports(reports: Sequence[Report], sources: Sequence[str]) -> Compar
     )
     return Comparison(
         models=models,
-        groups=[group for check in ordered if (group := _group(check, columns)) is not None],
+        groups=(groups := [group for check in ordered if (group := _group(check, columns)) is not None]),
+        skipped=_skipped(models, columns, {group.check for group in groups}),
         warnings=_warnings(models, reports),
         drawings=drawings,
         missing=missing,
@@ -188,7 +253,8 @@ def _column(report: Report) -> dict[str, _Told]:
         check: _Told(
             findings=named.get(check, {}),
             measured=_by_name(measured.get(check, [])),
-            why_missing="skipped" if check in skipped else "not claimed",
+            why_missing=Gap.SKIPPED if check in skipped else Gap.NOT_CLAIMED,
+            reasons=[printable(item.reason) or "it gives no reason" for item in skipped.get(check, [])],
         )
         for check in dict.fromkeys([*named, *measured, *skipped])
     }
@@ -215,7 +281,17 @@ def _by_name(measurements: list[Measurement]) -> dict[str, Measurement]:
     return dict(zip(names, measurements, strict=True))
 
 
-def _row(name: str, found: Sequence[Measurement | None], missing: Sequence[str]) -> Measured:
+def _skipped(models: Sequence[Model], columns: Sequence[dict[str, _Told]], shown: set[str]) -> list[str]:
+    return [
+        f"{model.letter} skipped {check}: {reason}"
+        for model, column in zip(models, columns, strict=True)
+        for check, told in column.items()
+        if check in shown
+        for reason in told.reasons
+    ]
+
+
+def _row(name: str, found: Sequence[Measurement | None], missing: Sequence[Gap]) -> Measured:
     cells = [
         (gap.replace("claimed", "measured"), "") if item is None else (quantity(item.value), printable(item.text))
         for item, gap in zip(found, missing, strict=True)
@@ -223,9 +299,10 @@ def _row(name: str, found: Sequence[Measurement | None], missing: Sequence[str])
     return Measured(name=name, cells=cells)
 
 
-def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[str]) -> Claim:
-    cells: list[Judged | str] = [
-        gap
+def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[Gap]) -> Claim:
+    says_not = any(item is not None and item.name == NOT_JUDGED for item in found)
+    cells = [
+        (Gap.JUDGED if says_not and gap is Gap.NOT_CLAIMED else gap)
         if item is None
         else Judged(
             claim=printable(item.claim) or "A claim without words",
@@ -234,13 +311,8 @@ def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[str]) -
         )
         for item, gap in zip(found, missing, strict=True)
     ]
-    judged = [cell for cell in cells if isinstance(cell, Judged)]
-    return Claim(
-        name=name,
-        claim=judged[0].claim,
-        cells=cells,
-        differs=len({cell.verdict for cell in judged}) > 1,
-    )
+    claim = next(cell.claim for cell in cells if isinstance(cell, Judged))
+    return Claim(name=name, claim=claim, cells=cells)
 
 
 def _warnings(models: Sequence[Model], reports: Sequence[Report]) -> list[str]:

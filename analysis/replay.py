@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -15,11 +14,12 @@ from analysis.findings.catalogue import CHECKS, words_of
 from analysis.findings.values import mapping, printable, sequence
 from analysis.measure.sample import levels
 from analysis.measure.subject import Subject, left_as_it_was, prepare
+from analysis.report.checkpoint_of import checkpoint_of
 from analysis.report.reading import read_report
 from analysis.report.report import Report, images_named
-from stabdeq.checkpoint import Checkpoint, load_checkpoint
+from stabdeq.checkpoint import Checkpoint
 from stabdeq.data import Split, load_data, to_unit
-from stabdeq.errors import CheckpointError, ConfigError, NotReplayableError, closest
+from stabdeq.errors import ConfigError, NotReplayableError, closest
 from stabdeq.model import EquilibriumModel
 
 # Places of M images in the test split -> images (M, C, H, W) in [0, 1] and labels (M,).
@@ -46,7 +46,7 @@ def replay(
     path = Path(report)
     told = read_report(path, of_this_schema=True)
     chosen = _refuted(path, told, finding)
-    loaded = _load(told, path, None if checkpoint is None else Path(checkpoint), trusted)
+    loaded = checkpoint_of(told, path, None if checkpoint is None else Path(checkpoint), trusted=trusted)
     replayer = Replayer(report=told, model=loaded.model, fetch=_fetch_from(loaded, data_dir))
     results: dict[str, Replay | NotReplayableError] = {}
     for name, item in chosen.items():
@@ -140,39 +140,6 @@ def _refuted(path: Path, report: Report, name: str | None) -> dict[str, Finding]
         was = "is no finding of this report" if known is None else f"is {known.verdict}, not refuted"
         raise ConfigError(f"--finding {name}: it {was}: {closest(name, refuted)}")
     return {name: refuted[name]}
-
-
-def _load(report: Report, path: Path, given: Path | None, trusted: bool) -> Checkpoint:
-    """Return the checkpoint at ``given``, or where the report says, or beside the report; only one of the report's SHA-256."""
-    named, expected = (printable(report.checkpoint.get(key)) for key in ("path", "sha256"))
-    if not named or not expected:
-        raise CheckpointError(
-            f"{path}: names no checkpoint with its SHA-256, as an audit in Python: replay it in Python"
-        )
-    places = [given] if given else [Path(named), path.parent / named, path.parent / Path(named).name]
-    digests = {}
-    try:
-        # A report may name any file of this machine: only what may be a checkpoint is opened.
-        for place in dict.fromkeys(places):
-            if place.is_file() and (given or place.suffix == ".safetensors"):
-                with place.open("rb") as file:
-                    digests[place] = file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            f"{named[:200]}: cannot be read ({error.strerror}): say with --checkpoint where the checkpoint lies"
-        ) from None
-    for place, digest in digests.items():
-        if digest == expected:
-            loaded = load_checkpoint(place, trusted=trusted)
-            if loaded.sha256 != expected:
-                raise CheckpointError(f"{place}: was replaced while it was read: replay again")
-            return loaded
-    if not digests:
-        raise CheckpointError(f"{given or named}: no such file: say with --checkpoint where the checkpoint lies")
-    raise CheckpointError(
-        f"{next(iter(digests))}: its SHA-256 is not that of the report, {expected[:64]}: not the checkpoint that was audited; "
-        "say with --checkpoint where that lies"
-    )
 
 
 def _fetch_from(loaded: Checkpoint, data_dir: str | Path | None) -> Fetch:

@@ -25,7 +25,11 @@ COMMANDS = (
     ("audit", "analysis.commands.audit:audit", "Judge the claims of a checkpoint, with evidence."),
     ("replay", "analysis.commands.replay:replay", "Evaluate the witnesses of a report's refuted claims anew."),
     ("verify", "analysis.commands.verify:verify", "Judge a report's checkpoint again, and compare claim by claim."),
-    ("report", "analysis.commands.report:report", "Draw report.html again from a report.json."),
+    (
+        "report",
+        "analysis.commands.report:report",
+        "Draw report.html again from a report.json, or the curves of a training.",
+    ),
     ("compare", "analysis.commands.compare:compare", "Put the reports of several audits side by side."),
     (
         "certify",

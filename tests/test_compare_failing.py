@@ -25,8 +25,12 @@ def saved(path: Path, verdicts: dict[str, str], margin: float = 1.0) -> Path:
         ([HOLDS], 0, "0 of 2 claims end differently."),
         ([HOLDS | FAILS], 1, "1 of 2 claims end differently."),
         ([HOLDS, HOLDS | FAILS], 1, "1 of 2 claims end differently."),
-        ([{"equilibrium.unique": "PROVED"}], 1, "0 of 2 claims end differently. 1 is not in every report."),
-        ([HOLDS | {"decay.raw": "PROVED", "decay.more": "PROVED"}], 1, "2 are not in every report."),
+        (
+            [{"equilibrium.unique": "PROVED"}],
+            1,
+            "0 of 2 claims end differently. 1 is not in every report: 1 not judged.",
+        ),
+        ([HOLDS | {"decay.raw": "PROVED", "decay.more": "PROVED"}], 1, "2 are not in every report: 2 not claimed."),
     ],
 )
 def test_it_fails_where_a_claim_ends_differently_or_is_missing(

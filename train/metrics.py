@@ -6,10 +6,8 @@ from typing import Any
 
 from stabdeq.errors import MetricsError
 from stabdeq.files import strict
-from stabdeq.reading import parsed_json, read_regular
-
-LARGEST = 2**26  # bytes: some 100,000 epochs
-SPELLED = ("nan", "inf", "-inf")  # numbers that JSON has not
+from stabdeq.metrics_lines import LARGEST, is_of_test, parsed_metrics
+from stabdeq.reading import read_regular
 
 
 def metrics_line(metrics: dict[str, Any]) -> str:
@@ -36,8 +34,8 @@ def lines_up_to(path: Path, epoch: int) -> bytes:
     kept, reached = [], 0
     for number, line in enumerate([*lines, last] if last else lines, start=1):
         try:
-            metrics = _parsed(line)
-            is_test = "test_accuracy" in metrics
+            metrics = parsed_metrics(line)
+            is_test = is_of_test(metrics)
             if not is_test and metrics["epoch"] <= reached:
                 raise ValueError(f"its epoch is {metrics['epoch']}, and that of an earlier line {reached}")
         except ValueError as error:
@@ -51,17 +49,3 @@ def lines_up_to(path: Path, epoch: int) -> bytes:
             reached = metrics["epoch"]
             kept += [line] if reached <= epoch else []
     return b"".join(line + b"\n" for line in kept)
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    """Return the metrics in ``line``; ValueError where training wrote no such line."""
-    metrics = parsed_json(line.decode("utf-8"))
-    if not isinstance(metrics, dict):
-        raise ValueError(f"expected a JSON object, found {type(metrics).__name__}")
-    for name, value in metrics.items():
-        if type(value) not in (int, float) and value not in SPELLED:
-            raise ValueError(f"{name!r:.80} is {value!r:.80}, and no number")
-    epoch = metrics.get("epoch")
-    if type(epoch) is not int or not 1 <= epoch < 2**63:
-        raise ValueError(f"expected an epoch, a whole number from 1, found {epoch!r:.80}")
-    return metrics

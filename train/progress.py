@@ -14,6 +14,8 @@ from rich.progress import (
 
 from stabdeq.terminal import Console
 
+HEADS = f"{'epoch':>11}{'loss':>12}{'accuracy':>12}{'validation':>13}{'unconverged':>14}"
+
 
 class Progress:
     """Shows epochs, accuracy, the fraction of samples without an equilibrium, and the time left."""
@@ -21,7 +23,6 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet)
         self.bar = Bar(
-            TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
@@ -37,8 +38,10 @@ class Progress:
         self.epochs = epochs
         if done:
             self.console.print(f"resuming after epoch {done} of {epochs}")
+        self.console.print(f"training on {device.type}")
+        self.console.print(HEADS)
         self.bar.start()
-        self.task = self.bar.add_task(f"training on {device.type}", total=epochs, completed=done, state="")
+        self.task = self.bar.add_task("", total=epochs, completed=done, state="")
 
     def update(self, epoch: float, means: dict[str, float]) -> None:
         """Show the position in epochs and the means of this epoch so far."""
@@ -50,13 +53,12 @@ class Progress:
         self.bar.update(self.task, completed=epoch, state=state)
 
     def end_epoch(self, epoch: int, trained: dict[str, float], validation: float | None) -> None:
-        """Print the line of a finished epoch."""
-        held_out = "" if validation is None else f"  validation {validation:7.2%}"
+        """Print the line of a finished epoch, under ``HEADS``."""
+        held_out = "none" if validation is None else f"{validation:.2%}"
         self.console.print(
-            f"epoch {epoch:3d}/{self.epochs}  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:7.2%}{held_out}"
-            f"  unconverged {trained['unconverged']:6.2%}",
+            f"{f'{epoch}/{self.epochs}':>11}{trained['loss']:>12.4f}{trained['accuracy']:>12.2%}{held_out:>13}"
+            f"{trained['unconverged']:>14.2%}",
             highlight=False,
-            soft_wrap=True,
         )
 
     def finish(self) -> None:

@@ -8,10 +8,10 @@ from types import TracebackType
 from stabdeq.errors import ConfigError
 from stabdeq.files import clear_leftovers, make_folder
 from stabdeq.locks import alone_in
+from stabdeq.metrics_lines import METRICS_NAME
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
-METRICS_NAME = "metrics.jsonl"
 NAMES = (CHECKPOINT_NAME, BEST_NAME, METRICS_NAME)
 
 

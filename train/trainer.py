@@ -220,7 +220,8 @@ class _Run:
                     f"epoch {self.epoch}; lower learning_rate (now {self.recipe.learning_rate:g})"
                 )
         self.epoch += 1
-        metrics: dict[str, Any] = {"epoch": self.epoch, **trained, "seconds": seconds}
+        rate = self.optimiser.param_groups[0]["lr"]  # of the last step
+        metrics: dict[str, Any] = {"epoch": self.epoch, **trained, "learning_rate": rate, "seconds": seconds}
         if validation:
             metrics |= {
                 "validation_accuracy": validation.accuracy,

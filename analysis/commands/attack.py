@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from stabdeq.arguments import (
     Count,
+    OptionalCount,
     OptionalWholeNumber,
     Quiet,
     Seed,
@@ -67,6 +68,12 @@ def attack(
         Path | None,
         Parameter(help="The labels (N,), as .npy, .npz or .safetensors, where the file of images has none."),
     ] = None,
+    resize: Annotated[
+        OptionalCount,
+        Parameter(
+            help="Scale the pictures in a folder of your own to so many pixels in height and width, whatever their proportions are."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, Parameter(name="--json", help="Where to write all of it, with the per-sample outcomes.")
     ] = None,
@@ -101,7 +108,7 @@ def attack(
 
     own = is_location(checkpoint)
     classes = None if own or place is None else load_checkpoint(Path(checkpoint), trusted=trusted).class_names
-    images = own_images(place, labels, None, seed, needed=own, classes=classes)
+    images = own_images(place, labels, None, seed, needed=own, classes=classes, resize=resize)
     model = load_own_classifier(checkpoint) if own else checkpoint
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():

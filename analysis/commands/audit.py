@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Quiet, Seed, Trusted, count_and_file, count_or_path, renamed, require_writable
+from stabdeq.arguments import (
+    OptionalCount,
+    Quiet,
+    Seed,
+    Trusted,
+    count_and_file,
+    count_or_path,
+    renamed,
+    require_writable,
+)
 
 
 def audit(
@@ -20,6 +29,7 @@ def audit(
         Parameter(show_default=False, negative=()),
     ] = (),
     labels: Path | None = None,
+    resize: OptionalCount = None,
     data_dir: Path | None = None,
     seed: Seed = 0,
     junit: Path | None = None,
@@ -48,6 +58,8 @@ def audit(
         file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both: --images mine.npz --images 64.
     labels
         The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
+    resize
+        Scale the pictures in a folder of your own to so many pixels in height and width, whatever their proportions are.
     data_dir
         Where the data set lies, for sets that are not embedded.
     seed
@@ -85,7 +97,7 @@ def audit(
     loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
     model = load_own_model(checkpoint) if loaded is None else loaded.model
     classes = None if loaded is None else loaded.class_names
-    images = own_images(place, labels, count, seed, needed=own, classes=classes)
+    images = own_images(place, labels, count, seed, needed=own, classes=classes, resize=resize)
     _require_writable(folder)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())

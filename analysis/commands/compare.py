@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from analysis.compare import Comparison, Judged
+    from analysis.compare import Comparison, Gap, Judged, Standing
 
 # What a column of verdicts in words takes, the longest being "? INCONCLUSIVE", and what claims need beside them.
 VERDICT_WIDTH, CLAIM_WIDTH = 15, 24
@@ -24,7 +24,7 @@ def compare(
     out: Path | None = None,
     fail_on_difference: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Put the reports of several audits side by side: which claims end alike, and which do not.
+    """Put the reports of several audits side by side: first the claims that end differently, then those that some lack.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def compare(
     if out is not None:
         replace_file(out, encoded(render_comparison(comparison)))
         console.print(f"wrote {out}", soft_wrap=True, highlight=False)
-    if fail_on_difference and any(row.differs or row.is_missing for group in comparison.groups for row in group.claims):
+    if fail_on_difference and any(row.differs or row.is_missing for row in comparison.claims):
         raise SystemExit(1)
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:
-    """Print the models by letter, a table of verdicts, one of measurements, and what is not comparable.
+    """Print the models by letter, tables of verdicts, what differs first, one of measurements, and what is not comparable.
 
     Verdicts stand in words with their margins where the width allows, else as symbols.
     """
@@ -79,20 +79,21 @@ def _print_all(comparison: "Comparison", console: "Console") -> None:
     console.print()
     console.print(_models(comparison))
     is_wide = console.width >= CLAIM_WIDTH + VERDICT_WIDTH * len(comparison.models)
-    if any(group.claims for group in comparison.groups):
-        console.print(heading("Verdicts"))
-        console.print(_verdicts(comparison, console, is_wide))
+    for standing in comparison.standings:
+        console.print(heading(standing))
+        console.print(_verdicts(comparison, standing, console, is_wide))
+    if comparison.claims:
         console.print(_legend(console, is_wide))
+    if comparison.skipped:
+        console.print(heading("Skipped"))
+        console.print(listed(comparison.skipped))
     if any(group.measured for group in comparison.groups):
         console.print(heading("Measured, not judged"))
         console.print(_measurements(comparison, console))
     if comparison.warnings:
         console.print(heading("Not comparable as they stand"))
         console.print(listed(comparison.warnings))
-    rows = [row for group in comparison.groups for row in group.claims]
-    differing, missing = sum(row.differs for row in rows), sum(row.is_missing for row in rows)
-    also = f" {missing} {'is' if missing == 1 else 'are'} not in every report." if missing else ""
-    console.print(Text(f"\n{differing} of {len(rows)} claims end differently.{also}", style="bold"))
+    console.print(Text(f"\n{comparison.sentence}", style="bold"))
 
 
 def _models(comparison: "Comparison") -> "Table":
@@ -120,24 +121,25 @@ def _new_table(comparison: "Comparison", console: "Console", first: str) -> "Tab
     return table
 
 
-def _verdicts(comparison: "Comparison", console: "Console", is_wide: bool) -> "Table":
+def _verdicts(comparison: "Comparison", standing: "Standing", console: "Console", is_wide: bool) -> "Table":
     from rich.text import Text
 
     table = _new_table(comparison, console, "Claim")
     for group in comparison.groups:
-        for row in group.claims:
-            name = Text(f"{'*' if row.differs else ' '} {row.name}", style="bold" if row.differs else "")
+        for row in group.rows(standing):
+            name = Text(row.name, style="bold" if row.differs else "")
             table.add_row(name, *(_cell(cell, console, is_wide) for cell in row.cells))
     return table
 
 
-def _cell(cell: "Judged | str", console: "Console", is_wide: bool) -> "Text":
+def _cell(cell: "Judged | Gap", console: "Console", is_wide: bool) -> "Text":
     from rich.text import Text
 
+    from analysis.compare import Gap
     from analysis.report.terminal import STYLES, badge, symbol
 
-    if isinstance(cell, str):
-        return Text(cell if is_wide else "-", style="dim")
+    if isinstance(cell, Gap):
+        return Text(cell if is_wide else "-" if cell is Gap.NOT_CLAIMED else ".", style="dim")
     if not is_wide:
         return Text(symbol(cell.verdict, console), style=STYLES[cell.verdict])
     return badge(cell.verdict, console).append(f"\n{cell.margin}" if cell.margin else "", style="not bold dim")
@@ -149,11 +151,11 @@ def _legend(console: "Console", is_wide: bool) -> "Text":
     from analysis.findings import Verdict
     from analysis.report.terminal import badge
 
-    said = Text("* verdicts differ", style="dim")
     if is_wide:
-        return said.append("; the margin, under a verdict, is positive where the claim holds, to rounding")
+        said = "The margin, under a verdict, is positive where the claim holds, to rounding."
+        return Text(f"\n{said}", style="dim")
     words = [badge(word, console) for word in Verdict if word is not Verdict.UNKNOWN]
-    return Text("   ").join([*words, Text("- not claimed, or not checked"), said])
+    return Text("\n").append(Text("   ").join([*words, Text("- not claimed"), Text(". not judged")]))
 
 
 def _measurements(comparison: "Comparison", console: "Console") -> "Table":

@@ -73,24 +73,27 @@ def own_images(
     *,
     needed: bool,
     classes: Sequence[str] | None = None,
+    resize: int | None = None,
 ) -> dict[str, Any]:
     """Return the "images" in [0, 1], "labels" and "indices" of images of the user's, ``count`` at random or all; or nothing.
 
-    ``classes`` are those of a checkpoint, by which the folders of a folder of images are numbered. Raises ConfigError where images are
+    ``classes`` are those of a checkpoint, by which the folders of a folder of images are numbered; ``resize`` is the size to which its
+    pictures are scaled. Raises ConfigError where images are
     ``needed`` and not named, DataError where they cannot be read.
     """
     if place is None:
         if needed:
             raise ConfigError("a model of your own has no test images: name a file or folder of them with --images")
-        if labels is not None:
-            raise ConfigError("--labels is of images of your own: name their file with --images, too")
+        for option, value in (("--labels", labels), ("--resize", resize)):
+            if value is not None:
+                raise ConfigError(f"{option} is of images of your own: name their file or folder with --images, too")
         return {}
     import torch
 
     from stabdeq.data import to_unit
     from stabdeq.data.own_images import draw, read_own
 
-    images, numbers, places = draw(read_own(place, labels, classes), count, seed)
+    images, numbers, places = draw(read_own(place, labels, classes, resize), count, seed)
     if images.dtype == torch.uint8:
         images = to_unit(images, torch.float64)
     return {"images": images, "labels": numbers, "indices": places}

@@ -67,7 +67,7 @@ def _conclude(rows: "dict[str, Replay | NotReplayableError]", console: "Console"
     table = Table(
         box=box.SIMPLE_HEAD if console.is_terminal else box.Box("    \n" * 8), pad_edge=False, show_edge=False
     )
-    table.add_column("Finding", no_wrap=True, max_width=36)
+    table.add_column("Finding", overflow="fold", width=min(36, max(map(len, rows), default=0)))
     table.add_column("Measured")
     table.add_column("Report", justify="right")
     table.add_column("Now", justify="right")

@@ -1,6 +1,7 @@
 """A report as Markdown, fit for the summary of a CI job."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.findings import Finding, Verdict
@@ -25,25 +26,29 @@ def to_markdown(report: Report) -> str:
         *([f"> **{escaped(report.partial)}**", ""] if report.partial else []),
         report.sentence,
         "",
-        *_table(
+        *table(
             ("Count", "Verdict", "Meaning"),
-            [(str(count), _badge(word), word.meaning) for word, count in report.counts.items()],
+            [(str(count), badge(word), word.meaning) for word, count in report.counts.items()],
         ),
     ]
     if report.findings:
-        rows = [[_badge(item.verdict), *_cells(item)] for item in report.worst_first]
-        lines += ["", *_table(("Verdict", "Check", "Claim", "Margin"), rows)]
-    why = [
+        rows = [[badge(item.verdict), *_cells(item)] for item in report.worst_first]
+        lines += ["", *table(("Verdict", "Check", "Claim", "Margin"), rows)]
+    skipped = [f"- Check {escaped(item.check)}: {escaped(item.reason)}" for item in report.skipped]
+    gaps = [f"- {escaped(gap)}" for gap in report.gaps]
+    for title, said in (("Why", why(report)), ("Skipped", skipped), ("Gaps in the report", gaps)):
+        if said:
+            lines += ["", f"### {title}", "", *said]
+    return "\n".join(lines) + "\n"
+
+
+def why(report: Report) -> list[str]:
+    """Return the evidence against each claim that does not hold, or that is left open, as a list."""
+    return [
         f"- **{item.verdict}** {escaped(item.claim)} {escaped(item.evidence)}"
         for item in report.worst_first
         if item.verdict.must_explain
     ]
-    skipped = [f"- Check {escaped(item.check)}: {escaped(item.reason)}" for item in report.skipped]
-    gaps = [f"- {escaped(gap)}" for gap in report.gaps]
-    for title, said in (("Why", why), ("Skipped", skipped), ("Gaps in the report", gaps)):
-        if said:
-            lines += ["", f"### {title}", "", *said]
-    return "\n".join(lines) + "\n"
 
 
 def escaped(value: Any) -> str:
@@ -56,7 +61,8 @@ def escaped(value: Any) -> str:
     return _SPECIAL.sub(lambda found: found[0] if found[0] in _PLAIN else f"&#{ord(found[0])};", parted)
 
 
-def _badge(word: Verdict) -> str:
+def badge(word: Verdict) -> str:
+    """Return a verdict's symbol and word."""
     return f"{word.symbol} {word}"
 
 
@@ -64,5 +70,6 @@ def _cells(finding: Finding) -> list[str]:
     return [escaped(finding.check), escaped(finding.claim), escaped(quantity(finding.margin))]
 
 
-def _table(heads: tuple[str, ...], rows: list[Any]) -> list[str]:
+def table(heads: tuple[str, ...], rows: Sequence[Any]) -> list[str]:
+    """Return the lines of a table; its cells are escaped already."""
     return [f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *rows)]

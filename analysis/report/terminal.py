@@ -1,5 +1,6 @@
 """The verdict table in the terminal: coloured where there is one, plain text where the output is piped."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,16 @@ STYLES = {
 # Below this width evidence stands under its claim instead of beside it.
 WIDE = 110
 TEXT_WIDTH = 100  # of a report that is printed from Python
-_SHORT_EVIDENCE = 100
+NAME_WIDTH = 14  # of a check's name; a longer one is folded
+# A sentence ends where the next one begins: the stop in "Lemma 2. of", or in "0. 5", ends none.
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z‖∥|])")
 
 
 def print_verdicts(report: Report, console: "Console | None" = None) -> None:
     """Print the verdict on each claim, worst first, then measurements, skipped checks, gaps, and the counts.
 
-    What is refuted or left open shows its evidence in full, the rest its first sentence. Without a terminal there are neither
-    colours nor lines; nothing exceeds the width.
+    What is refuted or left open shows its evidence in full, the rest its first sentence, whole. Without a terminal there are
+    neither colours nor lines; nothing exceeds the width, and what is too long for a line goes on in the next.
     """
     from stabdeq.terminal import Console
 
@@ -97,7 +100,7 @@ def _verdict_table(report: Report, console: "Console") -> "Table":
         header_style="bold",
     )
     table.add_column("Verdict", no_wrap=True)
-    table.add_column("Check", no_wrap=True, max_width=14)
+    table.add_column("Check", overflow="fold", max_width=NAME_WIDTH)
     table.add_column("Claim" if is_wide else "Claim and evidence", ratio=2 if is_wide else None)
     if is_wide:
         table.add_column("Evidence", ratio=3)
@@ -114,9 +117,9 @@ def _measurement_table(report: Report) -> "Table":
     from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(no_wrap=True, max_width=14)
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold", max_width=NAME_WIDTH)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     for item in report.measurements:
         check, words = printable(item.check), printable(item.text or item.name)
         table.add_row(Text(check, style="dim"), Text(words), Text(quantity(item.value)))
@@ -127,8 +130,7 @@ def _evidence(finding: Finding) -> str:
     evidence = printable(finding.evidence) or "The report gives no evidence."
     if finding.verdict.must_explain:
         return evidence
-    first = evidence.split(". ")[0].rstrip(".")
-    return first + "." if len(first) <= _SHORT_EVIDENCE else first[:_SHORT_EVIDENCE].rsplit(" ", 1)[0] + " …"
+    return _SENTENCE_END.split(evidence, maxsplit=1)[0]
 
 
 def symbol(word: Verdict, console: "Console") -> str:

@@ -165,11 +165,13 @@ class DataConfig:
     """Which images to read; ``augment`` adds random crops (4 pixels) and horizontal flips in training.
 
     ``robust`` puts a robust data set (``stabdeq.data.robust``) in the place of the training images; the test images stay.
+    ``resize`` scales each image of a folder to so many pixels in height and in width; with 0 they stay as they are.
     """
 
     name: DataName = "digits"
     robust: bool = False
     augment: bool = False
+    resize: Annotated[int, Field(ge=0, le=65536)] = 0
     validation_fraction: Fraction = 0.05
 
 

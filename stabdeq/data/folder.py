@@ -1,9 +1,11 @@
 """Folders of images, one sub-folder a class."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from stabdeq.data.batches import Parts, Split
 from stabdeq.data.stratified import TEST_FRACTION, divide
 from stabdeq.errors import DataError
 from stabdeq.reading import open_regular
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 # Pillow can also open formats that run an interpreter (PostScript): a folder of images is data, never code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -24,8 +29,8 @@ LARGEST_FILE = 2**27  # bytes
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
-def read(data_dir: Path | None, download: bool) -> Parts:
-    """Return the images of ``data_dir``; there is nothing to fetch.
+def read(data_dir: Path | None, download: bool, resize: int | None = None) -> Parts:
+    """Return the images of ``data_dir``, scaled where ``resize`` is given (``read_images``); there is nothing to fetch.
 
     They lie in ``train/<class>/*`` beside ``test/<class>/*``, other folders beside these two not being read, or in
     ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not.
@@ -34,14 +39,14 @@ def read(data_dir: Path | None, download: bool) -> Parts:
         raise DataError("data set 'folder' is not embedded: say with --data-dir DIR where it lies")
     if not ((data_dir / "train").is_dir() and (data_dir / "test").is_dir()):
         paths, labels, classes = list_images(data_dir)
-        return *divide("folder", Split(read_images(paths), labels), TEST_FRACTION, classes), classes
+        return *divide("folder", Split(read_images(paths, resize), labels), TEST_FRACTION, classes), classes
     train_paths, train_labels, classes = list_images(data_dir / "train")
     test_paths, test_labels, test_classes = list_images(data_dir / "test")
     if test_classes != classes:
         odd = sorted(set(classes) ^ set(test_classes))
         raise DataError(f"{data_dir}: train and test must hold the same classes; only one of them has {', '.join(odd)}")
     # Read together, so that sizes and channels agree between the two.
-    train_images, test_images = read_images(train_paths + test_paths).split([len(train_paths), len(test_paths)])
+    train_images, test_images = read_images(train_paths + test_paths, resize).split([len(train_paths), len(test_paths)])
     return Split(train_images, train_labels), Split(test_images, test_labels), classes
 
 
@@ -68,20 +73,25 @@ def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
     return [Path(path) for path, _ in samples], torch.tensor([label for _, label in samples]), tuple(classes)
 
 
-def read_images(paths: Sequence[Path]) -> Tensor:
+def read_images(paths: Sequence[Path], resize: int | None = None) -> Tensor:
     """Return the images as uint8 ``(N, C, H, W)``: C is 1 where every image is greyscale, otherwise 3.
 
-    An alpha channel is dropped; of several frames the first is read. Raises DataError, naming the file, for
+    With ``resize`` each is scaled to that height and that width, whatever its proportions are: bilinear, and where it shrinks the
+    mean over what a pixel covers. An alpha channel is dropped; of several frames the first is read. Raises DataError, naming the file, for
     one that is no regular file or no readable image of 8 bits a channel, for one that is too large (``MOST_PIXELS``,
-    ``LARGEST_FILE``, all together ``MOST_BYTES``), and for the first that differs in size from the first.
+    ``LARGEST_FILE``, all together ``MOST_BYTES``), and for the first that differs in size from the first, where they are not scaled.
     """
+    if resize is not None and not 1 <= resize**2 <= MOST_PIXELS:
+        raise DataError(
+            f"images cannot be scaled to {resize} x {resize} pixels: expected 1 to {math.isqrt(MOST_PIXELS)}"
+        )
     arrays: list[np.ndarray] = []
     for path in paths:  # threads only slow this down: small images spend their time in Python, not in decoders
-        arrays.append(_read_image(path))
+        arrays.append(_read_image(path, resize))
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             raise DataError(
                 f"{path} has {_size(arrays[-1])} pixels where {paths[0]} has {_size(arrays[0])}: "
-                "resize all images to one size"
+                "resize all images to one size, or have them scaled: --set data.resize=32 in training, --resize 32 beside --images"
             )
         if 3 * arrays[0].shape[0] * arrays[0].shape[1] * len(paths) > MOST_BYTES:
             raise DataError(
@@ -98,8 +108,8 @@ def _is_visible(path: str) -> bool:
     return not Path(path).name.startswith(".")
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """Return one image as uint8: (H, W) where it is greyscale, otherwise (H, W, 3)."""
+def _read_image(path: Path, resize: int | None) -> np.ndarray:
+    """Return one image, scaled where ``resize`` is given, as uint8: (H, W) where it is greyscale, otherwise (H, W, 3)."""
     from PIL import Image
 
     try:
@@ -109,10 +119,10 @@ def _read_image(path: Path) -> np.ndarray:
             image = Image.open(file, formats=FORMATS)
             _require_small(image.width * image.height, MOST_PIXELS, "pixels")
             if image.mode in GREY_MODES:
-                return np.array(image.convert("L"))
+                return _scaled(image.convert("L"), resize)
             if image.mode in COLOUR_MODES:
                 # Through RGBA, because Pillow warns where a palette with transparency loses it in one step.
-                return np.array((image.convert("RGBA") if "P" in image.mode else image).convert("RGB"))
+                return _scaled((image.convert("RGBA") if "P" in image.mode else image).convert("RGB"), resize)
             mode = image.mode
     except Exception as error:  # a decoder may raise nearly anything on a malformed file
         raise DataError(
@@ -120,6 +130,12 @@ def _read_image(path: Path) -> np.ndarray:
             f"formats read: {', '.join(FORMATS)}"
         ) from error
     raise DataError(f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it")
+
+
+def _scaled(image: "PIL.Image.Image", size: int | None) -> np.ndarray:
+    from PIL.Image import Resampling
+
+    return np.array(image if size is None else image.resize((size, size), Resampling.BILINEAR))
 
 
 def _require_small(number: int, most: int, what: str) -> None:

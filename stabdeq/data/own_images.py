@@ -20,12 +20,15 @@ MOST_BYTES = 2**32
 ARRAYS = "a .npz or .safetensors file with the arrays 'images' and 'labels', or a .npy file of images beside --labels"
 
 
-def read_own(images: Path, labels: Path | None = None, classes: Sequence[str] | None = None) -> Split:
+def read_own(
+    images: Path, labels: Path | None = None, classes: Sequence[str] | None = None, resize: int | None = None
+) -> Split:
     """Return the images (N, C, H, W), uint8 or floating in [0, 1], and labels (N,) int64 that ``images`` and ``labels`` hold.
 
     ``images`` is a .npz or .safetensors file with both, as "images" and "labels"; a .npy, .npz or .safetensors file of images alone,
     ``labels`` being such a file of labels; or a folder ``<class>/<image files>``, whose classes are numbered in the order of their
-    names, or by their places among ``classes`` where these are given. Nothing is unpickled. Raises DataError where they cannot be
+    names, or by their places among ``classes`` where these are given, and whose pictures are scaled to ``resize`` x ``resize`` pixels
+    where that is given (``read_images``). Nothing is unpickled. Raises DataError where they cannot be
     read, or are not of these shapes.
     """
     if images.is_dir():
@@ -34,7 +37,11 @@ def read_own(images: Path, labels: Path | None = None, classes: Sequence[str] | 
                 f"{images} is a folder, whose classes are its labels: leave --labels out, or give a file of images"
             )
         paths, numbers, names = list_images(images)
-        return Split(read_images(paths), numbers if classes is None else _of_classes(numbers, names, classes, images))
+        return Split(
+            read_images(paths, resize), numbers if classes is None else _of_classes(numbers, names, classes, images)
+        )
+    if resize is not None:
+        raise DataError(f"{images}: the pictures in a folder are scaled, and no arrays: scale these yourself")
     found = _arrays(images)
     pictures = _named(found, "images", images)
     numbers = _named(found, "labels", images) if labels is None else _named(_arrays(labels), "labels", labels)

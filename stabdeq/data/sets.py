@@ -14,9 +14,10 @@ from torch import Tensor
 
 from stabdeq.config import DataConfig
 from stabdeq.data.batches import Parts, Split
+from stabdeq.data.folder import read as read_folder
 from stabdeq.data.robust import read_robust
 from stabdeq.data.stratified import divide
-from stabdeq.errors import DataError
+from stabdeq.errors import ConfigError, DataError
 from stabdeq.registry import DATA_SETS
 
 ReadData = Callable[[Path | None, bool], Parts]
@@ -52,22 +53,33 @@ def load_data(config: DataConfig, *, data_dir: Path | None = None, download: boo
     ``mnist``, ``svhn``, ``cifar10`` and ``cifar100`` lie in ``data_dir`` as torchvision stores them, with the official test part.
     ``folder`` is ``data_dir`` itself: ``train/<class>/*`` beside ``test/<class>/*`` (other folders beside
     these two are not read), or ``<class>/*`` alone, which is split 80 to 20, stratified.
+    ``config.resize`` scales each of its images to so many pixels in height and width.
     A set that is registered is what its reader returns for ``data_dir`` and ``download``.
     With ``config.robust`` the training part is that of the robust data set in ``data_dir`` (see ``read_robust``).
     The validation split is a stratified ``config.validation_fraction`` of the training part.
     ``download`` fetches a set of torchvision's that is missing; ``digits`` and ``folder`` have nothing to fetch.
 
-    Raises ConfigError where the name is unknown; DataError where the data are missing, unreadable, too few, of one class, of
-    another type or shape than expected, or constant in a channel.
+    Raises ConfigError where the name is unknown, or images are to be scaled that lie in no folder; DataError where the data are
+    missing, unreadable, too few, of one class, of another type or shape than expected, or constant in a channel.
     """
     data_dir = None if data_dir is None else Path(data_dir).expanduser()
-    train, test, classes = DATA_SETS[config.name](data_dir, download)
+    train, test, classes = _read(config, data_dir, download)
     if config.robust:
         train = _read_robust(data_dir)
     _check_parts(config.name, train, test, classes)
     train, validation = _take_out_validation(config, train, classes)
     mean, std = _statistics(config.name, train.images)
     return DataSet(config.name, classes, train, validation, test, mean, std)
+
+
+def _read(config: DataConfig, data_dir: Path | None, download: bool) -> Parts:
+    if config.resize == 0:
+        return DATA_SETS[config.name](data_dir, download)
+    if config.name != "folder":
+        raise ConfigError(
+            f"data.resize scales the images of a folder, and the data set is {config.name!r}: take it out, or set data.name=folder"
+        )
+    return read_folder(data_dir, download, config.resize)
 
 
 def _read_robust(data_dir: Path | None) -> Split:
