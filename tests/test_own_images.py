@@ -1,5 +1,7 @@
 """Images of one's own: arrays in files, folders of pictures, and what is no such thing."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,19 @@ def test_a_zip_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "bomb.npz").stat().st_size < 10_000
     with pytest.raises(DataError, match="it unpacks to"):
         read_own(tmp_path / "bomb.npz")
+
+
+def test_a_file_that_promises_more_than_it_holds(tmp_path: Path) -> None:
+    """A header of 128 bytes that asks for 64 TiB, alone and in a zip file."""
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (2**40, 1, 8, 8)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    (tmp_path / "huge.npy").write_bytes(header.getvalue())
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    for name in ("huge.npy", "huge.npz"):
+        with pytest.raises(DataError, match="cannot be read as arrays"):
+            read_own(tmp_path / name)
 
 
 def test_folders_are_the_classes_of_a_checkpoint(tmp_path: Path) -> None:

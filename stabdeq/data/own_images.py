@@ -67,7 +67,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(group[name]) for name in group.files}
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, MemoryError, SafetensorError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as arrays ({error}): give {ARRAYS}") from None
     raise DataError(f"{path}: expected a folder of images, {ARRAYS}")
 
