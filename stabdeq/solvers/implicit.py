@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from stabdeq.solvers.iteration import lie_channels_last, require_next_state
+from stabdeq.solvers.joint import Joint
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.solution import Map, Solution, Status, norm
-from stabdeq.solvers.solver import Solver
+from stabdeq.solvers.solver import Solver, as_solver
 
 CellMap = Callable[..., Tensor]  # (z, *inputs) -> next z
 SolveAdjoint = Callable[..., Tensor]  # (vector-Jacobian product, right-hand side, rows) -> adjoint
@@ -45,7 +46,8 @@ def attach_gradient(
     The gradient of a sample is NaN where it is not known: where its adjoint became NaN or diverged, and where f returned NaN.
     Where an adjoint stopped short of its tolerance, an InexactGradientWarning says so.
 
-    ``linearise`` gives a faster J' u than autograd's, whose samples are then separable unless ``coupled``; ``compiled``
+    Where the samples are ``coupled``, their adjoint equations are one, and the solver has one history for all of them. ``linearise``
+    gives a faster J' u than autograd's, whose samples are then separable unless ``coupled``; ``compiled``
     runs it through torch.compile, as ``solve`` does.
     """
 
@@ -67,7 +69,7 @@ def attach_gradient(
         adjoint = solve(
             (lambda u: vjp(u) + scaled) if rows is None else from_rows,
             torch.zeros_like(scaled),
-            solver,
+            Joint(as_solver(solver)) if coupled else solver,
             tolerance=tolerance,
             max_evaluations=max_evaluations,
             context=() if rows is None else (scaled, *rows),
