@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from analysis.findings import CheckResult, Finding, Skipped, Verdict
@@ -15,6 +16,7 @@ from analysis.measure.sample import drawn, environment, levels, loaded_model, ow
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.report.made_by import made_by
 from analysis.report.report import Report, images_named
+from stabdeq.attacks.threat_model import is_correct
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.model import EquilibriumModel
 
@@ -74,9 +76,16 @@ def audit(
             checkpoint=checkpoint,
             environment=environment(),
             # What "stabdeq verify" and "replay" need: which images were drawn, in which order, and those that witnesses name.
-            sample=drawn(seed, subject.indices, subject.images, subject.labels),
+            sample=drawn(seed, subject.indices, subject.images, subject.labels) | {"right": _right(subject)},
             images=_images_in_witnesses(subject, findings),
         )
+
+
+@torch.no_grad()
+def _right(subject: Subject) -> int:
+    """Return how many of the images the model, by its own solver, classifies as labelled."""
+    logits = subject.model.readout(subject.model.solve(subject.h).z)
+    return int(is_correct(logits, subject.labels).sum())
 
 
 def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A trajectory that seems to break the bound is followed again, by another method 
 paths give the same excess to a hundredth of it, or none.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def judge_flow(subject: Subject, *, is_proved: bool) -> tuple[Finding, dict[str,
     evidence = (
         f"{count} trajectories, one image each, from distance {subject.radius / 2:.3g}, until V may have fallen by e^-{HORIZON:g} "
         f"(Runge-Kutta, relative tolerance 1e-8, smaller where V rises above its bound): the largest "
-        f"V(z(t)) / (exp(-alpha t) V(z(0))) is 1 {worst:+.1e}."
+        f"V(z(t)) / (exp(-alpha t) V(z(0))) is {_above_one(worst)}."
     )
     if excess.holds:
         return Finding(verdict=Verdict.SUPPORTED, margin=TOLERANCE - worst, evidence=evidence, **common), series
@@ -143,10 +144,17 @@ def _follow(subject: Subject, start: Tensor) -> _Excess:
         if found[-1].holds or (len(found) > 1 and _agree(found[-2].worst, worst)):
             return found[-1]
     doubt = (
-        f"This may be the integrator's error: at a relative tolerance of {PRECISIONS[-2].relative:g} it is 1 "
-        f"{float(found[-2].worst.max()):+.1e}."
+        f"This may be the integrator's error: at a relative tolerance of {PRECISIONS[-2].relative:g} it is "
+        f"{_above_one(float(found[-2].worst.max()))}."
     )
     return _Excess(found[-1].values, found[-1].worst, doubt)
+
+
+def _above_one(excess: float) -> str:
+    """Return in words what is by ``excess`` above 1: as a sum, where its value would show nothing of it."""
+    if math.isnan(excess):
+        return "NaN"
+    return "1" if excess == 0 else f"1 {'+' if excess > 0 else '-'} {abs(excess):.1e}"
 
 
 def _agree(before: Tensor, now: Tensor) -> bool:

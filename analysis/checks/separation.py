@@ -86,7 +86,7 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     changed = max(relative.tolist(), default=0.0)
     holds = deviation <= tolerance and shape[0] == shape[1]
     evidence = (
-        f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so distances change by a factor within 1 +- {deviation:.1e}; "
+        f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so no distance changes by more than {deviation:.1e} of itself; "
         f"among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
     )
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
@@ -121,11 +121,12 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     apart_before = float((before[first] - before[second]).norm())
     apart_after = float((after[first] - after[second]).norm())
     gained = apart_after / apart_before - 1 if apart_before else 0.0
+    relative = f"by {gained:.1e} of itself" if gained > 0 else "no longer than before"
     refuted = deviation <= tolerance  # distances, whatever they are, then change by rounding alone
     evidence = (
         f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is an isometry, a change of coordinates. "
         f"Of {int(different.sum()) // 2} pairs of different classes, the one that gains most goes from {apart_before:.6g} "
-        f"to {apart_after:.6g} ({gained:+.1e} relative)."
+        f"to {apart_after:.6g} ({relative})."
     )
     altered = _alteration(subject)
     if altered:

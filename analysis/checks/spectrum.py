@@ -11,7 +11,7 @@ from analysis.measure.equilibria import located
 from analysis.measure.spectrum import ROUNDING, Spectrum, images_looked_at, spectrum_at
 from analysis.measure.subject import Subject
 
-SHOWN = 16  # images whose eigenvalues are drawn
+SHOWN = 16  # images whose eigenvalues are drawn: the worst of those looked at
 
 
 def check(subject: Subject) -> CheckResult:
@@ -23,6 +23,7 @@ def check(subject: Subject) -> CheckResult:
         f"spectral radius of J at {count} equilibria: median {np.median(radii):.3g}, largest {radii.max():.3g}; Picard iteration "
         f"converges locally at {float((radii < 1).mean()):.1%} of them"
     )
+    worst = worst_of(spectra)
     numerical = max(spectrum.numerical_abscissa for spectrum in spectra)
     result = CheckResult(
         measurements=[
@@ -34,11 +35,27 @@ def check(subject: Subject) -> CheckResult:
                 text=f"largest eigenvalue of the symmetric part of J - I: {numerical:.3g} (below 0, distances shrink at once)",
             ),
         ],
-        series={"eigenvalues": [[float(v.real), float(v.imag)] for s in spectra[:SHOWN] for v in s.eigenvalues]},
+        series={
+            "eigenvalues": [[float(v.real), float(v.imag)] for place in worst for v in spectra[place].eigenvalues],
+            "shown": len(worst),
+            "of": count,
+        },
     )
     if "spectrum.stable" in subject.claims:
         result.findings.append(_stable(subject, spectra))
     return result
+
+
+def worst_of(spectra: list[Spectrum]) -> list[int]:
+    """Return the positions of ``SHOWN`` spectra: those of the largest real parts, then those of the largest moduli.
+
+    A quarter is kept for the latter, which decide whether Picard iteration converges. What is not known counts as the worst.
+    """
+    by_real_part, by_modulus = (
+        sorted(range(len(spectra)), key=lambda place: -np.nan_to_num(getattr(spectra[place], name), nan=np.inf))
+        for name in ("abscissa", "radius")
+    )
+    return list(dict.fromkeys([*by_real_part[: SHOWN - SHOWN // 4], *by_modulus, *by_real_part]))[:SHOWN]
 
 
 def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
@@ -59,7 +76,7 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
         evidence = (
             f"At {len(spectra)} equilibria the largest real part of eig(J) - 1 is {abscissa:.3g}, "
             + ("and the symmetric part of J - I is negative definite; " if contracting else f"to within {error:.1e}; ")
-            + f" fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+            + f"fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
         )
     elif abscissa - error > 0 and not (ball := located(subject, subject.equilibria[worst], worst)).is_shown:
         verdict = Verdict.INCONCLUSIVE

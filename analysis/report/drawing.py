@@ -38,6 +38,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 # A figure brings no more of its data to the page, whatever the report holds; the page cuts each long cell.
 MAX_TABLE_CELLS = 12_000
 MAX_LABEL = 22
+NARROWEST = 0.02  # of its largest number: the length of an axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +116,15 @@ def new_axes(xlabel: str, ylabel: str, *, size: tuple[float, float] = (5.6, 3.9)
     axes = figure.add_subplot()
     axes.set_facecolor("none")
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(tick)
     axes.tick_params(length=0)
     return figure, axes
+
+
+def tick(value: float, _: Any = None) -> str:
+    """Return the label of a tick: matplotlib's own may be a difference from a number beside the axis, as in "1e-9 + 1"."""
+    return quantity(float(value))
 
 
 def log_scale(axes: "Axes") -> None:
@@ -143,6 +151,7 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
     Ids carry ``name`` as a prefix, since all figures share the page's namespace; ``alternative`` is what a screen
     reader says instead.
     """
+    _make_room(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -164,10 +173,22 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
 
 def file_content(figure: "Figure", suffix: str) -> bytes:
     """Return ``figure`` as the content of a file, ".svg", ".pdf" or ".png", on white paper; the same figure gives the same bytes."""
+    _make_room(figure)
     buffer = io.BytesIO()
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix, {})
     figure.savefig(buffer, format=suffix[1:], dpi=160, facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def _make_room(figure: "Figure") -> None:
+    """Widen the linear axes whose ticks differ in no digit that their labels have: what differs by less is the same to a reader."""
+    for axes in figure.axes:
+        for name in ("x", "y"):
+            low, high = getattr(axes, f"get_{name}lim")()
+            least = NARROWEST * max(abs(low), abs(high))
+            if getattr(axes, f"get_{name}scale")() == "linear" and abs(high - low) < least < math.inf:
+                middle = (low + high) / 2
+                getattr(axes, f"set_{name}lim")(middle - least / 2, middle + least / 2)
 
 
 def _variable(stand_in: str) -> str:

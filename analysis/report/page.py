@@ -3,25 +3,28 @@
 import html
 import json
 import math
-import shlex
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.findings import Finding, Measurement, Verdict
+from analysis.findings import Finding, Measurement
 from analysis.findings.catalogue import in_order, question_of
 from analysis.findings.values import TOO_DEEP, mapping, number, printable
 from analysis.findings.verdict import WORST_FIRST
-from analysis.report import figures
+from analysis.report import figures, header
 from analysis.report.drawing import Drawing
 from analysis.report.figures.witness import MAX_MARKUP, Picture, pictures
+from analysis.report.formulas import typeset
 from analysis.report.junit import junit_xml
 from analysis.report.made_by import command_line
 from analysis.report.markdown import to_markdown
+from analysis.report.next_steps import next_steps, not_run, replay_line, verify_line
 from analysis.report.plain_words import in_plain_words
-from analysis.report.quantities import GAP, cut, quantity
+from analysis.report.quantities import cut, quantity
 from analysis.report.report import Report, by_check
 from analysis.report.sarif import to_sarif
+from analysis.report.witness_words import key_in_words, value_in_words
 from stabdeq.files import encoded, make_folder, replace_files, strict
 
 if TYPE_CHECKING:
@@ -29,12 +32,13 @@ if TYPE_CHECKING:
 
 _FULL_VALUES = 4096
 _SHORT_VALUES = 4
+_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?) ?(%?)")
 _MAX_CELL = 200  # characters of a text that may stand in thousands of cells
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A finding as the page shows it: ``witness`` rows are a key, its value in short, and in full where that says more."""
+    """A finding as the page shows it: ``witness`` rows are a name, the value in short, and in full where that says more."""
 
     finding: Finding
     plain: str
@@ -46,15 +50,27 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """All that the page says of one check."""
+    """What the page shows of one check besides its claims: figures, and measured numbers in words."""
 
     check: str
     question: str
-    cards: list[Card]
-    measurements: list[Measurement]
-    skipped: list[str]
     drawings: list[Drawing]
     missing: list[str]
+    measured: list[str]
+
+    @property
+    def contents(self) -> str:
+        """What the section holds, for whoever has not opened it.
+
+        >>> Section(check="decay", question="", drawings=[], missing=["no"], measured=["a", "b"]).contents
+        '2 measurements, 1 figure missing'
+        """
+        counts = (
+            (len(self.drawings), "figure", ""),
+            (len(self.measured), "measurement", ""),
+            (len(self.missing), "figure", " missing"),
+        )
+        return ", ".join(f"{count} {word}{'s' * (count > 1)}{more}" for count, word, more in counts if count)
 
 
 def write_report(
@@ -99,17 +115,21 @@ def render_html(report: Report) -> str:
     ``report`` may be foreign: every text in it is escaped, and cut where it is very long; what is missing is said, and
     nothing in it raises.
     """
-    cards = _cards(report)
     page = (
         templates()
         .get_template("report.html.j2")
         .render(
             report=report,
-            cards=sorted(cards, key=lambda card: WORST_FIRST.index(card.finding.verdict)),
-            sections=_sections(report, cards),
+            kind=header.kind_of(report),
+            outcome=header.outcome(report),
+            about=header.facts(report),
+            steps=next_steps(report),
+            cards=sorted(_cards(report), key=lambda card: WORST_FIRST.index(card.finding.verdict)),
+            not_run=not_run(report),
+            sections=_sections(report),
             facts=_facts(report),
             made_by=command_line(report.command),
-            verify=_verify_line(report),
+            verify=verify_line(report),
             config=_pairs(report.checkpoint.get("model")),
         )
     )
@@ -138,33 +158,44 @@ def templates() -> "Environment":
     )
     environment.filters["quantity"] = quantity
     environment.filters["cell"] = _cell
+    environment.filters["typeset"] = typeset
     return environment
 
 
-def _sections(report: Report, cards: list[Card]) -> list[Section]:
-    told: dict[str, list[Card]] = {}
-    for card in cards:
-        told.setdefault(printable(card.finding.check), []).append(card)
+def _sections(report: Report) -> list[Section]:
     measured, skipped = by_check(report.measurements), by_check(item for item in report.skipped if item.asked_for)
     series = {printable(check): mapping(numbers) for check, numbers in report.series.items()}
     of_weights = series.pop("certify", {})  # the claims about weights have it in common
     series |= dict.fromkeys(figures.OF_WEIGHTS, of_weights) if of_weights else {}
+    judged = [] if report.command.get("name") == "check" else [printable(finding.check) for finding in report.findings]
     sections = []
-    for check in in_order([*told, *measured, *skipped, *series]):
-        drawings, missing = figures.draw(check, series.get(check, {}))
-        reasons = [printable(item.reason) for item in skipped.get(check, [])]
-        sections.append(
-            Section(
-                check=check or "unnamed",
-                question=question_of(check),
-                cards=told.get(check, []),
-                measurements=measured.get(check, []),
-                skipped=reasons,
-                drawings=drawings,
-                missing=[] if reasons else missing,
-            )
+    for check in in_order([*judged, *measured, *series]):
+        drawings, missing = figures.draw(check, series.get(check, {}), report.class_names)
+        section = Section(
+            check=check or "unnamed",
+            question=question_of(check),
+            drawings=drawings,
+            missing=[] if check in skipped else missing,
+            measured=[_measured(item) for item in measured.get(check, [])],
         )
+        sections += [section] if section.contents else []
     return sections
+
+
+def _measured(item: Measurement) -> str:
+    """Return a measurement in words, with its value where the words do not say it."""
+    words = printable(item.text or item.name or "unnamed")
+    value = number(item.value)
+    if item.value is not None and any(_rounds_to(value, *found) for found in _NUMBER.findall(words)):
+        return words
+    return f"{words}: {quantity(item.value)}"
+
+
+def _rounds_to(value: float, text: str, percent: str) -> bool:
+    """Return whether a number of a sentence is ``value`` with as many digits, or is that in percent."""
+    mantissa, _, exponent = text.partition("e")
+    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs((100 if percent else 1) * value - float(text)) <= 0.51 * unit
 
 
 def _cards(report: Report) -> list[Card]:
@@ -177,34 +208,23 @@ def _cards(report: Report) -> list[Card]:
             Card(
                 finding=finding,
                 plain=in_plain_words(finding),
-                witness=[(printable(key), *_abbreviated(value)) for key, value in (finding.witness or {}).items()],
+                witness=_witness(report, finding),
                 pictures=drawn,
                 missing=missing,
-                replay=_replay_line(report, finding, name),
+                replay=replay_line(report, finding, name),
             )
         )
     return cards
 
 
-def _replay_line(report: Report, finding: Finding, name: str) -> str:
-    """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
-    if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
-        return ""
-    return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
-
-
-def _verify_line(report: Report) -> str:
-    """Return the command that repeats the report and compares; empty where it cannot be repeated."""
-    path = printable(report.checkpoint.get("path"))
-    if report.command.get("name") not in ("audit", "certify") or not command_line(report.command) or not path:
-        return ""
-    return f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
-
-
-def _data_option(report: Report) -> str:
-    data = mapping(report.checkpoint.get("data"))
-    is_embedded = data.get("name") == "digits" and not data.get("robust")
-    return "" if is_embedded else " --data-dir DIR"
+def _witness(report: Report, finding: Finding) -> list[tuple[str, str, str]]:
+    """Return the fields of a witness: what each is called, its value in short, and in full where that says more."""
+    witness = finding.witness or {}
+    rows = []
+    for key, value in witness.items():
+        words = value_in_words(printable(key), value, report.class_names)
+        rows.append((key_in_words(printable(key), witness), *((words, "") if words else _abbreviated(value))))
+    return rows
 
 
 def _abbreviated(value: Any) -> tuple[str, str]:
@@ -242,7 +262,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else cut(value, _MAX_CELL)
+    return quantity(value) if isinstance(value, float) else cut(value, _MAX_CELL)
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -252,7 +272,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts += [("Classes", f"{len(classes)}: {listed}" if classes else "")]
     facts += [("Epoch", printable(checkpoint.get("epoch"))), ("Seed", printable(checkpoint.get("seed")))]
     facts += [(printable(key).capitalize(), printable(value)) for key, value in report.environment.items()]
-    return [(key, value or GAP) for key, value in facts]
+    return [(key, value) for key, value in facts if value]
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:

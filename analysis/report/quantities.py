@@ -1,6 +1,7 @@
 """Numbers and texts as a reader wants them."""
 
 import math
+from decimal import Decimal
 from typing import Any
 
 from analysis.findings.values import as_text, number, printable
@@ -9,7 +10,7 @@ GAP = "—"
 
 
 MAX_TEXT = 20_000  # characters that a page shows of one text
-
+MANY_DIGITS, FEW_DIGITS = 8, 6  # a number of a sentence with more than the one is shown by as many as the other
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -43,7 +44,9 @@ def quantity(value: Any) -> str:
         return "NaN"
     if math.isinf(real):
         return "infinite" if real > 0 else "−infinite"
-    if real == 0 or 1e-3 <= abs(real) < 1e5:
+    if real == 0:
+        return "0"  # which may have a sign
+    if 1e-3 <= abs(real) < 1e5:
         return f"{real:.{4 if abs(real) < 1e4 else 5}g}".replace("-", "−")
     mantissa, exponent = f"{real:.3e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
@@ -57,3 +60,33 @@ def superscript(exponent: int) -> str:
     '10⁻¹²'
     """
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def in_figures(text: str) -> str:
+    """Return a number of a sentence as people write it; of one with many digits the first, and "…": it is not rounded.
+
+    >>> [in_figures(text) for text in ("9.8e-12", "1e-09", "-0.5", "0.0e+00", "30.21643448307345", "60388", "1.5e-02")]
+    ['9.8\u2009×\u200910⁻¹²', '10⁻⁹', '−0.5', '0', '30.2164…', '60388', '0.015']
+    """
+    mantissa, exponent = mantissa_and_exponent(text)
+    if exponent is None:
+        return mantissa
+    return superscript(exponent) if mantissa == "1" else f"{mantissa}\u2009×\u2009{superscript(exponent)}"
+
+
+def mantissa_and_exponent(text: str) -> tuple[str, int | None]:
+    """Return the digits of a number of a sentence, with a true minus, and the power of ten behind them; None where there is none.
+
+    >>> mantissa_and_exponent("-1.50e-06"), mantissa_and_exponent("1.9999999")
+    (('−1.50', -6), ('1.9999999', None))
+    """
+    if "e" in text and 1e-4 <= abs(float(text)) < 1e5:
+        text = f"{Decimal(text):f}"
+    digits, _, exponent = text.partition("e")
+    if len(digits.strip("-0.").replace(".", "")) > MANY_DIGITS and "." in digits:
+        whole, _, fraction = digits.partition(".")
+        leading = len(fraction) - len(fraction.lstrip("0")) if whole.strip("-") == "0" else -len(whole.strip("-"))
+        digits = f"{whole}.{fraction[: max(FEW_DIGITS + leading, 1)]}…"
+    if not float(text):
+        return "0", None
+    return digits.replace("-", "−"), int(exponent) if exponent and int(exponent) else None

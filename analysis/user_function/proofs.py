@@ -39,7 +39,7 @@ def proved(subject: Subject, finding: Finding) -> Finding:
     if words is None:
         return finding
     margin = finding.margin if finding.margin is not None and finding.margin >= 0 else None
-    tried = f"Besides, {finding.samples} states were tried."
+    tried = f"Besides, {finding.samples} state{' was' if finding.samples == 1 else 's were'} tried."
     # The samples are those that rays from the centre see; the proof is of all, which trajectories may move behind.
     is_of_levels = isinstance(subject.region, Sublevel)
     claim = subject.sentence(finding.check, on_rays=False) if is_of_levels else finding.claim

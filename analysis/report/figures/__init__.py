@@ -1,13 +1,13 @@
 """The figures of a report, each drawn from one series of ``report.json``; a missing one is a gap that is said."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from analysis.findings.catalogue import CHECKS, function
 from analysis.report import drawing
 from analysis.report.drawing import Drawing
 from analysis.report.figures import certified
-from analysis.report.figures.series import NO_NUMBERS, NotDrawnError, require
+from analysis.report.figures.series import CLASS_NAMES, NO_NUMBERS, NotDrawnError, require
 
 MAX_SVG = 1_000_000  # characters of one figure
 # Of what weights prove, all in the series "certify": the key there, without which there is nothing to draw, and the figure.
@@ -17,8 +17,12 @@ OF_WEIGHTS = {
 }
 
 
-def draw(check: str, series: Mapping[str, Any]) -> tuple[list[Drawing], list[str]]:
-    """Return the figures of ``check`` from its ``series``, and a sentence for each that could not be drawn."""
+def draw(check: str, series: Mapping[str, Any], class_names: Sequence[str] = ()) -> tuple[list[Drawing], list[str]]:
+    """Return the figures of ``check`` from its ``series``, and a sentence for each that could not be drawn.
+
+    ``class_names`` are those of the data, by label, for legends; where there are none, labels stand there.
+    """
+    series = {**series, CLASS_NAMES: list(class_names)}
     if check in OF_WEIGHTS:
         key, makers = OF_WEIGHTS[check]
         return draw_all(makers if key in series else {}, series)

@@ -45,13 +45,15 @@ def flow(title: str, series: dict[str, Any]) -> Drawing:
     )
 
 
-def raw_field(title: str, series: dict[str, Any]) -> Drawing:
-    """Draw the share of states at which the unprojected field violates the decay, by distance."""
+def raw_field(title: str, series: dict[str, Any]) -> Drawing | None:
+    """Draw the share of states at which the unprojected field violates the decay, by distance; None where none does."""
     curves = mapping(series.get("raw"))
     rates = numbers(curves.get("violation_rate"))
     _require_few(rates)
     radii, upper = (drawing.padded(curves.get(key), len(rates)) for key in ("radii", "upper"))
     require(finite(rates) and finite(radii))
+    if not any(rates):
+        return None  # which the measurement beside it says
     figure, axes = drawing.new_axes("distance from the centre", "share of states")
     reach = [max(high - rate, 0.0) if math.isfinite(high) else 0.0 for rate, high in zip(rates, upper, strict=True)]
     style = {"marker": "o", "markersize": 6, "capsize": 5, "linewidth": 1.2, "elinewidth": 1.6}

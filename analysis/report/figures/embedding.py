@@ -1,13 +1,13 @@
 """The states of the images in two dimensions, clean and attacked, before and after the orthogonal layer."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.findings.values import mapping, number, numbers, printable, sequence
 from analysis.report import drawing
 from analysis.report.drawing import INK, MUTED, Drawing
-from analysis.report.figures.series import require
+from analysis.report.figures.separation import KEPT
+from analysis.report.figures.series import class_name, require
 from analysis.report.quantities import quantity
 
 # Okabe & Ito 2008, told apart by every kind of colour vision, with two more for ten classes; all read on light and on dark.
@@ -85,21 +85,23 @@ def states(title: str, series: dict[str, Any]) -> Drawing:
     """Draw the t-SNE maps of the audited images' states."""
     found = mapping(series.get("embedding"))
     require(not found.get("not_drawn"), printable(found.get("not_drawn")))
-    labels, right = [printable(label) for label in sequence(found.get("labels"))], sequence(found.get("right"))
+    named = {printable(label): class_name(series, label) for label in sequence(found.get("labels"))}
+    labels = [printable(label) for label in sequence(found.get("labels"))]
+    right, distortion = sequence(found.get("right")), number(found.get("distortion"))
     count = len(labels)
     maps = {
         name: [numbers(point) for point in sequence(points)]
         for name, points in mapping(found.get("maps")).items()
-        if name in ("before", "after")
+        if name == "before" or (name == "after" and not distortion <= KEPT)
     }
     require(0 < count <= MAX_STATES and len(right) in (count, 2 * count) and maps)
     require(
         all(isinstance(value, bool) for value in right) and all(len(points) == len(right) for points in maps.values())
     )
     require(all(len(point) == 2 and all(abs(x) < 1e30 for x in point) for points in maps.values() for point in points))
-    names = sorted(set(labels), key=lambda name: (len(name), name))
-    require(len(names) <= MAX_CLASSES, f"{len(names)} are too many classes to draw")
-    classes = [names.index(label) for label in labels]
+    kinds = sorted(named, key=lambda label: (len(label), label))
+    require(len(kinds) <= MAX_CLASSES, f"{len(kinds)} are too many classes to draw")
+    classes, names = [kinds.index(label) for label in labels], [named[label] for label in kinds]
     figure = drawing.new_figure((5.6, 1.2 + 2.5 * len(maps)))
     draw_maps(figure, maps, classes, right, names, {})
     attacked = len(right) > count
@@ -113,13 +115,13 @@ def states(title: str, series: dict[str, Any]) -> Drawing:
     return Drawing(
         name="states",
         title=title,
-        caption=_caption(found, attacked, "after" in maps, len(names)),
+        caption=_caption(found, attacked, len(names)),
         alternative=alternative,
         svg=drawing.inline_svg(figure, "states", alternative),
         table=drawing.table(
             ["map", "images", "class", "x", "y", "right"],
             [
-                [name, HALVES[place // count], labels[place % count], *point, "yes" if right[place] else "no"]
+                [name, HALVES[place // count], named[labels[place % count]], *point, "yes" if right[place] else "no"]
                 for name, points in maps.items()
                 for place, point in enumerate(points)
             ],
@@ -127,12 +129,11 @@ def states(title: str, series: dict[str, Any]) -> Drawing:
     )
 
 
-def _caption(found: dict[Any, Any], attacked: bool, layered: bool, classes: int) -> str:
+def _caption(found: dict[Any, Any], attacked: bool, classes: int) -> str:
     """Say what a reader sees, and what is left out and why."""
     said = (
-        "Each mark is an image, placed by t-SNE so that states near each other stay near each other; distances across the map "
-        "mean little. The colour is the true class, and a cross is a wrong prediction. Classes that form islands are told apart "
-        "with ease."
+        "Each mark is an image, placed by t-SNE so that states near each other stay so; long distances mean little. The colour is "
+        "the true class, a cross a wrong prediction."
     )
     if classes > MAX_NAMED:
         said += " Marks repeat among so many classes: the data name each."
@@ -143,11 +144,8 @@ def _caption(found: dict[Any, Any], attacked: bool, layered: bool, classes: int)
     elif reason := printable(found.get("unattacked")):
         said += f" The attacked half is left out: {reason[:200].rstrip('.')}."
     distortion = number(found.get("distortion"))
-    if layered and math.isfinite(distortion):
-        said += (
-            f" The orthogonal layer changes no distance by more than {quantity(distortion)} of the largest: what differs "
-            "between the rows is t-SNE’s own."
-        )
-    elif not layered:
-        said += " The model has no orthogonal layer, so there is one map."
-    return said
+    if "after" not in mapping(found.get("maps")):
+        return said
+    if distortion <= KEPT:
+        return f"{said} After the orthogonal layer the map is the same: it keeps every distance."
+    return f"{said} The orthogonal layer changes a distance by up to {quantity(distortion)} of the largest."

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.findings.values import mapping, mappings, number, numbers, printable, sequence
 from analysis.report import drawing
 from analysis.report.drawing import INK, MUTED, SERIES, Drawing
-from analysis.report.figures.series import finite, require
+from analysis.report.figures.series import class_name, finite, require
 from analysis.report.quantities import quantity
 
 LEVELS = 9
@@ -38,7 +38,8 @@ def plane(title: str, series: dict[str, Any], which: str) -> Drawing:
     _draw_levels(axes, axis, value, min(finite_values), max(finite_values))
     _draw_field(axes, shown)
     paths = _draw_paths(axes, shown)
-    marks = _draw_marks(axes, shown, axis[-1], is_anchored=found.get("centre") == "equilibrium")
+    names = [class_name(series, mark.get("class")) for mark in mappings(shown.get("marks"))]
+    marks = _draw_marks(axes, shown, names, axis[-1], is_anchored=found.get("centre") == "equilibrium")
     axes.set_xlim(axis[0], axis[-1])
     axes.set_ylim(axis[0], axis[-1])
     axes.set_aspect("equal")
@@ -55,7 +56,7 @@ def plane(title: str, series: dict[str, Any], which: str) -> Drawing:
     return Drawing(
         name=f"plane-{which}",
         title=title,
-        caption=_caption(found, shown, which, lost),
+        caption=_caption(found, shown, class_name(series, found.get("class")), which, lost),
         alternative=alternative,
         svg=drawing.inline_svg(figure, f"plane-{which}", alternative),
         table=replace(table, note=f"{table.note} The arrows and trajectories are in report.json.".strip()),
@@ -83,7 +84,7 @@ def _draw_levels(axes: Any, axis: list[float], value: list[list[float]], low: fl
     for level in levels:
         axes.contourf(axis, axis, heights, [low - (high - low), level], colors=[SERIES[0]], alpha=0.07)
     lines = axes.contour(axis, axis, heights, levels, colors=[SERIES[0]], linewidths=1.0, alpha=0.8)
-    axes.clabel(lines, lines.levels[1::2], fmt=lambda level: f"{level:.3g}", fontsize=9)
+    axes.clabel(lines, lines.levels[1::2], fmt=lambda level: quantity(float(f"{level:.3g}")), fontsize=9)
     axes.plot([], [], color=SERIES[0], linewidth=1.0, label="level set of V")
 
 
@@ -120,13 +121,13 @@ def _draw_paths(axes: Any, shown: dict[Any, Any]) -> int:
     return len(paths)
 
 
-def _draw_marks(axes: Any, shown: dict[Any, Any], reach: float, *, is_anchored: bool) -> str:
-    """Draw the centre and the marked equilibria on a plane that reaches so far, and return where they are in words."""
+def _draw_marks(axes: Any, shown: dict[Any, Any], names: list[str], reach: float, *, is_anchored: bool) -> str:
+    """Draw the centre and the marked equilibria, of classes ``names``, on a plane that reaches so far, and say where they are."""
     own = "V’s centre, the equilibrium" if is_anchored else "V’s centre"
     axes.plot([0], [0], color=INK, marker="+", markersize=13, markeredgewidth=2, linestyle="", zorder=4, label=own)
     said = ""
     for index, mark in enumerate(mappings(shown.get("marks"))[: len(SERIES)]):
-        position, name = numbers(mark.get("position")), printable(mark.get("class"))
+        position, name = numbers(mark.get("position")), names[index]
         require(len(position) == 2 and all(abs(x) < LARGEST for x in position))
         label = "its own equilibrium" if mark.get("own") is True else f"equilibrium, class {name}"
         off = number(mark.get("off"))
@@ -139,10 +140,10 @@ def _draw_marks(axes: Any, shown: dict[Any, Any], reach: float, *, is_anchored: 
     return said
 
 
-def _caption(found: dict[Any, Any], shown: dict[Any, Any], which: str, lost: int) -> str:
+def _caption(found: dict[Any, Any], shown: dict[Any, Any], name: str, which: str, lost: int) -> str:
     """Say what the plane is, what a reader sees on it, and what is not as it should be."""
     said = (
-        f"Test image {printable(found.get('image'))}, class {printable(found.get('class'))}. {_PLANES[which]} V is an energy "
+        f"Test image {printable(found.get('image'))}, class {name}. {_PLANES[which]} V is an energy "
         "that the stabilised field has to lower, so that trajectories run down to the middle of the rings."
     )
     if number(found.get("dim")) > 2:

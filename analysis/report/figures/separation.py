@@ -4,25 +4,29 @@ import math
 from functools import partial
 from typing import Any
 
-from analysis.findings.values import numbers, printable, sequence
+from analysis.findings.values import numbers, sequence
 from analysis.report import drawing
 from analysis.report.drawing import Drawing
-from analysis.report.figures.series import finite, require
+from analysis.report.figures.series import class_name, finite, require
 from analysis.report.quantities import quantity
 
 # More classes are drawn without the number in each cell.
 MAX_WRITTEN_CLASSES = 12
 MAX_CLASSES = 500
+KEPT = 1e-6  # of the largest distance: less of a change is rounding
 
 
-def distances(title: str, series: dict[str, Any], which: str) -> Drawing:
-    """Draw the matrix of distances ``which``, "before" or "after" the map."""
+def distances(title: str, series: dict[str, Any], which: str) -> Drawing | None:
+    """Draw the matrix of distances ``which``, "before" or "after" the map; None of one "after" that is the same as the one before."""
+    are_same, kept = _is_kept(series)
+    if are_same and which == "after":
+        return None
     size = len(sequence(series.get(which)))
     require(size <= MAX_CLASSES, f"{size} are too many classes to draw")
     matrix = [numbers(row) for row in sequence(series.get(which))]
     require(size and all(len(row) == size for row in matrix) and any(map(finite, matrix)))
     both = [value for key in ("before", "after") for row in sequence(series.get(key)) for value in numbers(row)]
-    names = [printable(name) for name in sequence(series.get("classes"))][:size]
+    names = [class_name(series, label) for label in sequence(series.get("classes"))][:size]
     names += [str(index) for index in range(len(names), size)]
     figure, axes = drawing.new_axes("", "", size=(5.6, 4.8))
     top = max(finite(both)) or 1.0
@@ -38,7 +42,7 @@ def distances(title: str, series: dict[str, Any], which: str) -> Drawing:
     axes.spines[:].set_visible(False)
     if size <= MAX_WRITTEN_CLASSES:
         _write_cells(axes, matrix, half=top / 2)
-    bar = figure.colorbar(image, shrink=0.9)
+    bar = figure.colorbar(image, shrink=0.9, format=drawing.tick)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     apart = finite([value for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j])
@@ -47,13 +51,25 @@ def distances(title: str, series: dict[str, Any], which: str) -> Drawing:
     )
     return Drawing(
         name=f"distances-{which}",
-        title=title,
-        caption="Distance between the mean states of each pair of classes. Both maps share one colour scale; "
-        "a brighter cell is a pair that lies further apart.",
+        title="Class distances" if are_same else title,
+        caption=f"Distance between the mean states of each pair of classes: a brighter cell is a pair that lies further apart. {kept}",
         alternative=alternative,
         svg=drawing.inline_svg(figure, f"distances-{which}", alternative),
         table=drawing.table(["class", *names], [[name, *row] for name, row in zip(names, matrix, strict=True)]),
     )
+
+
+def _is_kept(series: dict[str, Any]) -> tuple[bool, str]:
+    """Return whether the distances after the map are those before it, to rounding, and what the caption says of it."""
+    before, after = ([numbers(row) for row in sequence(series.get(key))] for key in ("before", "after"))
+    if before == after:
+        return True, ""
+    is_comparable = [len(row) for row in before] == [len(row) for row in after]
+    pairs = zip(sum(before, []), sum(after, []), strict=is_comparable)
+    largest = max(finite(sum(before, [])), default=0.0)
+    if is_comparable and all(abs(one - other) <= KEPT * largest for one, other in pairs):
+        return True, "The orthogonal map keeps each of them, to rounding, so one matrix shows both."
+    return False, "Before and after the orthogonal map share one colour scale."
 
 
 def _write_cells(axes: Any, matrix: list[list[float]], *, half: float) -> None:

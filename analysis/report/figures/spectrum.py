@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from analysis.findings.values import numbers, sequence
+from analysis.findings.values import number, numbers, sequence
 from analysis.report import drawing
 from analysis.report.drawing import DASHES, SERIES, Drawing
 from analysis.report.figures.series import require
@@ -20,35 +20,46 @@ def spectrum(title: str, series: dict[str, Any]) -> Drawing:
     points = sorted((pair for pair in pairs if len(pair) == 2 and all(map(math.isfinite, pair))), reverse=True)
     require(points)
     figure, axes = drawing.new_axes("real part", "imaginary part", size=(5.6, 4.7))
+    unstable = sum(real >= 1 for real, _ in points)
     angles = [2 * math.pi * step / 180 for step in range(181)]
     circle = [math.cos(angle) for angle in angles], [math.sin(angle) for angle in angles]
     many = len(points) > MAX_VECTOR_POINTS
     # A picture cannot follow the page's scheme: a middle blue reads on both.
     colour = "#3b8bd0" if many else SERIES[0]
-    axes.scatter(
-        *zip(*points, strict=True),
-        s=18,
-        color=colour,
-        alpha=0.7,
-        linewidths=0,
-        rasterized=many,
-        label="eigenvalues",
-    )
+    style = {"alpha": 0.7, "linewidths": 0, "rasterized": many}
+    axes.scatter(*_columns(points[unstable:]), s=18, color=colour, label="eigenvalues", **style)
+    if unstable:
+        label = f"unstable: {unstable}"
+        axes.scatter(*_columns(points[:unstable]), s=34, marker="D", color=SERIES[1], label=label, **style)
     axes.plot(*circle, color=SERIES[2], linewidth=1.6, linestyle=DASHES[1], label="unit circle")
-    axes.axvline(1, color=SERIES[1], linewidth=1.6, label="Re = 1")
+    axes.axvline(1, color=SERIES[1], linewidth=1.2, label="Re = 1")
     axes.set_aspect("equal", adjustable="datalim")
-    figure.legend(loc="outside upper left", frameon=False, ncols=3)
+    figure.legend(loc="outside upper left", frameon=False, ncols=2)
     radius = max(math.hypot(*point) for point in points)
     alternative = (
         f"Scatter plot of {len(points)} eigenvalues: the largest real part is {quantity(points[0][0])}, "
-        f"the largest modulus {quantity(radius)}."
+        f"the largest modulus {quantity(radius)}; {unstable} lie on or to the right of the line."
     )
     return Drawing(
         name="spectrum",
         title=title,
-        caption="The flow is locally stable when every point lies left of the line Re = 1. Plain fixed-point "
+        caption=f"{_shown(series)}The flow is locally stable when every point lies left of the line Re = 1. Plain fixed-point "
         "iteration converges locally when every point lies inside the unit circle: another question.",
         alternative=alternative,
         svg=drawing.inline_svg(figure, "spectrum", alternative),
         table=drawing.table(["real part", "imaginary part"], points),
     )
+
+
+def _columns(points: list[list[float]]) -> tuple[list[float], list[float]]:
+    return [real for real, _ in points], [imaginary for _, imaginary in points]
+
+
+def _shown(series: dict[str, Any]) -> str:
+    """Say of which images the eigenvalues are; nothing where the report does not hold it."""
+    shown, of = number(series.get("shown")), number(series.get("of"))
+    if not 0 < shown <= of < math.inf:
+        return ""
+    if shown == of:
+        return f"Of all {quantity(int(of))} images looked at. "
+    return f"Of the {quantity(int(shown))} worst of {quantity(int(of))} images, by real part and by modulus. "

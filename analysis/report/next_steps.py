@@ -1,0 +1,81 @@
+"""What a reader of a report may do next: evaluate a witness, settle what is open, run what was left out, prove, repeat."""
+
+import shlex
+from dataclasses import dataclass
+
+from analysis.findings import Finding, Verdict
+from analysis.findings.finding import NOT_JUDGED
+from analysis.findings.values import mapping, printable
+from analysis.report.made_by import command_line
+from analysis.report.report import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What to do, in a sentence without its full stop, and the ``command`` that does it; empty where none does."""
+
+    words: str
+    command: str = ""
+
+
+def next_steps(report: Report) -> list[Step]:
+    """Return what to do next, the most urgent first."""
+    counts = report.counts
+    steps = []
+    if counts[Verdict.REFUTED]:
+        steps.append(Step(words="Look at what refutes a claim, below, and evaluate it anew", command=_replay(report)))
+    if any(finding.verdict.must_explain and finding.verdict is not Verdict.REFUTED for finding in report.findings):
+        steps.append(Step(words="Read below why a claim is left open, and what would settle it"))
+    if any(not item.asked_for for item in report.skipped) and (whole := _whole_audit(report)):
+        steps.append(Step(words="Run the checks that were left out, too", command=whole))
+    if counts[Verdict.SUPPORTED] and report.command.get("name") == "audit" and (path := _path(report)):
+        words = "What is supported is not proved: see what the weights alone prove"
+        steps.append(Step(words=words, command=f"stabdeq certify {shlex.quote(path)}{_data_option(report)}"))
+    if verify := verify_line(report):
+        steps.append(Step(words="Let somebody else repeat this report and compare", command=verify))
+    return steps
+
+
+def replay_line(report: Report, finding: Finding, name: str) -> str:
+    """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
+    if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
+        return ""
+    return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
+
+
+def verify_line(report: Report) -> str:
+    """Return the command that repeats the report and compares; empty where it cannot be repeated."""
+    path = _path(report)
+    if report.command.get("name") not in ("audit", "certify") or not command_line(report.command) or not path:
+        return ""
+    return f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
+
+
+def _replay(report: Report) -> str:
+    has_witness = any(finding.verdict is Verdict.REFUTED and finding.witness for finding in report.findings)
+    return f"stabdeq replay report.json{_data_option(report)}" if has_witness and report.checkpoint.get("path") else ""
+
+
+def _whole_audit(report: Report) -> str:
+    """Return the command of the report with all checks that are made by default; empty where it is no audit's."""
+    if report.command.get("name") != "audit":
+        return ""
+    options = {key: value for key, value in mapping(report.command.get("options")).items() if key != "checks"}
+    return command_line({**report.command, "options": options})
+
+
+def _path(report: Report) -> str:
+    return printable(report.checkpoint.get("path"))
+
+
+def _data_option(report: Report) -> str:
+    data = mapping(report.checkpoint.get("data"))
+    is_embedded = data.get("name") == "digits" and not data.get("robust")
+    return "" if is_embedded else " --data-dir DIR"
+
+
+def not_run(report: Report) -> list[tuple[str, str]]:
+    """Return the checks that were not run, by name, with the reason: those that were asked for first."""
+    items = sorted(report.skipped, key=lambda item: not item.asked_for)
+    judged = {printable(finding.check) for finding in report.findings if finding.name != NOT_JUDGED}
+    return [(printable(item.check), printable(item.reason)) for item in items if printable(item.check) not in judged]
