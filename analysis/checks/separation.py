@@ -86,8 +86,8 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     changed = max(relative.tolist(), default=0.0)
     holds = deviation <= tolerance and shape[0] == shape[1]
     evidence = (
-        f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so no distance changes by more than {deviation:.1e} of itself; "
-        f"among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
+        f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so no distance changes by more than {deviation:.1e} "
+        f"of itself; among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
     )
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
     altered = _alteration(subject)

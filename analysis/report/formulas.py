@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Callable
 
-from analysis.report.quantities import cut, in_figures, mantissa_and_exponent
+from analysis.report.quantities import cut, in_figures
 
 # Of one formula: characters, and parentheses within parentheses. A foreign sentence is read in bounded time.
 MAX_FORMULA, MAX_DEPTH = 240, 6
@@ -24,6 +24,7 @@ ALONE = frozenset("BFJMQVchz") | set(GREEK.values())
 
 _START = re.compile(r"(?<![\w.:/\\'\"`@#&-])(?=[\w(|{\[-])")
 _END = re.compile(r"(?![\w*^_(]|'(?!s\b))")
+_TAIL = re.compile(r"[,.;:)\]}'’]+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")
 _NAME = re.compile(rf"(?:{'|'.join((*GREEK, *FUNCTIONS))}|d[hz]|[A-Za-z])(?!\w)(?!-(?!dot\b)\w)")
 _RELATION = re.compile(r" ?(<=|>=|!=|<|>|=) ?")
@@ -52,14 +53,23 @@ def typeset(value: object) -> str:
         start = found.start()
         markup, end = _formula(text, start)
         if markup:
-            pieces += [_plain(text[done:start]), markup]
-            done = end
+            tail = _TAIL.match(text, end)
+            pieces += [_plain(text[done:start]), _with_tail(markup, tail[0] if tail else "")]
+            done = end = tail.end() if tail else end
         at = max(end, start + 1)
     return "".join([*pieces, _plain(text[done:])])
 
 
 def _plain(text: str) -> str:
     return html.escape(_SIZES.sub(" × ", _PLAIN_NUMBER.sub(lambda match: in_figures(match[0]), text)))
+
+
+def _with_tail(markup: str, tail: str) -> str:
+    """Return a formula with the comma or parenthesis behind it, which no line break may part from it."""
+    if not tail:
+        return markup
+    head, opening, last = markup.rpartition("<math")
+    return f'{head}<span class="whole">{opening}{last}{html.escape(tail)}</span>'
 
 
 def _formula(text: str, start: int) -> tuple[str, int]:
@@ -136,7 +146,8 @@ class _Reader:
         """Read a factor that stands beside another without a sign: "2 V", or "Q'Q"."""
         begin = self.at
         is_transposed = left.endswith(f"{_PRIMED}</mrow>") and self.text[begin : begin + 1].isupper()
-        if not is_transposed and self._match(_ASIDE) is None:
+        is_word = left in ("<mi>a</mi>", "<mi>A</mi>", "<mi>I</mi>")
+        if not is_transposed and (is_word or self._match(_ASIDE) is None):
             return ""
         right = self._factor()
         if not right:
@@ -154,7 +165,7 @@ class _Reader:
 
     def _atom(self) -> str:
         if (number := self._match(_NUMBER)) is not None:
-            return _number(number[0])
+            return f"<mn>{in_figures(number[0])}</mn>"
         if self.text.startswith("grad ", self.at):
             return self._gradient()
         for opening, closing, left, right in PAIRS:
@@ -241,11 +252,3 @@ class _Reader:
         if found is not None:
             self.at = found.end()
         return found
-
-
-def _number(text: str) -> str:
-    mantissa, exponent = mantissa_and_exponent(text)
-    if exponent is None:
-        return f"<mn>{html.escape(in_figures(text))}</mn>"
-    power = f"<msup><mn>10</mn><mrow>{'<mo>−</mo>' if exponent < 0 else ''}<mn>{abs(exponent)}</mn></mrow></msup>"
-    return power if mantissa == "1" else f"<mrow><mn>{mantissa}</mn><mo>×</mo>{power}</mrow>"

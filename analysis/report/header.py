@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from analysis.findings import Verdict
 from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
-from analysis.report.quantities import quantity
+from analysis.report.quantities import cut, quantity
 from analysis.report.report import Report
 
 _KINDS = {"certify": "Certificates of a model’s weights", "check": "Check of a Lyapunov function"}
+MOST_NAMED, MAX_NAME = 8, 60  # of one verdict, and characters of one name
 _HASH = 12  # digits of a hash that tell files apart
 
 
@@ -36,6 +37,36 @@ def outcome(report: Report) -> str:
     ]
     held = [f"{count} {'is' if count == 1 else 'are'} {word}" for word, count in words if count]
     return f"{report.sentence} {' and '.join(held)}{'.' if held else ''}".strip()
+
+
+def which(report: Report) -> dict[Verdict, str]:
+    """Return which claims end in each verdict, by their names.
+
+    >>> from analysis.report.report import Report
+    >>> found = [{"check": "decay", "name": name, "verdict": "PROVED"} for name in ("flow", "stabilised")]
+    >>> which(Report.parse({"findings": [*found, {"check": "zero", "name": "zero", "verdict": "PROVED"}]}))[Verdict.PROVED]
+    'decay (flow, stabilised), zero'
+    """
+    listed: dict[Verdict, dict[str, list[str]]] = {word: {} for word in Verdict}
+    for finding in report.findings:
+        names = listed[finding.verdict].setdefault(in_words(finding.check), [])
+        names += [in_words(finding.name)] if finding.name != finding.check else []
+    return {word: _listed(checks) for word, checks in listed.items()}
+
+
+def _listed(checks: dict[str, list[str]]) -> str:
+    said = [f"{check} ({_few(names)})" if names else check for check, names in checks.items()]
+    return _few(said)
+
+
+def _few(words: list[str]) -> str:
+    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
+    return ", ".join(words[:MOST_NAMED]) + more
+
+
+def in_words(name: str) -> str:
+    """Return the name of a check or a claim as a reader wants it."""
+    return cut(name or "unnamed", MAX_NAME).replace("_", " ")
 
 
 def facts(report: Report) -> list[Fact]:
@@ -85,5 +116,5 @@ def _checks(report: Report) -> str:
     ran |= {printable(item.check) for item in report.measurements}
     every = ran | {printable(item.check) for item in report.skipped}
     names = list(dict.fromkeys([*(printable(item.check) for item in report.findings), *sorted(ran)]))
-    listed = ", ".join(name for name in names if name in ran)
+    listed = ", ".join(in_words(name) for name in names if name in ran)
     return f"{len(ran)} of {len(every)}: {listed}" if listed else ""

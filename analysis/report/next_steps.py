@@ -4,8 +4,8 @@ import shlex
 from dataclasses import dataclass
 
 from analysis.findings import Finding, Verdict
-from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable
+from analysis.report.header import in_words
 from analysis.report.made_by import command_line
 from analysis.report.report import Report
 
@@ -75,7 +75,8 @@ def _data_option(report: Report) -> str:
 
 
 def not_run(report: Report) -> list[tuple[str, str]]:
-    """Return the checks that were not run, by name, with the reason: those that were asked for first."""
-    items = sorted(report.skipped, key=lambda item: not item.asked_for)
-    judged = {printable(finding.check) for finding in report.findings if finding.name != NOT_JUDGED}
-    return [(printable(item.check), printable(item.reason)) for item in items if printable(item.check) not in judged]
+    """Return each reason why checks were not run, with their names before it: those that were asked for first."""
+    names: dict[str, list[str]] = {}
+    for item in sorted(report.skipped, key=lambda item: not item.asked_for):
+        names.setdefault(printable(item.reason) or "the report gives no reason", []).append(in_words(item.check))
+    return [(", ".join(checks), reason) for reason, checks in names.items()]

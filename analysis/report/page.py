@@ -41,6 +41,7 @@ class Card:
     """A finding as the page shows it: ``witness`` rows are a name, the value in short, and in full where that says more."""
 
     finding: Finding
+    check: str
     plain: str
     witness: list[tuple[str, str, str]]
     pictures: list[Picture]
@@ -122,6 +123,7 @@ def render_html(report: Report) -> str:
             report=report,
             kind=header.kind_of(report),
             outcome=header.outcome(report),
+            which=header.which(report),
             about=header.facts(report),
             steps=next_steps(report),
             cards=sorted(_cards(report), key=lambda card: WORST_FIRST.index(card.finding.verdict)),
@@ -172,7 +174,7 @@ def _sections(report: Report) -> list[Section]:
     for check in in_order([*judged, *measured, *series]):
         drawings, missing = figures.draw(check, series.get(check, {}), report.class_names)
         section = Section(
-            check=check or "unnamed",
+            check=header.in_words(check),
             question=question_of(check),
             drawings=drawings,
             missing=[] if check in skipped else missing,
@@ -207,6 +209,7 @@ def _cards(report: Report) -> list[Card]:
         cards.append(
             Card(
                 finding=finding,
+                check=header.in_words(finding.check),
                 plain=in_plain_words(finding),
                 witness=_witness(report, finding),
                 pictures=drawn,
@@ -276,4 +279,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    return [(printable(key), _cell(item)) for key, item in mapping(value).items()]
+    return [(printable(key), _in_short(item)) for key, item in mapping(value).items()]
+
+
+def _in_short(value: Any) -> str:
+    """Return a setting in short: of settings in it each, of a list the first values."""
+    if isinstance(value, dict):
+        return cut(", ".join(f"{printable(key)} {printable(item)}" for key, item in value.items()), _FULL_VALUES)
+    return _abbreviated(value)[0]

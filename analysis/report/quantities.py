@@ -68,18 +68,8 @@ def in_figures(text: str) -> str:
     >>> [in_figures(text) for text in ("9.8e-12", "1e-09", "-0.5", "0.0e+00", "30.21643448307345", "60388", "1.5e-02")]
     ['9.8\u2009×\u200910⁻¹²', '10⁻⁹', '−0.5', '0', '30.2164…', '60388', '0.015']
     """
-    mantissa, exponent = mantissa_and_exponent(text)
-    if exponent is None:
-        return mantissa
-    return superscript(exponent) if mantissa == "1" else f"{mantissa}\u2009×\u2009{superscript(exponent)}"
-
-
-def mantissa_and_exponent(text: str) -> tuple[str, int | None]:
-    """Return the digits of a number of a sentence, with a true minus, and the power of ten behind them; None where there is none.
-
-    >>> mantissa_and_exponent("-1.50e-06"), mantissa_and_exponent("1.9999999")
-    (('−1.50', -6), ('1.9999999', None))
-    """
+    if not float(text):
+        return "0"
     if "e" in text and 1e-4 <= abs(float(text)) < 1e5:
         text = f"{Decimal(text):f}"
     digits, _, exponent = text.partition("e")
@@ -87,6 +77,8 @@ def mantissa_and_exponent(text: str) -> tuple[str, int | None]:
         whole, _, fraction = digits.partition(".")
         leading = len(fraction) - len(fraction.lstrip("0")) if whole.strip("-") == "0" else -len(whole.strip("-"))
         digits = f"{whole}.{fraction[: max(FEW_DIGITS + leading, 1)]}…"
-    if not float(text):
-        return "0", None
-    return digits.replace("-", "−"), int(exponent) if exponent and int(exponent) else None
+    power = int(exponent) if exponent else 0
+    digits = digits.replace("-", "−")
+    if not power:
+        return digits
+    return superscript(power) if digits == "1" else f"{digits}\u2009×\u2009{superscript(power)}"

@@ -65,8 +65,9 @@ def _is_kept(series: dict[str, Any]) -> tuple[bool, str]:
     if before == after:
         return True, ""
     is_comparable = [len(row) for row in before] == [len(row) for row in after]
-    pairs = zip(sum(before, []), sum(after, []), strict=is_comparable)
-    largest = max(finite(sum(before, [])), default=0.0)
+    flat_before, flat_after = ([value for row in matrix for value in row] for matrix in (before, after))
+    largest = max(finite(flat_before), default=0.0)
+    pairs = zip(flat_before, flat_after, strict=is_comparable)
     if is_comparable and all(abs(one - other) <= KEPT * largest for one, other in pairs):
         return True, "The orthogonal map keeps each of them, to rounding, so one matrix shows both."
     return False, "Before and after the orthogonal map share one colour scale."
