@@ -221,13 +221,19 @@ def test_states_without_a_margin_are_counted() -> None:
 # Maps of the states.
 
 
-def test_the_map_of_an_orthogonal_kind_has_four_panels_and_keeps_distances() -> None:
+def test_the_map_of_an_orthogonal_kind_is_drawn_once_where_the_layer_keeps_distances() -> None:
     series = separation.check(subject_of(our_model("lyadeq-anchored"))).series
     found = series["embedding"]
     assert list(found["maps"]) == ["before", "after"]
     assert {len(points) for points in found["maps"].values()} == {len(found["right"])} == {24}
     assert found["distortion"] < 1e-12
     assert found["unattacked"] == ""
+    page = drawn("separation", series)["states"]
+    assert page.svg.count("% right</text>") == 2
+    for title in (">clean: ", ">PGD, 8/255: "):
+        assert title in page.svg
+    assert "After the orthogonal layer the map is the same" in page.caption
+    series["embedding"] |= {"distortion": 0.1}
     svg = drawn("separation", series)["states"].svg
     for title in ("before, clean: ", "before, PGD, 8/255: ", "after, clean: ", "after, PGD, 8/255: "):
         assert title in svg
@@ -238,7 +244,7 @@ def test_the_map_of_a_model_without_the_layer_has_two_panels() -> None:
     page = drawn("separation", series)["states"]
     assert list(series["embedding"]["maps"]) == ["before"]
     assert ">clean: " in page.svg
-    assert "no orthogonal layer" in page.caption
+    assert "orthogonal" not in page.caption
 
 
 def test_a_model_that_cannot_be_attacked_is_drawn_clean_and_the_page_says_why() -> None:

@@ -84,7 +84,7 @@ def too_large(check):
         },
         "separation": {
             "before": [[1.0] * 501] * 501,
-            "after": [[1.0] * 501] * 501,
+            "after": [[2.0] * 501] * 501,
             "embedding": {
                 "labels": list(range(201)),
                 "right": [True] * 201,
@@ -113,11 +113,13 @@ def test_many_checks_are_each_a_section():
     items = [
         {"check": str(index % 500), "name": "x", "verdict": "PROVED", "claim": f"c{index}"} for index in range(1000)
     ]
-    html = page_of({"findings": items, "skipped": [{"check": "7", "reason": "why"}]})
-    section = html.split('<section id="check-8">')[1].split("</section>")[0]
-    assert re.findall(r"<h3>(.*?)</h3>", section) == ["c7", "c507"]
-    assert "Skipped: why" in section
-    assert html.count('<section id="check-') == 500
+    measured = [{"check": str(index % 500), "name": "y", "text": f"m{index}", "value": None} for index in range(1000)]
+    html = page_of({"findings": items, "measurements": measured, "skipped": [{"check": "7", "reason": "why"}]})
+    section = html.split('id="check-8">')[1].split("</details>")[0]
+    assert re.findall(r"<li>(.*?)</li>", section) == ["m7: —", "m507: —"]
+    assert '<span class="first">7</span>: why' in html
+    assert html.count(' id="check-') == 500
+    assert len(re.findall(r"<h3>c\d+</h3>", html)) == 1000
 
 
 def test_long_texts_are_cut_and_the_page_says_so(report):

@@ -25,7 +25,7 @@ ALONE = frozenset("BFJMQVchz") | set(GREEK.values())
 _START = re.compile(r"(?<![\w.:/\\'\"`@#&-])(?=[\w(|{\[-])")
 _END = re.compile(r"(?![\w*^_(]|'(?!s\b))")
 _TAIL = re.compile(r"[,.;:)\]}'’]+")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d{1,4})?(?!\.?\w)")
 _NAME = re.compile(rf"(?:{'|'.join((*GREEK, *FUNCTIONS))}|d[hz]|[A-Za-z])(?!\w)(?!-(?!dot\b)\w)")
 _RELATION = re.compile(r" ?(<=|>=|!=|<|>|=) ?")
 _SIGN = re.compile(r" (\+-|\+|-) ?")
@@ -34,7 +34,7 @@ _TIMES = re.compile(r" (·) | ?(/) ?(?=[\w(|])| (x) (?=[\[\d])")
 _ASIDE = re.compile(r" (?=(?:[B-HJ-Zb-hj-rt-z]|alpha|exp|gamma|grad|kappa)(?!\w)|\|)")
 _STAR, _PRIME, _NEXT = re.compile(r"\*(?!\w)"), re.compile(r"'(?!s\b)(?![a-z])"), re.compile(r"\+(?=[\s),.;:]|$)")
 _PRIMED = '<mo lspace="0" rspace="0">′</mo>'
-_PLAIN_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")
+_PLAIN_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d{1,4})?(?!\.?\w)")
 _GAP = '<mspace width="0.17em"/>'  # between factors without a sign
 _SIZES = re.compile(r"(?<=\d) x (?=\d)")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _FULL_VALUES = 4096
 _SHORT_VALUES = 4
-_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?) ?(%?)")
+_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d{1,3})?) ?(%?)")
 _MAX_CELL = 200  # characters of a text that may stand in thousands of cells
 
 
@@ -196,7 +196,7 @@ def _measured(item: Measurement) -> str:
 def _rounds_to(value: float, text: str, percent: str) -> bool:
     """Return whether a number of a sentence is ``value`` with as many digits, or is that in percent."""
     mantissa, _, exponent = text.partition("e")
-    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    unit = float(f"1e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
     return abs((100 if percent else 1) * value - float(text)) <= 0.51 * unit
 
 

@@ -63,7 +63,7 @@ def _is_kept(series: dict[str, Any]) -> tuple[bool, str]:
     """Return whether the distances after the map are those before it, to rounding, and what the caption says of it."""
     before, after = ([numbers(row) for row in sequence(series.get(key))] for key in ("before", "after"))
     if before == after:
-        return True, ""
+        return bool(before), ""
     is_comparable = [len(row) for row in before] == [len(row) for row in after]
     flat_before, flat_after = ([value for row in matrix for value in row] for matrix in (before, after))
     largest = max(finite(flat_before), default=0.0)
