@@ -226,7 +226,8 @@ def _witness(report: Report, finding: Finding) -> list[tuple[str, str, str]]:
     rows = []
     for key, value in witness.items():
         words = value_in_words(printable(key), value, report.class_names)
-        rows.append((key_in_words(printable(key), witness), *((words, "") if words else _abbreviated(value))))
+        short, full = (words, "") if words else _abbreviated(value)
+        rows.append((key_in_words(printable(key), witness), short, full))
     return rows
 
 

@@ -20,7 +20,7 @@ def convergence(title: str, series: dict[str, Any]) -> Drawing:
     require(solvers)
     require(len(solvers) <= MAX_SOLVERS, f"{len(solvers)} are too many solvers to draw")
     figure, axes = drawing.new_axes("evaluations of the cell", "residual")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     shares = {name: number(curve.get("converged")) for name, curve in solvers.items()}
     percent = {name: "" if math.isnan(share) else f", {100 * share:.3g} %" for name, share in shares.items()}
     labels = {name: drawing.short(name) + percent[name] for name in solvers}
