@@ -194,10 +194,11 @@ def test_legends_name_classes(report):
 
 
 def test_ticks_are_numbers_and_no_differences_from_another():
-    with drawing.page_style():
-        figure, axes = drawing.new_axes("x", "y")
-        axes.plot([1 + 1e-13, 1 + 3e-13], [123456.0, 123456.1])
-        svg = drawing.inline_svg(figure, "ticks", "")
-    labels = re.findall(r">([^<>]*)</text>", svg)
-    assert not any("e" in label or "+" in label for label in labels)
-    assert len(labels) == len(set(labels))
+    for x, y in (([1 + 1e-13, 1 + 3e-13], [123456.0, 123456.1]), ([1e-9, 7e-9], [2e8, 9e8])):
+        with drawing.page_style():
+            figure, axes = drawing.new_axes("x", "y")
+            axes.plot(x, y)
+            svg = drawing.inline_svg(figure, "ticks", "")
+        labels = re.findall(r">([^<>]*)</text>", svg)
+        assert not any("e" in label or "+" in label for label in labels)
+        assert len(labels) == len(set(labels))

@@ -188,7 +188,7 @@ def _measured(item: Measurement) -> str:
     """Return a measurement in words, with its value where the words do not say it."""
     words = printable(item.text or item.name or "unnamed")
     value = number(item.value)
-    if item.value is not None and any(_rounds_to(value, *found) for found in _NUMBER.findall(words)):
+    if any(_rounds_to(value, *found) for found in _NUMBER.findall(words)):
         return words
     return f"{words}: {quantity(item.value)}"
 
