@@ -148,10 +148,10 @@ def test_a_check_that_was_not_made_is_not_worded_as_one() -> None:
     assert in_plain_words(item) == "This was not looked into, so nothing is known of it."
 
 
-def test_the_page_says_it_twice() -> None:
-    """In the table of verdicts, and on the finding's card."""
+def test_the_page_says_it_once() -> None:
+    """Beside the claim, of which the evidence is a part that opens."""
     item = {"check": "equilibrium", "name": "unique", "verdict": "SUPPORTED", "claim": "It is unique."}
-    assert page_of({"findings": [item]}).count(in_plain_words(read(item))) == 2
+    assert page_of({"findings": [item]}).count(in_plain_words(read(item))) == 1
 
 
 def test_a_check_of_a_name_that_is_taken_is_refused() -> None:
