@@ -45,12 +45,12 @@ def test_a_state_that_refutes_claims_is_marked_once(tmp_path: Path) -> None:
     assert ">REFUTED: decrease<" in svg
     assert ">PROVED: equilibrium<" in svg
     assert svg.count(">refutes decrease<") == 1
-    assert ">the box [-1, 1]^2<" in svg
+    assert ">the box [−1, 1]^2<" in svg
 
 
 def test_a_set_that_is_small_in_its_ball_is_shown_larger(tmp_path: Path) -> None:
     svg = drawn(tmp_path, square, sink, sublevel=0.01, radius=5.0, claims=["decrease"])
-    assert ">0.10<" in svg  # a tick of the axes
+    assert ">0.1<" in svg  # a tick of the axes
     assert ">the ball of radius 5" not in svg  # it lies beyond what is shown
 
 
@@ -164,4 +164,4 @@ def test_centre_and_units_of_other_sizes(tmp_path: Path) -> None:
     def around(states: Tensor) -> Tensor:
         return (states - torch.tensor([100.0, 0.0], dtype=torch.float64)).square().sum(1)
 
-    assert ">the box [99, 101] x [-100, 100]<" in drawn(tmp_path, around, **options)
+    assert ">the box [99, 101] × [−100, 100]<" in drawn(tmp_path, around, **options)

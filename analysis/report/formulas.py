@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Callable
 
-from analysis.report.quantities import cut, in_figures
+from analysis.report.quantities import cut, for_people, in_figures
 
 # Of one formula: characters, and parentheses within parentheses. A foreign sentence is read in bounded time.
 MAX_FORMULA, MAX_DEPTH = 240, 6
@@ -34,9 +34,7 @@ _TIMES = re.compile(r" (·) | ?(/) ?(?=[\w(|])| (x) (?=[\[\d])")
 _ASIDE = re.compile(r" (?=(?:[B-HJ-Zb-hj-rt-z]|alpha|exp|gamma|grad|kappa)(?!\w)|\|)")
 _STAR, _PRIME, _NEXT = re.compile(r"\*(?!\w)"), re.compile(r"'(?!s\b)(?![a-z])"), re.compile(r"\+(?=[\s),.;:]|$)")
 _PRIMED = '<mo lspace="0" rspace="0">′</mo>'
-_PLAIN_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d{1,4})?(?!\.?\w)")
 _GAP = '<mspace width="0.17em"/>'  # between factors without a sign
-_SIZES = re.compile(r"(?<=\d) x (?=\d)")
 
 
 def typeset(value: object) -> str:
@@ -54,14 +52,10 @@ def typeset(value: object) -> str:
         markup, end = _formula(text, start)
         if markup:
             tail = _TAIL.match(text, end)
-            pieces += [_plain(text[done:start]), _with_tail(markup, tail[0] if tail else "")]
+            pieces += [html.escape(for_people(text[done:start])), _with_tail(markup, tail[0] if tail else "")]
             done = end = tail.end() if tail else end
         at = max(end, start + 1)
-    return "".join([*pieces, _plain(text[done:])])
-
-
-def _plain(text: str) -> str:
-    return html.escape(_SIZES.sub(" × ", _PLAIN_NUMBER.sub(lambda match: in_figures(match[0]), text)))
+    return "".join([*pieces, html.escape(for_people(text[done:]))])
 
 
 def _with_tail(markup: str, tail: str) -> str:

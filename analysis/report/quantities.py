@@ -1,6 +1,7 @@
 """Numbers and texts as a reader wants them."""
 
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,8 @@ GAP = "—"
 MAX_TEXT = 20_000  # characters that a page shows of one text
 MANY_DIGITS, FEW_DIGITS = 8, 6  # a number of a sentence with more than the one is shown by as many as the other
 
+_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d{1,4})?(?!\.?\w)")
+_SIZES = re.compile(r"(?<=[\d\]]) x (?=[\d\[])")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -60,6 +63,15 @@ def superscript(exponent: int) -> str:
     '10⁻¹²'
     """
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def for_people(text: str) -> str:
+    """Return a sentence with its numbers as people write them: see ``in_figures``.
+
+    >>> for_people("the ball of radius 30.21643448307345, to within 2.3e-11, of a 64 x 64 map in torch 2.15.0")
+    'the ball of radius 30.2164…, to within 2.3\u2009×\u200910⁻¹¹, of a 64 × 64 map in torch 2.15.0'
+    """
+    return _SIZES.sub(" × ", _NUMBER.sub(lambda found: in_figures(found[0]), text))
 
 
 def in_figures(text: str) -> str:

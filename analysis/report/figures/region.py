@@ -17,6 +17,7 @@ from analysis.findings.values import numbers, printable
 from analysis.findings.verdict import WORST_FIRST
 from analysis.report import drawing
 from analysis.report.drawing import INK, MUTED, PAPER, SERIES
+from analysis.report.quantities import for_people
 from analysis.report.report import Report
 from analysis.user_function.sentences import OF_A_BARRIER
 from analysis.user_function.subject import Subject
@@ -118,7 +119,7 @@ def _grid(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor
 
 def _title(report: Report) -> str:
     """Return what was judged, and the claims under their verdicts, the worst first."""
-    lines = textwrap.wrap(report.title, WIDTH)
+    lines = textwrap.wrap(for_people(report.title), WIDTH)
     for verdict in WORST_FIRST:
         names = [printable(one.check) for one in report.findings if one.verdict is verdict]
         if names:
@@ -133,7 +134,7 @@ def _draw_base(axes: Any, base: Ball | Box, low: Tensor, high: Tensor) -> Any:
     style = {"fill": False, "edgecolor": PAPER[INK], "linewidth": 1.4, "zorder": 4}
     first, last = _corners(base)
     if bool(((first >= low) | (last <= high)).any()):  # else it lies beyond what is shown
-        style["label"] = base.words
+        style["label"] = for_people(base.words)
     if isinstance(base, Ball):
         return axes.add_patch(Circle(tuple(base.centre.tolist()), base.radius, **style))
     axes.add_patch(Rectangle(tuple(first.tolist()), *(last - first).tolist(), **style))
@@ -295,4 +296,4 @@ def _swatch(axes: Any, words: str, **style: Any) -> None:
     """Put a patch that is seen in the legend alone."""
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((math.nan, math.nan), 0, 0, label=words, **style))
+    axes.add_patch(Rectangle((math.nan, math.nan), 0, 0, label=for_people(words), **style))
