@@ -75,12 +75,12 @@ def _formula(text: str, start: int) -> tuple[str, int]:
         return "", start
     if not reader.is_telling and GREEK.get(source, source) not in ALONE:
         return "", start
-    if len(source) <= UNBROKEN:
-        sides = ["".join(sides)]
+    if len(source) <= UNBROKEN or len(sides) == 1:
+        return f'<math alttext="{html.escape(source)}">{"".join(sides)}</math>', start + reader.at
     # A line may break between elements; at the head of one a relation would be taken for a prefix.
-    spaced = [sides[0], *(side.replace("<mo>", '<mo form="infix">', 1) for side in sides[1:])]
-    first, *others = [f">{side}</math>" for side in spaced]
-    return " <math".join([f'<math alttext="{html.escape(source)}"{first}', *others]), start + reader.at
+    first, *others = sides
+    infix = [other.replace("<mo>", '<mo form="infix">', 1) for other in others]
+    return " ".join(f"<math>{side}</math>" for side in (first, *infix)), start + reader.at
 
 
 class _Reader:
