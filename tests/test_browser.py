@@ -180,3 +180,14 @@ def test_the_skip_link_leads_to_the_verdicts(opened: Callable[[str], Page]) -> N
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#verdicts"
     assert page.evaluate("Math.abs(document.querySelector('#verdicts').getBoundingClientRect().top)") < 60
+
+
+def test_what_is_folded_is_open_on_paper(opened: Callable[[str], Page]) -> None:
+    page = opened("demo")
+    folded = """[...document.querySelectorAll(".claim:not([open]) > .body, .part > .body")]
+        .map(one => one.checkVisibility({contentVisibilityAuto: true}) && one.getBoundingClientRect().height > 0)"""
+    assert not any(page.evaluate(folded))
+    page.emulate_media(media="print")
+    on_paper = page.evaluate(folded)
+    assert on_paper
+    assert all(on_paper)
