@@ -24,6 +24,7 @@ SOLVER_SENTENCES = {
     "anderson": "Anderson acceleration over the last steps: the paper's, and the default",
     "broyden": "Broyden's method, from a Jacobian that is built up as it goes",
     "picard": "the plain iteration, which converges where the cell contracts",
+    "squarem": "two plain steps and a jump along their line: as cheap as picard, for slow cells without oscillation",
 }
 
 

@@ -141,6 +141,7 @@ SOLVERS = Registry(  # settings -> stabdeq.solvers.Solver
         "anderson": "stabdeq.solvers.anderson:Anderson",
         "broyden": "stabdeq.solvers.broyden:Broyden",
         "picard": "stabdeq.solvers.picard:Picard",
+        "squarem": "stabdeq.solvers.squarem:Squarem",
     },
 )
 DATA_SETS = Registry(  # stabdeq.data.ReadData

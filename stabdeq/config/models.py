@@ -80,6 +80,13 @@ class PicardConfig(SolveConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SquaremConfig(SolveConfig):
+    """Two plain steps and a jump along their line; there is nothing to set."""
+
+    name: Literal["squarem"] = "squarem"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RegisteredSolverConfig(SolveConfig):
     """A solver of a user's or a package's (``stabdeq.solvers.register_solver``).
 
@@ -107,8 +114,9 @@ SolverConfig = Annotated[
     Annotated[AndersonConfig, Tag("anderson")]
     | Annotated[BroydenConfig, Tag("broyden")]
     | Annotated[PicardConfig, Tag("picard")]
+    | Annotated[SquaremConfig, Tag("squarem")]
     | Annotated[RegisteredSolverConfig, Tag(REGISTERED)],
-    by_name("anderson", ("anderson", "broyden", "picard")),
+    by_name("anderson", ("anderson", "broyden", "picard", "squarem")),
 ]
 
 

@@ -10,6 +10,7 @@ from stabdeq.solvers.loop import solve
 from stabdeq.solvers.picard import Picard
 from stabdeq.solvers.solution import Solution, Status, Trace, norm, relative_residual
 from stabdeq.solvers.solver import Solver, as_solver
+from stabdeq.solvers.squarem import Squarem
 
 __all__ = [
     "Anderson",
@@ -19,6 +20,7 @@ __all__ = [
     "Picard",
     "Solution",
     "Solver",
+    "Squarem",
     "Status",
     "Trace",
     "Unrolled",
