@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def poisoned_loss(number: float, after: int) -> Callable[..., Loss]:
     def poisoned(*arguments: Any) -> Loss:
         loss = training_loss(*arguments)
         factor = number if next(calls) >= after else 1.0
-        return Loss(loss.total * factor, loss.cross_entropy, loss.decay, loss.violations)
+        return replace(loss, total=loss.total * factor)
 
     return poisoned
 

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, and for anchored models the decay of V along the unprojected field."""
+"""What training minimises: cross-entropy, for anchored models the decay of V along the unprojected field, and a small Jacobian."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from stabdeq.bounds import logit_difference_bound
 from stabdeq.cells import CertifiedCell
 from stabdeq.lyapunov import claims
 from stabdeq.model import Prediction, StabilisedDEQ
+from stabdeq.solvers import squared_jacobian_norm
 from train.proved_decay import shortfall
 from train.recipe import Recipe
 
@@ -18,12 +19,16 @@ GOAL = 1.0  # the rate at which a V whose own is proved is shaped to fall
 
 @dataclass(frozen=True)
 class Loss:
-    """The total to minimise and its parts, all scalars; ``violations`` is the sampled rate at which raw decay fails."""
+    """The total to minimise and its parts, all scalars; ``violations`` is the sampled rate at which raw decay fails.
+
+    ``jacobian`` is the mean of ||df/dz||_F^2 / n, 0 where it is not asked for.
+    """
 
     total: Tensor
     cross_entropy: Tensor
     decay: Tensor
     violations: Tensor
+    jacobian: Tensor
 
 
 def training_loss(
@@ -37,21 +42,40 @@ def training_loss(
 
     With ``recipe.margin`` the cross-entropy is that of the worst logits within its radius (Tsuzuku, Sato and Sugiyama 2018).
     """
-    logits, decay = prediction.logits, recipe.decay
+    logits = prediction.logits
     if recipe.margin.radius > 0:
         logits = logits + recipe.margin.radius * logit_difference_bound(model, labels)
     cross_entropy = functional.cross_entropy(logits, labels)
-    zero = torch.zeros_like(cross_entropy)
+    decay, violations = _decay(model, prediction, recipe, generator)
+    jacobian = torch.zeros_like(cross_entropy)
+    if recipe.jacobian.weight > 0:
+        jacobian = jacobian_term(model, prediction, generator)
+    total = cross_entropy + recipe.decay.weight * decay + recipe.jacobian.weight * jacobian
+    return Loss(total, cross_entropy.detach(), decay.detach(), violations, jacobian.detach())
+
+
+def _decay(
+    model: StabilisedDEQ, prediction: Prediction, recipe: Recipe, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the decay term and the rate of violations, 0 where the recipe or the kind asks for none."""
+    decay, zero = recipe.decay, prediction.logits.new_zeros(())
     if model.config.stability != "anchored" or decay.weight == 0:
-        return Loss(cross_entropy, cross_entropy.detach(), zero, zero)
+        return zero, zero
     if isinstance(model.cell, CertifiedCell):
         assert model.lyapunov is not None
         short, violations = shortfall(model.lyapunov, model.cell)
-        relative = short + decay_term(model, prediction, decay.radii, generator, goal=GOAL)[0]
-    else:
-        relative, violations = decay_term(model, prediction, decay.radii, generator)
-    total = cross_entropy + decay.weight * relative
-    return Loss(total, cross_entropy.detach(), relative.detach(), violations)
+        return short + decay_term(model, prediction, decay.radii, generator, goal=GOAL)[0], violations
+    return decay_term(model, prediction, decay.radii, generator)
+
+
+def jacobian_term(model: StabilisedDEQ, prediction: Prediction, generator: torch.Generator) -> Tensor:
+    """Return an estimate of the mean of ||df/dz||_F^2 / n at the equilibria, with its whole gradient: they move with the weights.
+
+    In training, the cell's batch statistics are fixed to those there, as in ``decay_term``.
+    """
+    z, h = prediction.solution.z, prediction.h
+    cell = model.cell.decoupled(z.detach(), h.detach())
+    return squared_jacobian_norm(lambda z: cell(z, h), z, generator=generator).mean() / z.shape[1]
 
 
 def decay_term(

@@ -50,6 +50,13 @@ class MarginConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class JacobianConfig:
+    """Training for few evaluations: ``weight`` times the mean of ||df/dz||_F^2 / n at the equilibria, estimated (Bai et al. 2021)."""
+
+    weight: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps.
 
@@ -66,12 +73,18 @@ class Recipe:
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
     decay: DecayConfig = Field(default_factory=DecayConfig)
     margin: MarginConfig = Field(default_factory=MarginConfig)
+    jacobian: JacobianConfig = Field(default_factory=JacobianConfig)
     objective: AnyObjective = Field(default_factory=CrossEntropy)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind {self.kind!r}: {closest(self.kind, KINDS)}")
         kind = KINDS[self.kind]
+        if self.jacobian.weight > 0 and kind.cell == "constant":
+            raise ConfigError(
+                f"jacobian.weight needs a kind with an equilibrium, and {self.kind} is a network without one: "
+                "set jacobian.weight=0, or choose another kind"
+            )
         if self.margin.radius > 0 and not (
             "certified" in (self.model.cell, kind.cell)
             and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-cnn")

@@ -198,6 +198,7 @@ class _Run:
             "accuracy": _mean(prediction.logits.argmax(1) == labels),
             "unconverged": _mean(~solution.converged),
             "evaluations": solution.evaluations.float().mean(),
+            **({"jacobian": loss.jacobian} if self.recipe.jacobian.weight > 0 else {}),
             **adjoint,
             **outcome.metrics,
         }

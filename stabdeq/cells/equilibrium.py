@@ -47,8 +47,8 @@ class EquilibriumCell(nn.Module):
         """
         if self.training and self.couples_samples:
             raise ConfigError(
-                f"the decay term needs samples that are independent of each other, and {type(self).__name__} couples them in "
-                "training mode: give it a method decoupled(z, h), or set decay.weight = 0"
+                f"the decay and Jacobian terms need samples that are independent of each other, and {type(self).__name__} couples "
+                "them in training mode: give it a method decoupled(z, h), or set decay.weight = 0 and jacobian.weight = 0"
             )
         return self
 

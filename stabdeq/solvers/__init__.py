@@ -6,6 +6,7 @@ from stabdeq.registry import SOLVERS
 from stabdeq.solvers.anderson import Anderson
 from stabdeq.solvers.broyden import Broyden
 from stabdeq.solvers.fixed_point import Forward, Implicit, Unrolled, fixed_point
+from stabdeq.solvers.jacobian import squared_jacobian_norm
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.picard import Picard
 from stabdeq.solvers.solution import Solution, Status, Trace, norm, relative_residual
@@ -29,6 +30,7 @@ __all__ = [
     "norm",
     "relative_residual",
     "solve",
+    "squared_jacobian_norm",
 ]
 
 
