@@ -100,9 +100,16 @@ class StabilisedDEQ(nn.Module):
             )
         return h
 
-    def solve(self, h: Tensor) -> Solution:
-        """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on."""
+    def solve(self, h: Tensor, start: Tensor | None = None) -> Solution:
+        """Return the equilibria for features ``h`` (B, n), from z = 0; ``z`` carries the implicit gradient where grad is on.
+
+        ``start`` (B, n) is where to begin instead, such as the equilibria of images near by: fewer evaluations, and the same
+        equilibria within the tolerance where there is one for each h, as of the monotone, interval and certified cells. Where
+        there are several, another start may lead to another. It receives no gradient. Raises ConfigError where its shape or dtype
+        is not that of ``h``, or it is not finite.
+        """
         cell = self.cell
+        begin = torch.zeros_like(h) if start is None else _require_start(start, h)
         if isinstance(cell, ConstantCell):
             return cell.solve(h)
         settings = self.config.solver
@@ -122,7 +129,7 @@ class StabilisedDEQ(nn.Module):
 
         return fixed_point(
             f,
-            torch.zeros_like(h),
+            begin,
             build_solver(settings),
             inputs=(h,),
             parameters=parameters,
@@ -167,3 +174,15 @@ class StabilisedDEQ(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
         return self.predict(x).logits
+
+
+def _require_start(start: Tensor, h: Tensor) -> Tensor:
+    if (start.shape, start.dtype, start.device) != (h.shape, h.dtype, h.device):
+        raise ConfigError(
+            f"a start is a state for each row of h, {tuple(h.shape)} {h.dtype} on {h.device}, not {tuple(start.shape)} "
+            f"{start.dtype} on {start.device}: give the equilibria of the same images in the same order, or None for z = 0"
+        )
+    lost = int((~start.detach().flatten(1).isfinite().all(1)).sum())
+    if lost:
+        raise ConfigError(f"{lost} of {len(start)} starts are NaN or infinite: begin these samples at 0")
+    return start
