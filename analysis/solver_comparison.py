@@ -3,22 +3,34 @@
 The audit's check of convergence and the command ``stabdeq solvers`` share what is here.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from analysis.measure.sample import loaded_model, own_images
-from analysis.measure.solvers import SOLVERS, Reached, local_rates, quantiles, residual_curve, time_solver, trace_solver
+from analysis.measure.solvers import (
+    SETTINGS,
+    SOLVERS,
+    Reached,
+    local_rates,
+    quantiles,
+    residual_curve,
+    time_solver,
+    trace_solver,
+)
 from analysis.measure.spectrum import spectral_radii
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from stabdeq.checkpoint import Checkpoint
+from stabdeq.config import SolverConfig, parse_config
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
-from stabdeq.solvers import Solution, Status, norm
+from stabdeq.solvers import Solution, Status, build_solver, norm
 from stabdeq.solvers.checked import CheckedSolver
 from stabdeq.solvers.loop import unchanged_buffers
 from stabdeq.solvers.solver import as_solver
@@ -31,12 +43,24 @@ ROUNDS = 5  # timed solves, of which the fastest counts
 
 @dataclass(frozen=True)
 class Record:
-    """What one solver did: its run traced down to ``FLOOR``, the local rates (N,) seen there, a solve to each tolerance."""
+    """What one solver did: its run traced down to ``FLOOR``, the local rates (N,) seen there, a solve to each tolerance.
+
+    ``own`` are all its timed solves to the model's own tolerance, none where the model has none; ``settings`` are what a recipe
+    calls the solver, None for one that was given.
+    """
 
     solver: Any
     trace: Solution
     rates: Tensor
     reached: list[Reached]
+    own: list[Reached]
+    settings: SolverConfig | None
+
+    @property
+    def seconds(self) -> float | None:
+        """The median time of a solve of all images to the model's own tolerance, None where one of them does not reach it."""
+        reaches = bool(self.own) and all(bool(run.solution.converged.all()) for run in self.own)
+        return median(run.seconds for run in self.own) if reaches else None
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,12 @@ class Comparison:
     radii: Tensor
     checkpoint: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def recommended(self) -> str | None:
+        """The solver that takes the least time to the model's own tolerance, of those that reach it on every image."""
+        seconds = {name: record.seconds for name, record in self.records.items() if record.seconds is not None}
+        return min(seconds, key=seconds.__getitem__) if seconds else None
+
 
 def compare_solvers(
     model: EquilibriumModel | Checkpoint | str | Path,
@@ -66,7 +96,7 @@ def compare_solvers(
     evaluations: int = EVALUATIONS,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
-    """Compare Anderson, Broyden, Picard and the named ``solvers`` on ``model``, from z = 0, at equal evaluations of the cell.
+    """Compare the library's solvers, the model's own and the named ``solvers`` on ``model``, from z = 0, at equal evaluations of the cell.
 
     The model, a checkpoint or the path of one among them, and its ``images`` and ``labels`` are as an audit takes them
     (``analysis.audit.audit``); it is left as it was. ``evaluations`` is the most that each solver may make for an image. ``on_step``
@@ -93,43 +123,66 @@ def compare_on(
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
     """Do the same on a subject that was prepared already."""
-    given = SOLVERS | dict(solvers or {})
-    chosen = gather(solvers or {})
+    settings = SETTINGS | own_settings(subject.model)
+    given = {name: build_solver(each) for name, each in settings.items()} | dict(solvers or {})
+    chosen = gather(solvers or {}, settings)
+    own = own_tolerance(subject.model)
+    timed_at = list(dict.fromkeys([*tolerances, *([] if own is None else [own])]))
     probe_cell(subject)
     with torch.no_grad():
         z = torch.zeros_like(subject.solution.z)
         field = (subject.model.cell(z, subject.h) - z).flatten(1)
     for solver in chosen.values():  # so that a fault shows before the work does
         solver.try_out(z.flatten(1), field)
-    plan = [(count, name, tolerance) for count in range(ROUNDS) for tolerance in tolerances for name in chosen]
+    plan = [(count, name, tolerance) for count in range(ROUNDS) for tolerance in timed_at for name in chosen]
     total = len(chosen) + len(plan) + 1
     traces = {}
     for done, (name, solver) in enumerate(chosen.items()):
         on_step(f"{name}: residuals", done, total)
         traces[name] = trace_solver(subject, solver, FLOOR, evaluations)
-    fastest: dict[tuple[str, float], Reached] = {}
+    runs: dict[tuple[str, float], list[Reached]] = {}
     # Solvers take turns, so that a machine that slows down or warms up is unjust to none.
     for done, (count, name, tolerance) in enumerate(plan, start=len(chosen)):
         on_step(f"{name} to {tolerance:.0e}, round {count + 1} of {ROUNDS}", done, total)
-        timed = time_solver(subject, chosen[name], tolerance, evaluations)
-        fastest[name, tolerance] = min(fastest.get((name, tolerance), timed), timed, key=lambda run: run.seconds)
+        runs.setdefault((name, tolerance), []).append(time_solver(subject, chosen[name], tolerance, evaluations))
     radii = spectral_radii(subject, lambda count: on_step(f"spectral radius, image {count}", total - 1, total))
     on_step("done", total, total)
     records = {
-        name: Record(solver, traces[name], local_rates(traces[name]), [fastest[name, each] for each in tolerances])
+        name: Record(
+            solver,
+            traces[name],
+            local_rates(traces[name]),
+            [min(runs[name, each], key=lambda run: run.seconds) for each in tolerances],
+            [] if own is None else runs[name, own],
+            settings.get(name),
+        )
         for name, solver in given.items()
     }
     return Comparison(subject, evaluations, records, radii)
 
 
-def gather(solvers: Mapping[str, Any]) -> dict[str, CheckedSolver]:
-    """Return the standard solvers and ``solvers``; raise ConfigError for a name taken or a method missing."""
+def own_settings(model: EquilibriumModel) -> dict[str, SolverConfig]:
+    """Return the settings of the model's own solver under a name of its own, nothing where it is among the standard ones."""
+    if not isinstance(model, StabilisedDEQ):
+        return {}
+    settings = model.config.solver
+    return {} if build_solver(settings) in SOLVERS.values() else {f"own ({settings.name})": settings}
+
+
+def own_tolerance(model: EquilibriumModel) -> float | None:
+    """Return the model's own tolerance, None where it has no such setting."""
+    return model.config.solver.tolerance if isinstance(model, StabilisedDEQ) else None
+
+
+def gather(solvers: Mapping[str, Any], settings: Mapping[str, SolverConfig] = SETTINGS) -> dict[str, CheckedSolver]:
+    """Return the solvers of ``settings`` and ``solvers``; raise ConfigError for a name taken or a method missing."""
     for name in solvers:
-        if name in SOLVERS:
+        if name in settings:
             raise ConfigError(
-                f"solver {name}: the name is taken, {', '.join(SOLVERS)} are always compared; choose another"
+                f"solver {name}: the name is taken, {', '.join(settings)} are always compared; choose another"
             )
-    return {name: CheckedSolver(name, as_solver(solver, name)) for name, solver in (SOLVERS | dict(solvers)).items()}
+    standard: dict[str, Any] = {name: build_solver(each) for name, each in settings.items()}
+    return {name: CheckedSolver(name, as_solver(each, name)) for name, each in (standard | dict(solvers)).items()}
 
 
 @torch.no_grad()
@@ -153,17 +206,42 @@ def probe_cell(subject: Subject) -> None:
 def summarise(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as plain data, as ``analysis.commands.solvers`` documents it."""
     subject = comparison.subject
-    model = subject.model
+    recommended = comparison.recommended
     return {
         "images": len(subject.images),
         "dim": subject.dim,
         "dtype": "float64",
         "evaluations": comparison.evaluations,
         "floor": FLOOR,
-        "own_tolerance": model.config.solver.tolerance if isinstance(model, StabilisedDEQ) else None,
+        "own_tolerance": own_tolerance(subject.model),
+        "own_solver": _own_solver(comparison),
+        "recommended": recommended,
         "spectral_radius": quantiles(comparison.radii) | {"picard_rate": picard_rate(comparison)},
         "solvers": {name: _describe(record) for name, record in comparison.records.items()},
     }
+
+
+def _own_solver(comparison: Comparison) -> str | None:
+    """Return the name of the row that is the model's own solver."""
+    model = comparison.subject.model
+    if not isinstance(model, StabilisedDEQ):
+        return None
+    own = build_solver(model.config.solver)
+    return next(name for name, record in comparison.records.items() if record.settings and record.solver == own)
+
+
+def choice(settings: SolverConfig) -> str:
+    """Return the options of ``stabdeq train`` that choose a solver.
+
+    >>> choice(SETTINGS["anderson-20"])
+    '--set model.solver.name=anderson --set model.solver.window=20'
+    """
+    usual = parse_config(SolverConfig, {"name": settings.name}, "the solver").of_the_solver()
+    changed = {key: value for key, value in settings.of_the_solver().items() if usual.get(key) != value}
+    values = {"name": settings.name} | changed
+    return " ".join(
+        f"--set model.solver.{key}={json.dumps(value) if key != 'name' else value}" for key, value in values.items()
+    )
 
 
 def picard_rate(comparison: Comparison) -> float | None:
@@ -177,6 +255,8 @@ def _describe(record: Record) -> dict[str, Any]:
     return {
         "settings": repr(solver) if is_dataclass(solver) else named,
         "curve": residual_curve(record.trace),
+        "choose": None if record.settings is None else choice(record.settings),
+        "own_seconds": record.seconds,
         "rate": quantiles(record.rates),
         "tolerances": [_describe_reached(reached) for reached in record.reached],
     }

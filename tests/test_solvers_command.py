@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import analysis
 from analysis.commands.solvers import print_comparison
 from analysis.measure import spectrum
+from analysis.measure.solvers import SOLVERS
 from analysis.measure.subject import Subject, prepare
 from analysis.report import drawing
 from analysis.report.figures.convergence import plot_comparison
@@ -172,7 +173,7 @@ def test_a_registered_solver_is_compared_like_the_others(toys: Any) -> None:
     mine = {"mine": toys.Damped()}
     comparison = compare_on(subject_of(linear), mine, on_step=lambda _, done, total: told.append((done, total)))
     summary = summarise(comparison)
-    assert list(summary["solvers"]) == ["anderson", "broyden", "picard", "mine"]
+    assert list(summary["solvers"]) == ["anderson", "anderson-20", "broyden", "picard", "squarem", "mine"]
     # Half a step: the eigenvalue 0.6 becomes 0.8.
     assert summary["solvers"]["mine"]["rate"]["median"] == pytest.approx((1 + RADIUS) / 2, abs=1e-4)
     assert summary["solvers"]["mine"]["tolerances"][-1]["converged"] == 1
@@ -276,14 +277,14 @@ def test_the_command_prints_draws_and_writes(folder: Path, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "deq on digits, 12 test images" in captured.out
-    for name in ("anderson", "broyden", "picard", "Damped", "damped", "make"):
+    for name in (*SOLVERS, "Damped", "damped", "make"):
         assert len(re.findall(rf"^{name} ", captured.out, re.MULTILINE)) >= 2, name
     assert "\x1b" not in captured.out
     report = strictly((folder / "out.json").read_text())
     assert (report["schema"], report["images"], report["dim"], len(report["indices"])) == (1, 12, 8, 12)
     assert report["own_tolerance"] == 1e-3
     assert report["checkpoint"]["kind"] == "deq"
-    assert list(report["solvers"]) == ["anderson", "broyden", "picard", "Damped", "damped", "make"]
+    assert list(report["solvers"]) == [*SOLVERS, "Damped", "damped", "make"]
     assert report["solvers"]["anderson"]["settings"].startswith("Anderson(window=5")
     assert report["solvers"]["Damped"]["settings"] == "toy_solvers.Damped"
     damped = [each["evaluations"]["median"] for each in report["solvers"]["Damped"]["tolerances"]]

@@ -10,10 +10,14 @@ The file of ``--json`` holds, in strict JSON (what has no number is null, and a 
     evaluations         of the cell that each solver had for each image
     floor               residual down to which curves and rates were traced
     own_tolerance       the model's own setting
+    own_solver          the name of its own solver below
+    recommended         the solver that takes the least time to own_tolerance, of those that reach it on every image, or null
     spectral_radius     of the Jacobian at the equilibrium: images, median, lower, upper; picard_rate, the median of Picard's
                         local rates at the same images
     solvers             by name:
         settings        the solver's settings, or its type
+        choose          the options of "stabdeq train" that choose it, null for a solver of yours
+        own_seconds     wall time of one solve of all images to own_tolerance, the median of five; null where one does not arrive
         curve           evaluations, median, lower, upper: lists; the best residual so far, over all images
         rate            images, median, lower, upper: the factor of the residual per evaluation, fitted to the second half
                         of each run down to the floor
@@ -60,9 +64,10 @@ def solvers(
     trusted: Trusted = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare fixed-point solvers on a checkpoint: Anderson, Broyden, Picard and your own, at equal evaluations of the cell.
+    """Compare fixed-point solvers on a checkpoint, ours and your own, at equal evaluations of the cell, and recommend one.
 
-    Each starts from z = 0, in float64, on the same test images.
+    Each starts from z = 0, in float64, on the same test images. Recommended is what takes the least time to the model's own
+    tolerance, of the solvers that reach it on every image.
 
     Parameters
     ----------
@@ -172,11 +177,33 @@ def _print_all(summary: dict[str, Any], title: str, console: "Console") -> None:
     console.print(_time_table(summary, console))
     if any(run["converged"] < 1 for record in summary["solvers"].values() for run in record["tolerances"]):
         say("> not every image arrived within its evaluations.", "dim")
+    for line in _recommendation(summary):
+        say(line, "bold" if line.startswith("\n") else "")
     say("\n" + _radius_sentence(summary))
     if failures := _failures(summary):
         say("\nFailures", "bold")
         for line in failures:
             say(line)
+
+
+def _recommendation(summary: dict[str, Any]) -> list[str]:
+    """Return the sentence about the solver to choose, and the options that choose it; nothing for a model without a tolerance."""
+    from analysis.findings.values import printable
+    from analysis.solver_comparison import ROUNDS
+
+    tolerance, name, own = (summary[key] for key in ("own_tolerance", "recommended", "own_solver"))
+    if tolerance is None:
+        return []
+    goal = f"the model's own tolerance, {_power(tolerance)}, on all {summary['images']} images"
+    if name is None:
+        return [f"\nNo solver reaches {goal} within {summary['evaluations']} evaluations: none is recommended."]
+    record, before = summary["solvers"][name], summary["solvers"][own]["own_seconds"]
+    found = f"\nFastest to {goal}: {printable(name)}, {1000 * record['own_seconds']:.3g} ms (median of {ROUNDS})"
+    if name == own:
+        return [f"{found}. It is the model's own."]
+    against = "does not reach it" if before is None else f"takes {before / record['own_seconds']:.2f} times as long"
+    how = f"stabdeq train RECIPE {record['choose']}" if record["choose"] else "register it, and name it in a recipe"
+    return [f"{found}; the model's own, {own}, {against}.", f"To choose it: {how}"]
 
 
 def _evaluation_table(summary: dict[str, Any], console: "Console") -> "Table":

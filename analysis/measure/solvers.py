@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from analysis.measure.subject import Subject
-from stabdeq.solvers import Anderson, Broyden, Picard, Solution, Solver, Status, solve
+from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig, SolverConfig, SquaremConfig
+from stabdeq.solvers import Solution, Solver, Status, build_solver, solve
 
-SOLVERS: dict[str, Solver] = {"anderson": Anderson(), "broyden": Broyden(), "picard": Picard()}
-
+SETTINGS: dict[str, SolverConfig] = {
+    "anderson": AndersonConfig(),
+    "anderson-20": AndersonConfig(window=20),
+    "broyden": BroydenConfig(),
+    "picard": PicardConfig(),
+    "squarem": SquaremConfig(),
+}
+SOLVERS: dict[str, Solver] = {name: build_solver(settings) for name, settings in SETTINGS.items()}
 
 LATE = 4  # evaluations that a rate is measured on, at least
 
