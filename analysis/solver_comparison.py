@@ -5,7 +5,7 @@ The audit's check of convergence and the command ``stabdeq solvers`` share what 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +27,7 @@ from analysis.measure.solvers import (
 from analysis.measure.spectrum import spectral_radii
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from stabdeq.checkpoint import Checkpoint
-from stabdeq.config import SolverConfig, parse_config
+from stabdeq.config import SolverConfig
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Solution, Status, build_solver, norm
@@ -236,7 +236,7 @@ def choice(settings: SolverConfig) -> str:
     >>> choice(SETTINGS["anderson-20"])
     '--set model.solver.name=anderson --set model.solver.window=20'
     """
-    usual = parse_config(SolverConfig, {"name": settings.name}, "the solver").of_the_solver()
+    usual = {each.name: each.default for each in fields(settings)}
     changed = {key: value for key, value in settings.of_the_solver().items() if usual.get(key) != value}
     values = {"name": settings.name} | changed
     return " ".join(

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from deaths import START, deaths_step
 from solver_problems import affine, dense_solution, normal, statuses, with_spectrum
 from test_solver_rates import converges_where_picard_does, random_contraction
 from torch import Tensor
 
+from benchmarks.slow_maps import deaths_starts, deaths_step
 from stabdeq.config import SquaremConfig
 from stabdeq.solvers import Picard, Squarem, build_solver, fixed_point, solve
 from stabdeq.testing import assert_solver
@@ -77,11 +77,11 @@ def test_its_rate_is_that_of_the_root_of_the_gap(largest: float) -> None:
 
 def test_expectation_maximisation_reaches_the_published_estimate() -> None:
     """Hasselblad's mixture of two Poisson laws: plain steps take thousands, as Varadhan and Roland report."""
-    found = solve(deaths_step, START, Squarem(), tolerance=1e-9, max_evaluations=300)
+    found = solve(deaths_step, deaths_starts(), Squarem(), tolerance=1e-9, max_evaluations=300)
     assert found.converged.all(), statuses(found)
     estimate = torch.tensor([0.3599, 1.2561, 2.6634], dtype=torch.float64)
-    torch.testing.assert_close(found.z, estimate.expand_as(START), rtol=0, atol=1e-3)
-    plain = solve(deaths_step, START, Picard(), tolerance=1e-9, max_evaluations=1000)
+    torch.testing.assert_close(found.z, estimate.expand_as(deaths_starts()), rtol=0, atol=1e-3)
+    plain = solve(deaths_step, deaths_starts(), Picard(), tolerance=1e-9, max_evaluations=1000)
     assert not plain.converged.any()
 
 
