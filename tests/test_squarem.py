@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from solver_problems import affine, dense_solution, normal, statuses, with_spectrum
 from test_solver_rates import converges_where_picard_does, random_contraction
@@ -21,7 +23,7 @@ def test_it_meets_the_contract() -> None:
 
 def test_it_is_a_loop_written_out() -> None:
     """Three evaluations a cycle, each sample at its own place in it once one was forgotten."""
-    weight, h = 0.9 * torch.linalg.qr(normal(5, 5)).Q, normal(3, 5, seed=1)
+    weight, h = normal(5, 5).square() / 8, normal(3, 5, seed=1)  # of positive entries: jumps are long
 
     def f(z: Tensor) -> Tensor:
         return torch.tanh(z @ weight + h)
@@ -42,14 +44,14 @@ def test_it_is_a_loop_written_out() -> None:
     solver = Squarem()
     z = torch.zeros(3, 5, dtype=torch.float64)
     memory = solver.init(z)
-    expected = [states(sample, 12) for sample in range(3)]
+    expected = [states(sample, 15) for sample in range(3)]
     for step in range(10):
         torch.testing.assert_close(z, torch.stack([each[step] for each in expected]), rtol=1e-9, atol=1e-12)
         z, memory = solver.step(z, f(z) - z, memory)
     forgotten = torch.tensor([False, True, False])
     memory = solver.forget(memory, forgotten)
     z = torch.where(forgotten[:, None], 0, z)
-    for step in (10, 11):
+    for step in range(10, 15):
         rows = [each[step - 10 if sample == 1 else step] for sample, each in enumerate(expected)]
         torch.testing.assert_close(z, torch.stack(rows), rtol=1e-9, atol=1e-12)
         z, memory = solver.step(z, f(z) - z, memory)
@@ -85,11 +87,37 @@ def test_expectation_maximisation_reaches_the_published_estimate() -> None:
     assert not plain.converged.any()
 
 
-@pytest.mark.parametrize(
-    ("seed", "skew", "kind"), [(1, 1.0, "linear"), (3, 3.0, "linear"), (5, 0.3, "relu"), (7, 3.0, "tanh")]
-)
-def test_it_converges_wherever_picard_does(seed: int, skew: float, kind: str) -> None:
-    converges_where_picard_does(random_contraction(seed, 6, 0.98, skew, kind), 6, [Squarem()])
+# Found by search: without the safeguard these jumps lead away for good.
+@pytest.mark.parametrize(("seed", "kind"), [(34, "relu"), (72, "relu"), (6, "linear"), (127, "linear")])
+def test_it_converges_wherever_picard_does(seed: int, kind: str) -> None:
+    converges_where_picard_does(random_contraction(seed, 4, 0.9, 3.0, kind), 4, [Squarem()])
+
+
+def test_a_translation_is_no_equilibrium_and_makes_no_nan() -> None:
+    """Its field does not change from step to step: there is no length to jump, and plain steps are what is left."""
+    z = torch.zeros(2, 3, dtype=torch.float64)
+    memory = Squarem().init(z)
+    for count in range(1, 7):
+        z, memory = Squarem().step(z, torch.ones_like(z), memory)
+        assert (z == count).all()
+    found = solve(
+        lambda z: z + 1, torch.zeros(2, 3, dtype=torch.float64), Squarem(), tolerance=1e-9, max_evaluations=100
+    )
+    assert set(statuses(found)) <= {"diverged", "stagnated", "max_steps"}
+    assert found.z.isfinite().all()
+
+
+def test_scipy_finds_the_same() -> None:
+    weight, h = 0.2 * normal(4, 4), normal(3, 4, seed=1)
+    found = solve(
+        lambda z: torch.tanh(z @ weight + h), torch.zeros_like(h), Squarem(), tolerance=1e-12, max_evaluations=500
+    )
+    assert found.converged.all()
+    for z, row in zip(found.z, h, strict=True):
+        other = scipy.optimize.root(
+            lambda z, row=row: np.tanh(z @ weight.numpy() + row.numpy()) - z, np.zeros(4), tol=1e-13
+        )
+        assert np.abs(other.x - z.numpy()).max() < 1e-9
 
 
 def test_where_the_map_expands_that_is_said() -> None:

@@ -42,15 +42,15 @@ class Squarem(Solver):
     def step(self, z: Tensor, field: Tensor, memory: SquaremMemory) -> tuple[Tensor, SquaremMemory]:
         """Return a plain step (B, n), or where two have been seen a jump."""
         jumps, begins = ((memory.place == place)[:, None] for place in (SECOND, FIRST))
-        change = field - memory.field
-        length = _length(memory.field, change)[:, None].to(z.dtype)
-        jump = memory.z + length * (2 * memory.field + length * change)
+        ahead = z + field
+        if torch.compiler.is_compiling() or bool(jumps.any()):  # a plain step is two of three
+            ahead = torch.where(jumps, _jump(memory, field), ahead)
         following = SquaremMemory(
             z=torch.where(begins, z, memory.z),
             field=torch.where(begins, field, memory.field),
             place=(memory.place + 1) % 3,
         )
-        return torch.where(jumps, jump, z + field), following
+        return ahead, following
 
     def forget(self, memory: SquaremMemory, samples: Tensor) -> SquaremMemory:
         """Let the ``samples`` (B,) bool begin a cycle."""
@@ -62,6 +62,13 @@ class Squarem(Solver):
     def select(self, memory: SquaremMemory, samples: Tensor) -> SquaremMemory:
         """Return the memory of the ``samples`` (K,) alone."""
         return SquaremMemory(memory.z[samples], memory.field[samples], memory.place[samples])
+
+
+def _jump(memory: SquaremMemory, field: Tensor) -> Tensor:
+    """Return where the jump leads (B, n), from the cycle's first state and its field, and the ``field`` after a plain step."""
+    change = field - memory.field
+    length = _length(memory.field, change)[:, None].to(field.dtype)
+    return memory.z + length * (2 * memory.field + length * change)
 
 
 def _length(field: Tensor, change: Tensor) -> Tensor:
