@@ -106,10 +106,10 @@ def attack(
     Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
     which is written whole or not at all, is then as it was.
     """
-    from analysis.shards.work import Work, require_alone
+    from analysis.shards.work import Work, require_shared
 
     require_writable("--json", json_file, Path(checkpoint))
-    require_alone(shard, jobs, out, {"--json": json_file})
+    require_shared(shard, jobs, out, {"--json": json_file})
     if out is not None and shard is None:
         raise ConfigError(
             "--out is the folder for the part of a --shard: give both, or --json FILE for the whole result"

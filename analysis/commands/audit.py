@@ -82,7 +82,7 @@ def audit(
     """
     from analysis.commands.own_model import is_location, load_own_model, own_images
     from analysis.findings.catalogue import CHECKS, default_checks, in_order
-    from analysis.shards.work import Work, require_alone
+    from analysis.shards.work import Work, require_shared
 
     made_of_all = {
         "--junit": junit,
@@ -91,7 +91,7 @@ def audit(
         "--github": github,
         "--baseline": baseline,
     }
-    require_alone(shard, jobs, out, made_of_all)
+    require_shared(shard, jobs, out, made_of_all)
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
     own = is_location(checkpoint)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from analysis.shards.part import Part
-from analysis.shards.work import Work, digest_of, timeless_environment
+from analysis.shards.work import Work, digests, timeless_environment
 from stabdeq.attacks.evaluate import Outcome
 from stabdeq.attacks.result import AttackResult
 from stabdeq.errors import ShardError, StabdeqError
@@ -19,7 +19,8 @@ def attack_part(work: Work, shard: Shard, result: AttackResult) -> Part:
     images, size = result.drawn["images"], result.settings["batch_size"]
     # Rounding is another on another device.
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    read = {"subject": result.subject["sha256"] or digest_of(work), "images": result.drawn["sha256"]}
+    read = digests(work) | {"images": result.drawn["sha256"]}
+    read |= {"subject": result.subject["sha256"]} if result.subject["sha256"] else {}
     plain = {
         "units": list(range(-(-images // size))),
         "files": read,

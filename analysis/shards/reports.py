@@ -8,27 +8,30 @@ from typing import Any
 
 from analysis.report.report import Named, Report
 from analysis.shards.part import Part
-from analysis.shards.work import Work, digest_of, timeless_environment
+from analysis.shards.work import Work, digests, timeless_environment
 from stabdeq.errors import ShardError
 from stabdeq.shard import Shard
 
 
-def report_part(work: Work, shard: Shard, units: Sequence[str], report: Report) -> Part:
-    """Return the part of ``shard``, whose ``report`` is of its own of the ``units``."""
-    digest = report.checkpoint.get("sha256") or digest_of(work)
-    read = {"subject": digest, "images": report.sample.get("sha256")}
-    plain = {"units": list(units), "files": read, "environment": timeless_environment()}
+def report_part(work: Work, shard: Shard, units: Sequence[str], report: Report, order: Sequence[str] = ()) -> Part:
+    """Return the part of ``shard``, whose ``report`` is of its own of the ``units``: checks, several of them with commas between.
+
+    The whole report has the checks in ``order``, by default that of the units.
+    """
+    read = digests(work) | {"images": report.sample.get("sha256")}
+    read |= {"subject": report.checkpoint["sha256"]} if report.checkpoint.get("sha256") else {}
+    plain = {"units": list(units), "order": list(order) or _checks(units)}
+    plain |= {"files": read, "environment": timeless_environment()}
     return Part(shard=shard, work=work.plain | plain, result=json.loads(report.to_json()))
 
 
 def joined_report(parts: Sequence[Part]) -> Report:
-    """Return the report of one process, from all ``parts`` of a work whose units are checks, several of them with commas between.
+    """Return the report of one process, from all ``parts`` of a work.
 
     Raises ShardError where a part is no report of its own units.
     """
     reports = [_report_of(part) for part in parts]
-    work, first = parts[0].work, reports[0]
-    order = list(chain.from_iterable(unit.split(",") for unit in work["units"]))
+    first, order = reports[0], parts[0].work["order"]
     series: dict[str, dict[str, Any]] = {}
     for report in reports:
         for check, numbers in report.series.items():
@@ -51,12 +54,16 @@ def joined_report(parts: Sequence[Part]) -> Report:
 
 def _report_of(part: Part) -> Report:
     report = Report.parse(part.result)
-    own = {check for unit in part.units for check in unit.split(",")}
+    own = _checks(part.units)
     asked_for = [item for item in report.skipped if item.asked_for]
     told = {item.check for item in (*report.findings, *report.measurements, *asked_for)}
-    if report.gaps or not told <= own:
+    if report.gaps or not told <= set(own):
         raise ShardError(f"shard {part.shard} holds no report of {', '.join(own) or 'nothing'}: run it again")
     return report
+
+
+def _checks(units: Sequence[str]) -> list[str]:
+    return list(chain.from_iterable(unit.split(",") for unit in units))
 
 
 def _in_order(items: Iterable[Named], order: list[str]) -> tuple[Named, ...]:

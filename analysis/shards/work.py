@@ -12,6 +12,8 @@ from analysis.measure.sample import environment
 from stabdeq.errors import ConfigError
 from stabdeq.shard import Shard
 
+FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe")  # options that name code, beside the subject
+
 
 @dataclass(frozen=True)
 class Work:
@@ -46,32 +48,58 @@ class Work:
         return {"command": self.command, "subject": self.subject, "options": given}
 
 
-def require_alone(shard: Shard | None, jobs: int | None, out: Path | None, others: Mapping[str, object]) -> None:
-    """Refuse options that ``--shard`` makes no sense with: ``others`` are by their names what the whole result is asked for."""
+def require_shared(
+    shard: Shard | None,
+    jobs: int | None,
+    out: Path | None,
+    of_whole: Mapping[str, object],
+    of_one: Mapping[str, object] | None = None,
+) -> None:
+    """Refuse options that make no sense with others.
+
+    ``of_whole`` are by their names those that the whole result is needed for, which a part is not; ``of_one`` those that one process
+    alone can meet.
+    """
+    for option, value in (of_one or {}).items():
+        if _is_given(value) and (shard is not None or jobs is not None):
+            raise ConfigError(f"{option} is for one process: leave it out, or --shard and --jobs")
     if shard is None:
         return
     if jobs is not None:
         raise ConfigError("--shard is one of several processes and --jobs starts them: give one of both")
     if out is None:
         raise ConfigError("--shard writes a part of the work: say with --out into which folder")
-    for option, value in others.items():
-        if value is not None and value is not False:
+    for option, value in of_whole.items():
+        if _is_given(value):
             raise ConfigError(
                 f"{option} is of the whole result, and --shard writes a part: leave it out, then stabdeq merge"
             )
 
 
-def digest_of(work: Work) -> str:
-    """Return the SHA-256 of the file that the subject of ``work`` is, or in which its module stands, which was imported before."""
-    path = Path(work.subject)
+def digests(work: Work) -> dict[str, str]:
+    """Return the SHA-256 of what ``work`` runs: of each file that is named, or in which the module of "module:name" stands.
+
+    The modules were imported before. What they import, in turn, is not looked at.
+    """
+    named = {"subject": work.subject} | {name: work.options[name] for name in FUNCTIONS if work.options.get(name)}
+    return {name: _digest(str(value)) for name, value in named.items()}
+
+
+def _digest(location: str) -> str:
+    path = Path(location)
     if not path.is_file():
-        path = Path(getattr(sys.modules[work.subject.partition(":")[0].removesuffix(".py")], "__file__", None) or "")
+        module = sys.modules.get(location.partition(":")[0].removesuffix(".py"))
+        path = Path(getattr(module, "__file__", None) or location)
     return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def timeless_environment() -> dict[str, str]:
     """Return what a report says of the machine that this runs on, but for the date."""
     return {name: value for name, value in environment().items() if name != "date"}
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False
 
 
 def _plain(value: Any) -> Any:
