@@ -20,7 +20,6 @@ from stabdeq.arguments import (
     renamed,
     require_writable,
 )
-from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.shard import WHOLE
 
@@ -106,14 +105,11 @@ def attack(
     Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
     which is written whole or not at all, is then as it was.
     """
-    from analysis.shards.work import Work, require_shared
+    from analysis.shards.work import Work, require_part_folder, require_shared
 
     require_writable("--json", json_file, Path(checkpoint))
     require_shared(shard, jobs, out, {"--json": json_file})
-    if out is not None and shard is None:
-        raise ConfigError(
-            "--out is the folder for the part of a --shard: give both, or --json FILE for the whole result"
-        )
+    require_part_folder(shard, out)
     count, place = count_and_file(limit)
 
     from analysis.commands.own_model import is_location, load_own_classifier, own_images, weights_dtype

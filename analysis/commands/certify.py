@@ -60,15 +60,12 @@ def certify(
     out
         With --shard: the folder for its part.
     """
-    from analysis.shards.work import Work, require_shared
+    from analysis.shards.work import Work, require_part_folder, require_shared
 
     path = Path(subject)
     of_whole = {"--json": json_file, "--sarif": sarif, "--github": github, "--baseline": baseline}
     require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--dim": dim})
-    if out is not None and shard is None:
-        raise ConfigError(
-            "--out is the folder for the part of a --shard: give both, or --json FILE for the whole report"
-        )
+    require_part_folder(shard, out)
     require_files({"--json": json_file, "--sarif": sarif, "--proof": proof}, path)
     is_velocity = ":" in subject and not path.exists()
     if is_velocity and dim is None:

@@ -76,6 +76,14 @@ def require_shared(
             )
 
 
+def require_part_folder(shard: Shard | None, out: Path | None) -> None:
+    """Refuse ``--out`` without ``--shard`` where a whole result goes elsewhere."""
+    if out is not None and shard is None:
+        raise ConfigError(
+            "--out is the folder for the part of a --shard: give both, or --json FILE for the whole result"
+        )
+
+
 def digests(work: Work) -> dict[str, str]:
     """Return the SHA-256 of what ``work`` runs: of each file that is named, or in which the module of "module:name" stands.
 
