@@ -18,6 +18,7 @@ from analysis.shards.attacks import attack_part, joined_attack
 from analysis.shards.part import Part, read_part, write_part
 from analysis.shards.reports import joined_report, report_part
 from analysis.shards.work import Work
+from stabdeq.__main__ import build_app
 from stabdeq.attacks.run import attack
 from stabdeq.errors import ConfigError
 from stabdeq.shard import Shard
@@ -150,6 +151,20 @@ def test_an_attack_is_merged(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert run("merge", "parts", "--out", "merged") == 0
     assert "deq on digits, pgd (linf), 10 test images" in capsys.readouterr().out
     assert Path("merged/attack.json").read_text() == Path("whole.json").read_text()
+
+
+def test_the_words_of_a_shard_are_read_as_the_work_was() -> None:
+    options = {"images": (Path("own.npz"), 64), "labels": None, "trusted": True, "github": False, "seed": 7}
+    words = Work("audit", "module:make", options).words(Shard(2, 3), Path("parts"))
+    _, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
+    assert bound.arguments == {
+        "checkpoint": "module:make",
+        "samples": (Path("own.npz"), 64),
+        "trusted": True,
+        "seed": 7,
+        "shard": Shard(2, 3),
+        "out": Path("parts"),
+    }
 
 
 # --- what is refused ---

@@ -128,6 +128,7 @@ def attack(
         "restarts": restarts,
         "images": limit,
         "labels": labels,
+        "resize": resize,
     }
     given |= {"data-dir": data_dir, "seed": seed, "batch-size": batch_size, "clamp-normalised": clamp_normalised}
     work = Work("attack", checkpoint, given | {"trusted": trusted})

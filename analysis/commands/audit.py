@@ -113,7 +113,7 @@ def audit(
 
     in_ci = InCI.asked(baseline, github)
     given = {"checks": ",".join(wanted), "images": samples, "labels": labels, "data-dir": data_dir, "seed": seed}
-    work = Work("audit", checkpoint, given | {"trusted": trusted})
+    work = Work("audit", checkpoint, given | {"resize": resize, "trusted": trusted})
     loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
     model = load_own_model(checkpoint) if loaded is None else loaded.model
     classes = None if loaded is None else loaded.class_names
