@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.findings import CheckResult, Finding, Skipped, Verdict
-from analysis.findings.catalogue import CHECKS, Check, default_checks
+from analysis.findings.catalogue import CHECKS, Check, default_checks, in_order
 from analysis.findings.finding import NOT_JUDGED, not_asked_for
 from analysis.measure.sample import drawn, environment, levels, loaded_model, own_images
 from analysis.measure.subject import Subject, left_as_it_was, prepare
@@ -19,6 +19,7 @@ from analysis.report.report import Report, images_named
 from stabdeq.attacks.threat_model import is_correct
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.model import EquilibriumModel
+from stabdeq.shard import WHOLE, Shard
 
 
 def audit(
@@ -31,6 +32,7 @@ def audit(
     samples: int = 128,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    shard: Shard = WHOLE,
     on_check: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """Judge the claims of ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64.
@@ -39,7 +41,8 @@ def audit(
     images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
     images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
 
-    ``checks`` names the checks, by default all that are not on request; ``indices`` (N,) name the images in witnesses;
+    ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of them, as all would be;
+    ``indices`` (N,) name the images in witnesses;
     ``on_check`` is told the name of each check as it begins, and of one that tells of its steps "NAME: STEP". Raises ConfigError
     for an unknown check or images without labels, DataError for images or labels that do not fit, CheckpointError for a file that
     is no checkpoint.
@@ -57,7 +60,7 @@ def audit(
         results: list[CheckResult] = []
         skipped: list[Skipped] = []
         series: dict[str, Any] = {}
-        for check in (check for name in CHECKS if (check := CHECKS[name]) in wanted):
+        for check in (CHECKS[name] for name in shard.of(in_order(names))):
             on_check(check.name)
             reason = _reason_to_skip(subject, check)
             if reason:

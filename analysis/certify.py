@@ -1,6 +1,6 @@
 """What the weights of a model prove: findings with certificates, each checked with its rounding accounted for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,16 @@ from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
+from stabdeq.shard import WHOLE, Shard
+
+# What is proved together, by the claims that it is about, in their order.
+CELL, BALLS, RADII = "contraction,stability,gain,well_posed", "affine_ball", "radius"
+DEPLOYED, LINF, LYAPUNOV = "deployed", "linf", "unprojected,iss_gain"
+
+
+def units(*, deployed: bool) -> list[str]:
+    """Return what shards of a certification share: groups of claims, each proved without the others' findings."""
+    return [CELL, BALLS, RADII, *([DEPLOYED] if deployed else []), LINF, LYAPUNOV]
 
 
 def certify(
@@ -46,6 +56,7 @@ def certify(
     seed: int = 0,
     proof: str | Path | None = None,
     trusted: bool = False,
+    shard: Shard = WHOLE,
     on_stage: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Prove what weights allow: of a model and its predictions, or, with ``dim``, of piecewise affine dynamics.
@@ -56,7 +67,8 @@ def certify(
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
     velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins. At ``proof`` a file is written that
     ``python -m stabdeq.checker`` checks against the checkpoint; the report's ``certificates["proof"]`` says which claims it
-    holds, and why others are not in it. A checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``.
+    holds, and why others are not in it. A checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``. Of a model a
+    ``shard`` proves its own of the ``units``, as all would be.
 
     Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
     is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
@@ -88,7 +100,8 @@ def certify(
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
-        gathered, judged, certified = _certify_model(model, images, labels, indices, deployed, seed, on_stage)
+        own = shard.of(units(deployed=deployed))
+        gathered, judged, certified = _certify_model(model, images, labels, indices, own, seed, on_stage)
         if proof is not None:
             gathered.stage("proof file: its claims are checked")
             radii = None if certified is None else certified.radii
@@ -104,23 +117,29 @@ def _certify_model(
     images: Tensor,
     labels: Tensor,
     indices: Tensor | None,
-    deployed: bool,
+    own: Collection[str],
     seed: int,
     on_stage: Callable[[str], None],
 ) -> tuple[Gathered, Subject, Certified | None]:
-    gathered = Gathered(seed, on_stage)
-    run = run_as_deployed(model, images) if deployed else None  # before it is converted to float64
+    """Put down what is proved of the ``own`` units; what these rest on is proved too, and its findings left to its own shard."""
+    gathered, aside = Gathered(seed, on_stage), Gathered(seed, on_stage)
+    run = run_as_deployed(model, images) if DEPLOYED in own else None  # before it is converted to float64
     gathered.stage("solving for the equilibria")
     subject = prepare(model, images, labels, indices=indices, seed=seed)
     with torch.no_grad():
         network, equation, start = forms_of(model.cell)
-        gain, decay = judge_cell(gathered, network, equation, start)
-        judge_balls(gathered, subject, network, decay)
-        certified = judge_radii(gathered, subject, model, network, equation, gain)
+        gain = decay = certified = None
+        if set(own) - {LYAPUNOV}:
+            gain, decay = judge_cell(gathered if CELL in own else aside, network, equation, start)
+        if BALLS in own:
+            judge_balls(gathered, subject, network, decay)
+        if RADII in own or run is not None:
+            certified = judge_radii(gathered if RADII in own else aside, subject, model, network, equation, gain)
         if run is not None:
             judge_deployed(gathered, subject, model, run, certified)
-        judge_linf(gathered, subject, model, network, equation, gain)
-    if isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
+        if LINF in own:
+            judge_linf(gathered, subject, model, network, equation, gain)
+    if LYAPUNOV in own and isinstance(model.lyapunov, InputConvexLyapunov) and model.lyapunov.centre == "equilibrium":
         judge_decay(gathered, subject, model.lyapunov, network)
     return gathered, subject, certified
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from analysis.user_function.barrier_settings import require_used
 from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
 from stabdeq.errors import ConfigError, closest
+from stabdeq.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from analysis.report.report import Report
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
 ON_REQUEST = ("proper", "convex", "attraction", "barrier")
+JUDGED_TOGETHER = (("decrease", "invariant"), OF_A_BARRIER)  # what follows of one for another is told, too
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 
@@ -48,6 +50,7 @@ def check(
     budget: float | None = None,
     figure: str | Path | None = None,
     proof: str | Path | None = None,
+    shard: Shard = WHOLE,
     on_claim: Callable[[str], object] = lambda name: None,
 ) -> "Report":
     """Judge what is claimed of V, (B, dim) -> (B,), and of the dynamics z' = f(z) or z+ = step(z), (B, dim) -> (B, dim).
@@ -68,7 +71,7 @@ def check(
     ``boxes`` examined in search of a proof (65536). ``budget`` is a stop: about so many seconds are spent, half of them on fresh
     states; what it cuts short says so. ``figure`` is a file, .svg, .png or .pdf, to draw the region into, where states have 2
     coordinates. ``proof`` is a file to write what is proved into, for ``python -m stabdeq.checker``. ``on_claim`` is told the name of
-    each claim as it begins.
+    each claim as it begins. A ``shard`` judges its own of the ``units`` of claims, as all would be.
 
     Raises ConfigError where an argument is out of range, or V or f is not a function of a batch of states, with how to wrap it.
     """
@@ -179,6 +182,8 @@ def check(
     options |= {"samples": states, "starts": starts, "boxes": subject.boxes, "inner-radius": inner_radius}
     command = made_by("check", V, options | {"seed": seed, "budget": budget, "proof": proof})
     left = not_asked_for(name for name in usual if name not in names)
+    own = {name for unit in shard.of(units(names, sublevel)) for name in unit.split(",")}
+    names = [name for name in names if name in own]
     if uncertain is not None and disturbance is not None:
         report = _robust_report(subject, uncertain, disturbance, names, on_claim, figure)
         return replace(report, command=command, skipped=left)
@@ -207,6 +212,17 @@ def check(
     if figure is not None:
         draw_region(Path(figure), report, subject)
     return report
+
+
+def units(names: Sequence[str], sublevel: float | str | None) -> list[str]:
+    """Return what shards of a check share: groups of the claims ``names``, with commas between, of which one may rest on another."""
+    if sublevel == "max":  # one search of levels for all
+        return [",".join(names)]
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        together = next((each for each in JUDGED_TOGETHER if name in each), (name,))
+        groups.setdefault(together[0], []).append(name)
+    return [",".join(group) for group in groups.values()]
 
 
 def _require_ranges(

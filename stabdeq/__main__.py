@@ -43,6 +43,7 @@ COMMANDS = (
         "Compare fixed-point solvers, yours among them.",
     ),
     ("attack", "analysis.commands.attack:attack", "Attack a checkpoint within a ball of pixels."),
+    ("merge", "analysis.commands.merge:merge", "Join the parts that --shard wrote to the result of one process."),
     (
         "reproduce",
         "analysis.commands.reproduce:reproduce",

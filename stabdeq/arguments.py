@@ -10,6 +10,7 @@ from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from stabdeq.errors import ConfigError
+from stabdeq.shard import Shard
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -66,6 +67,10 @@ def count_and_file(given: Sequence[int | Path]) -> tuple[int | None, Path | None
     return (counts[0] if counts else None), (files[0] if files else None)
 
 
+def _shard(_: Any, tokens: Sequence[Token]) -> Shard:
+    return Shard.parse(tokens[0].value)
+
+
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole)]
 OptionalCount = Annotated[int | None, Parameter(converter=_whole, validator=Number(gte=1))]
 Trusted = Annotated[
@@ -77,6 +82,16 @@ Trusted = Annotated[
     ),
 ]
 Quiet = Annotated[bool, Parameter(negative="", help="Show no progress. Results and errors are printed as ever.")]
+# Of what can be shared by several processes.
+OptionalShard = Annotated[
+    Shard | None,
+    Parameter(
+        converter=_shard,
+        accepts_keys=False,
+        n_tokens=1,
+        help="I/N, such as 2/4: do the I-th of N parts of the work, into the folder --out; 'stabdeq merge' joins them.",
+    ),
+]
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**63))]
 

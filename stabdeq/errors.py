@@ -77,6 +77,10 @@ class JobsFailedError(StabdeqError):
     exit_code = 1
 
 
+class ShardError(StabdeqError):
+    """A part of a work that several processes share is missing, damaged, or of another work."""
+
+
 def closest(name: str, valid: Iterable[str]) -> str:
     """Return a phrase that lists the valid names, the nearest to ``name`` first where one is near.
 

@@ -34,6 +34,10 @@ ENDINGS = {
     ),
     "solvers": (f"solvers {AUDITED}/checkpoint.safetensors", "0, compared"),
     "attack": (f"attack {AUDITED}/checkpoint.safetensors --attack pgd --eps 8/255", "0, attacked"),
+    "merge": (
+        "merge runs/parts --out runs/whole",
+        "0, joined, and no claim is refuted or inconclusive; 1, one is refuted; 3, one is inconclusive",
+    ),
     "reproduce": ("reproduce table1 --data digits --epochs 2", "0, all jobs are done; 1, some failed"),
     "list": ("list kinds", "0, listed"),
     "show": ("show digits --kind lyadeq --set epochs=3", "0, shown"),

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from stabdeq.arguments import (
     Count,
     OptionalCount,
+    OptionalShard,
     OptionalWholeNumber,
     Quiet,
     Seed,
@@ -20,6 +21,7 @@ from stabdeq.arguments import (
     require_writable,
 )
 from stabdeq.files import replace_file
+from stabdeq.shard import WHOLE
 
 if TYPE_CHECKING:
     from stabdeq.attacks.run import Progress
@@ -88,6 +90,11 @@ def attack(
             "The result is no robust accuracy.",
         ),
     ] = False,
+    jobs: Annotated[
+        OptionalCount, Parameter(help="Attack in so many processes, of one thread each, which share the batches.")
+    ] = None,
+    shard: OptionalShard = None,
+    out: Annotated[Path | None, Parameter(help="With --shard: the folder for its part.")] = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,14 +105,33 @@ def attack(
     Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
     which is written whole or not at all, is then as it was.
     """
+    from analysis.shards.work import Work, require_part_folder, require_shared
+
     require_writable("--json", json_file, Path(checkpoint))
+    require_shared(shard, jobs, out, {"--json": json_file})
+    require_part_folder(shard, out)
     count, place = count_and_file(limit)
 
     from analysis.commands.own_model import is_location, load_own_classifier, own_images, weights_dtype
+    from analysis.shards.attacks import attack_part, joined_attack
+    from analysis.shards.jobs import parts_by_jobs
+    from analysis.shards.part import require_free, write_part
     from stabdeq.attacks.run import attack as run_attack
     from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
+    given = {
+        "attack": attack,
+        "eps": eps,
+        "norm": norm,
+        "steps": steps,
+        "restarts": restarts,
+        "images": limit,
+        "labels": labels,
+        "resize": resize,
+    }
+    given |= {"data-dir": data_dir, "seed": seed, "batch-size": batch_size, "clamp-normalised": clamp_normalised}
+    work = Work("attack", checkpoint, given | {"trusted": trusted})
     own = is_location(checkpoint)
     classes = None if own or place is None else load_checkpoint(Path(checkpoint), trusted=trusted).class_names
     images = own_images(place, labels, None, seed, needed=own, classes=classes, resize=resize)
@@ -113,27 +139,38 @@ def attack(
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():
         pixels = pixels.to(weights_dtype(model))
-    with _bar(quiet) as progress:
-        result = run_attack(
-            model,
-            pixels,
-            images.get("labels"),
-            name=attack,
-            eps=eps,
-            norm=norm,
-            steps=steps,
-            restarts=restarts,
-            samples=count,
-            seed=seed,
-            batch_size=batch_size,
-            data_dir=data_dir,
-            clamp_normalised=clamp_normalised,
-            trusted=trusted,
-            progress=progress,
-        )
+    console = Console(highlight=False)
+    if shard is not None and out is not None:
+        require_free(out, work, shard)
+    if jobs is not None and jobs > 1:
+        with Console(stderr=True, quiet=quiet).status(f"attacking in {jobs} processes"):
+            result = joined_attack(parts_by_jobs(work, jobs))
+    else:
+        with _bar(quiet) as progress:
+            result = run_attack(
+                model,
+                pixels,
+                images.get("labels"),
+                name=attack,
+                eps=eps,
+                norm=norm,
+                steps=steps,
+                restarts=restarts,
+                samples=count,
+                seed=seed,
+                batch_size=batch_size,
+                data_dir=data_dir,
+                clamp_normalised=clamp_normalised,
+                trusted=trusted,
+                shard=shard or WHOLE,
+                progress=progress,
+            )
+    if shard is not None and out is not None:
+        console.print(f"wrote {write_part(out, attack_part(work, shard, result))}", soft_wrap=True)
+        return
     if json_file is not None:
         replace_file(json_file, result.to_json().encode())  # before the rest: printing may fail
-    result.show(Console(highlight=False))
+    result.show(console)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from stabdeq.arguments import (
     OptionalCount,
+    OptionalShard,
     Quiet,
     Seed,
     Trusted,
@@ -37,6 +38,8 @@ def audit(
     sarif: Path | None = None,
     github: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
+    jobs: OptionalCount = None,
+    shard: OptionalShard = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
 ) -> None:
@@ -74,10 +77,21 @@ def audit(
         In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
     baseline
         A report.json of before: only claims that are new or end worse than in it decide the exit code.
+    jobs
+        Make the checks in so many processes, of one thread each.
     """
     from analysis.commands.own_model import is_location, load_own_model, own_images
-    from analysis.findings.catalogue import CHECKS, default_checks
+    from analysis.findings.catalogue import CHECKS, default_checks, in_order
+    from analysis.shards.work import Work, require_shared
 
+    made_of_all = {
+        "--junit": junit,
+        "--markdown": markdown,
+        "--sarif": sarif,
+        "--github": github,
+        "--baseline": baseline,
+    }
+    require_shared(shard, jobs, out, made_of_all)
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
     own = is_location(checkpoint)
@@ -90,20 +104,36 @@ def audit(
     from analysis.commands.audit_progress import shown
     from analysis.commands.in_ci import InCI
     from analysis.report.terminal import print_verdicts
+    from analysis.shards.jobs import parts_by_jobs
+    from analysis.shards.part import require_free, write_part
+    from analysis.shards.reports import joined_report, report_part
     from stabdeq.checkpoint import load_checkpoint
+    from stabdeq.shard import WHOLE
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
+    given = {"checks": ",".join(wanted), "images": samples, "labels": labels, "data-dir": data_dir, "seed": seed}
+    work = Work("audit", checkpoint, given | {"resize": resize, "trusted": trusted})
     loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
     model = load_own_model(checkpoint) if loaded is None else loaded.model
     classes = None if loaded is None else loaded.class_names
     images = own_images(place, labels, count, seed, needed=own, classes=classes, resize=resize)
     _require_writable(folder)
+    if shard is not None:
+        require_free(folder, work, shard)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())
     settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **images}
-    with shown(ahead, Console(quiet=quiet)) as on_check:
-        report = judge(model if loaded is None else loaded, **settings, on_check=on_check)
+    if jobs is not None and jobs > 1:
+        with Console(stderr=True, quiet=quiet).status(f"auditing in {jobs} processes"):
+            report = joined_report(parts_by_jobs(work, jobs))
+    else:
+        with shown(ahead, Console(quiet=quiet)) as on_check:
+            report = judge(model if loaded is None else loaded, **settings, shard=shard or WHOLE, on_check=on_check)
+    if shard is not None:
+        path = write_part(folder, report_part(work, shard, in_order(wanted), report))
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+        return
     try:
         paths = report.save(folder, junit=junit, markdown=markdown, sarif=sarif)
     finally:  # a full disk does not take the verdicts too

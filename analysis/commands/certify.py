@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, Seed, Trusted, renamed, require_files
+from stabdeq.arguments import Count, OptionalCount, OptionalShard, Seed, Trusted, renamed, require_files
 from stabdeq.errors import ConfigError
 
 
@@ -20,6 +20,9 @@ def certify(
     sarif: Path | None = None,
     proof: Path | None = None,
     seed: Seed = 0,
+    jobs: OptionalCount = None,
+    shard: OptionalShard = None,
+    out: Path | None = None,
     trusted: Trusted = False,
     github: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
@@ -52,8 +55,17 @@ def certify(
         In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
     baseline
         A file of --json of before: only claims that are new or end worse than in it decide the exit code.
+    jobs
+        Prove in so many processes, of one thread each, which share the claims.
+    out
+        With --shard: the folder for its part.
     """
+    from analysis.shards.work import Work, require_part_folder, require_shared
+
     path = Path(subject)
+    of_whole = {"--json": json_file, "--sarif": sarif, "--github": github, "--baseline": baseline}
+    require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--dim": dim})
+    require_part_folder(shard, out)
     require_files({"--json": json_file, "--sarif": sarif, "--proof": proof}, path)
     is_velocity = ":" in subject and not path.exists()
     if is_velocity and dim is None:
@@ -68,25 +80,42 @@ def certify(
         raise ConfigError("--proof is for a checkpoint")
 
     from analysis.certify import certify as prove
+    from analysis.certify import units
     from analysis.commands.in_ci import InCI
     from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts
+    from analysis.shards.jobs import parts_by_jobs
+    from analysis.shards.part import require_free, write_part
+    from analysis.shards.reports import joined_report, report_part
+    from stabdeq.shard import WHOLE
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
+    given = {"deployed": deployed, "images": limit, "data-dir": data_dir, "seed": seed, "trusted": trusted}
+    work = Work("certify", subject, given)
     console = Console()
+    if shard is not None and out is not None:
+        require_free(out, work, shard)
     with console.status("certifying") as status:
-        report = prove(
-            subject,
-            dim=dim,
-            deployed=deployed,
-            samples=limit,
-            data_dir=data_dir,
-            seed=seed,
-            proof=proof,
-            trusted=trusted,
-            on_stage=lambda words: status.update(f"certifying: {words}"),
-        )
+        if jobs is not None and jobs > 1:
+            report = joined_report(parts_by_jobs(work, jobs))
+        else:
+            report = prove(
+                subject,
+                dim=dim,
+                deployed=deployed,
+                samples=limit,
+                data_dir=data_dir,
+                seed=seed,
+                proof=proof,
+                trusted=trusted,
+                shard=shard or WHOLE,
+                on_stage=lambda words: status.update(f"certifying: {words}"),
+            )
+    if shard is not None and out is not None:
+        written = write_part(out, report_part(work, shard, units(deployed=deployed), report))
+        console.print(f"wrote {written}", soft_wrap=True, highlight=False)
+        return
     written = write_data(report, json=json_file, sarif=sarif)  # before the rest: printing may fail
     print_verdicts(report, console)
     for path in written:

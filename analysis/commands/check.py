@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalWholeNumber, Quiet, Seed, renamed, require_files, text
+from stabdeq.arguments import (
+    Count,
+    OptionalCount,
+    OptionalShard,
+    OptionalWholeNumber,
+    Quiet,
+    Seed,
+    renamed,
+    require_files,
+    text,
+)
 from stabdeq.errors import ConfigError
 
 Signed = Parameter(allow_leading_hyphen=True)
@@ -42,6 +52,9 @@ def check(
     require: Literal["proved"] | None = None,
     github: Annotated[bool, Parameter(negative=())] = False,
     baseline: Path | None = None,
+    jobs: OptionalCount = None,
+    shard: OptionalShard = None,
+    out: Path | None = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
@@ -124,48 +137,83 @@ def check(
         In a job of GitHub Actions: print an annotation for each claim that does not hold, and append to the job's summary.
     baseline
         A file of --json of before: only claims that are new or end worse than in it decide the exit code.
+    jobs
+        Judge in so many processes, of one thread each, which share the claims.
+    out
+        With --shard: the folder for its part.
     """
+    from analysis.shards.work import Work, require_part_folder, require_shared
+
     files = {"--json": json, "--sarif": sarif, "--figure": figure, "--proof": proof}
     require_files(files, Path(function))
+    of_whole = {"--json": json, "--sarif": sarif, "--github": github, "--baseline": baseline, "--require": require}
+    require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--figure": figure, "--budget": budget})
+    require_part_folder(shard, out)
     place = _numbers("--centre", centre)
     sides = None if box is None else _sides("--box", box)
     disturbances = None if disturbance is None else _sides("--disturbance", disturbance)
     names = None if claims is None else [name for part in claims for name in part.split(",") if name]
 
     from analysis.check import check as judge
+    from analysis.check import units
     from analysis.commands.in_ci import InCI
+    from analysis.shards.jobs import parts_by_jobs
+    from analysis.shards.part import require_free, write_part
+    from analysis.shards.reports import joined_report, report_part
+    from stabdeq.shard import WHOLE
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
+    functions = {"dynamics": dynamics, "step": step, "uncertain": uncertain, "initial": initial, "unsafe": unsafe}
+    given = {"dim": dim, "disturbance": disturbance, "alpha": alpha, "kappa": kappa, "centre": centre, "radius": radius}
+    given |= {
+        "box": box,
+        "sublevel": sublevel,
+        "from-level": from_level,
+        "claims": None if names is None else ",".join(names),
+    }
+    given |= {"samples": samples, "starts": starts, "boxes": boxes, "inner-radius": inner_radius, "seed": seed}
+    work = Work("check", function, functions | given)
     console = Console(stderr=True, quiet=quiet)
+    if shard is not None and out is not None:
+        require_free(out, work, shard)
     with console.status("judging") as status:
-        report = judge(
-            function,
-            dynamics,
-            dim=dim,
-            step=step,
-            uncertain=uncertain,
-            disturbance=disturbances,
-            alpha=alpha,
-            kappa=kappa,
-            initial=initial,
-            unsafe=unsafe,
-            centre=place,
-            radius=radius,
-            box=sides,
-            sublevel=sublevel,
-            from_level=from_level,
-            claims=names,
-            samples=samples,
-            starts=starts,
-            boxes=boxes,
-            inner_radius=inner_radius,
-            seed=seed,
-            budget=budget,
-            figure=figure,
-            proof=proof,
-            on_claim=lambda name: status.update(f"judging: {name}"),
-        )
+        if jobs is not None and jobs > 1:
+            report = joined_report(parts_by_jobs(work, jobs))
+        else:
+            report = judge(
+                function,
+                dynamics,
+                dim=dim,
+                step=step,
+                uncertain=uncertain,
+                disturbance=disturbances,
+                alpha=alpha,
+                kappa=kappa,
+                initial=initial,
+                unsafe=unsafe,
+                centre=place,
+                radius=radius,
+                box=sides,
+                sublevel=sublevel,
+                from_level=from_level,
+                claims=names,
+                samples=samples,
+                starts=starts,
+                boxes=boxes,
+                inner_radius=inner_radius,
+                seed=seed,
+                budget=budget,
+                figure=figure,
+                proof=proof,
+                shard=shard or WHOLE,
+                on_claim=lambda name: status.update(f"judging: {name}"),
+            )
+    if shard is not None and out is not None:
+        judged = report.command["options"]["claims"]
+        written = write_part(out, report_part(work, shard, units(judged, sublevel), report, judged))
+        Console().print(f"wrote {written}", soft_wrap=True, highlight=False)
+        return
 
     from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts

@@ -227,7 +227,7 @@ def _end(job: Job, future: "Future[End]", failures: dict[str, str], times: Times
             times.note(job, elapsed)
             return span(elapsed)
         reason = (
-            f"exit code {code}: {_last_line(job.log)} (see {job.log})"
+            f"exit code {code}: {last_line(job.log)} (see {job.log})"
             if code
             else "it ended well, and left another result than asked"
         )
@@ -237,7 +237,8 @@ def _end(job: Job, future: "Future[End]", failures: dict[str, str], times: Times
     return f"failed: {reason}"
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Return the last line of a job's output that is not empty, or in words that there is none."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST_BYTES))
         lines = file.read(LAST_BYTES).decode("utf-8", "replace").split("\n")

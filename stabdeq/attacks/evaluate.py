@@ -1,6 +1,6 @@
 """What a model gets right, sample by sample, on clean images and under an attack."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from stabdeq.attacks.threat_model import STANDS, Attack, Classifier, check_batch
 from stabdeq.data import Split, batches, to_unit
 from stabdeq.data.labels import check_labels
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.shard import WHOLE, Shard
 
 Progress = Callable[[int, int], None]  # (samples done, of these right under attack)
 
@@ -33,6 +34,25 @@ class Outcome:
     clean_converged: Tensor | None
     robust_converged: Tensor | None
     broken_by: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Outcome"]) -> "Outcome":
+        """Return the outcomes of all samples of ``parts`` in order, of none where there are none.
+
+        Raises ConfigError where what may be None is so in some of the parts alone.
+        """
+        if not parts:
+            none = torch.zeros(0, dtype=torch.bool)
+            return cls(none, none, none, none, None, None)
+        return cls(
+            torch.cat([part.clean_correct for part in parts]),
+            torch.cat([part.robust_correct for part in parts]),
+            torch.cat([part.nonfinite for part in parts]),
+            torch.cat([part.zero for part in parts]),
+            _join([part.clean_converged for part in parts]),
+            _join([part.robust_converged for part in parts]),
+            _join([part.broken_by for part in parts]),
+        )
 
     @property
     def worst_correct(self) -> Tensor:
@@ -63,13 +83,15 @@ def evaluate(
     seed: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    shard: Shard = WHOLE,
     progress: Progress | None = None,
 ) -> Outcome:
     """Attack every sample of ``split`` and return what ``model``, which is on ``device``, gets right.
 
     The images are uint8, or floats in [0, 1].
     Each batch has its own random numbers, drawn from ``seed``: more restarts keep the starts of fewer, and
-    the starts depend on ``batch_size``. ``progress`` is called after every batch.
+    the starts depend on ``batch_size``. A ``shard`` attacks but its own of the batches, each as all would.
+    ``progress`` is called after every batch.
 
     Raises DataError where the split is empty or does not fit the model, or where the model returns nothing
     but NaN; ConfigError for a model in training mode or a batch size below 1.
@@ -79,26 +101,19 @@ def evaluate(
     if split.images.is_floating_point():
         check_batch(model, split.images, split.labels)  # all of them, before the first is attacked
     seeds = torch.Generator().manual_seed(seed)
+    seeded = [(batch, int(torch.randint(2**62, (), generator=seeds))) for batch in batches(split, batch_size)]
     parts: list[Outcome] = []
     done = right = 0
-    for pixels, labels in batches(split, batch_size):
+    for (pixels, labels), own_seed in shard.of(seeded):
         images, labels = pixels.to(device), labels.to(device)
         images = images if images.is_floating_point() else to_unit(images)
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeds)))
+        generator = torch.Generator().manual_seed(own_seed)
         parts.append(_evaluate_batch(attack, model, images, labels, generator, every_label=split.labels))
         done += len(labels)
         right += int(parts[-1].robust_correct.sum())
         if progress is not None:
             progress(done, right)
-    return Outcome(
-        torch.cat([part.clean_correct for part in parts]),
-        torch.cat([part.robust_correct for part in parts]),
-        torch.cat([part.nonfinite for part in parts]),
-        torch.cat([part.zero for part in parts]),
-        _join([part.clean_converged for part in parts]),
-        _join([part.robust_converged for part in parts]),
-        _join([part.broken_by for part in parts]),
-    )
+    return Outcome.joined(parts)
 
 
 def _evaluate_batch(

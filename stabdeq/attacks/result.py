@@ -25,7 +25,8 @@ class AttackResult:
 
     ``subject`` names the "checkpoint" with its "sha256", the model's "kind" and the "data", None where there is none;
     ``settings`` are those of the attack, and ``radius`` is its eps as it was written. ``indices`` (N,) int64 are the places of
-    the attacked images. ``control`` is the outcome at eps = 0, ``outcome`` the attack's own. Of an attack that is several runs,
+    the attacked images, of a shard its own; ``drawn`` is how many "images" were drawn for all shards, and the "sha256" of these and
+    their labels. ``control`` is the outcome at eps = 0, ``outcome`` the attack's own. Of an attack that is several runs,
     ``parts`` are their names, in the order of ``outcome.broken_by``.
     """
 
@@ -34,6 +35,7 @@ class AttackResult:
     radius: str
     parts: tuple[str, ...]
     indices: Tensor
+    drawn: dict[str, Any]
     control: Outcome
     outcome: Outcome
 

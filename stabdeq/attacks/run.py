@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stabdeq.attacks.threat_model import Classifier
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.data import Split, load_data
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.shard import WHOLE, Shard
 
 CONTROL = "eps = 0"
 
@@ -37,6 +39,7 @@ def attack(
     data_dir: str | Path | None = None,
     clamp_normalised: bool = False,
     trusted: bool = False,
+    shard: Shard = WHOLE,
     progress: Progress | None = None,
 ) -> AttackResult:
     """Attack ``model`` on ``images`` by the attack ``name``, and return what it gets right.
@@ -59,6 +62,7 @@ def attack(
         data_dir: where the checkpoint's data set lies, if it is not embedded.
         clamp_normalised: make a known fault on purpose: clamp attacked images to [0, 1] after normalisation.
         trusted: the checkpoint is your own; see ``stabdeq.checkpoint.load_checkpoint``.
+        shard: attack its own of the batches alone, and return what the model gets right of these.
         progress: is called at the start and after every batch, with "eps = 0" or "attack", and how many images are done, right
             and in all.
 
@@ -72,6 +76,8 @@ def attack(
         raise ConfigError(f"samples = {samples}: expected 1 or more images, or None for all of them")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed = {seed}: expected a whole number from 0 to 2^63 - 1")
+    if batch_size < 1:
+        raise ConfigError(f"batch size {batch_size}: expected 1 or more")
     chosen = build_attack(name, eps=radius, steps=steps, restarts=restarts, norm=norm)
     control: Attack = build_attack(name, eps=0.0, steps=1, norm=norm)
     settings = {"attack": name, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
@@ -84,20 +90,24 @@ def attack(
         attacks = {key: ClampNormalised(attack=each, mean=mean, std=std) for key, each in attacks.items()}
         parts = ()  # none of them saw the clamped image
     outcomes = {}
+    own = torch.cat([indices[:0], *shard.of(indices.split(batch_size))])
     for key, each in attacks.items():
 
         def tell(done: int, right: int, *, key: str = key) -> None:
             if progress is not None:
-                progress(key, done, right, len(split))
+                progress(key, done, right, len(own))
 
         tell(0, 0)
-        outcomes[key] = evaluate(each, network, split, seed=seed, batch_size=batch_size, device=device, progress=tell)
+        outcomes[key] = evaluate(
+            each, network, split, seed=seed, batch_size=batch_size, device=device, shard=shard, progress=tell
+        )
     return AttackResult(
         subject=subject,
         settings=settings | {"clamp_normalised": clamp_normalised},
         radius=eps if isinstance(eps, str) else f"{eps:.4g}",
         parts=parts,
-        indices=indices,
+        indices=own,
+        drawn={"images": len(split), "sha256": _digest(split)},
         control=outcomes[CONTROL],
         outcome=outcomes["attack"],
     )
@@ -150,6 +160,14 @@ def _draw(split: Split, samples: int | None, seed: int) -> tuple[Split, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randperm(len(split), generator=generator)[:samples].sort().values
     return Split(split.images[indices], split.labels[indices]), indices
+
+
+def _digest(split: Split) -> str:
+    digest = sha256()
+    for tensor in (split.images, split.labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _normalisation(model: Classifier) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -55,6 +55,10 @@ SUBJECTS = {
             "test_worst_attack",
         ),
     ),
+    "shards": Subject(
+        ("stabdeq/shard.py", "analysis/shards/*.py"),
+        ("test_shards", "test_shards_in_processes"),
+    ),
     "evidence": Subject(
         ("analysis/evidence/*.py",),
         (

@@ -1,0 +1,116 @@
+"""A work: a command, what it is called on, and the options that decide its result, as all of its shards have them in common."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from analysis.measure.sample import environment
+from stabdeq.errors import ConfigError
+from stabdeq.shard import Shard
+
+FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe")  # options that name code, beside the subject
+
+
+@dataclass(frozen=True)
+class Work:
+    """The ``command`` on a ``subject`` with ``options`` by their names on the command line.
+
+    An option is None or False where it is not given, and a list or tuple where it is given several times.
+    """
+
+    command: str
+    subject: str
+    options: Mapping[str, Any]
+
+    def words(self, shard: Shard, folder: Path) -> list[str]:
+        """Return the arguments of ``stabdeq`` that write the part of ``shard`` into ``folder``."""
+        words = [self.command, self.subject]
+        for name, value in self.plain["options"].items():
+            given = value if isinstance(value, list) else [value]
+            # By "=", since a number below 0 would be taken for an option.
+            words += [f"--{name}" if one is True else f"--{name}={one}" for one in given]
+        return [*words, f"--shard={shard}", f"--out={folder}"]
+
+    def line(self, shard: Shard, folder: Path) -> str:
+        """Return ``words`` as a line for a shell."""
+        return shlex.join(["stabdeq", *self.words(shard, folder)])
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The work as a part holds it, with the options that are given."""
+        given = {
+            name: _plain(value) for name, value in self.options.items() if value is not None and value is not False
+        }
+        return {"command": self.command, "subject": self.subject, "options": given}
+
+
+def require_shared(
+    shard: Shard | None,
+    jobs: int | None,
+    out: Path | None,
+    of_whole: Mapping[str, object],
+    of_one: Mapping[str, object] | None = None,
+) -> None:
+    """Refuse options that make no sense with others.
+
+    ``of_whole`` are by their names those that the whole result is needed for, which a part is not; ``of_one`` those that one process
+    alone can meet.
+    """
+    for option, value in (of_one or {}).items():
+        if _is_given(value) and (shard is not None or jobs is not None):
+            raise ConfigError(f"{option} is for one process: leave it out, or --shard and --jobs")
+    if shard is None:
+        return
+    if jobs is not None:
+        raise ConfigError("--shard is one of several processes and --jobs starts them: give one of both")
+    if out is None:
+        raise ConfigError("--shard writes a part of the work: say with --out into which folder")
+    for option, value in of_whole.items():
+        if _is_given(value):
+            raise ConfigError(
+                f"{option} is of the whole result, and --shard writes a part: leave it out, then stabdeq merge"
+            )
+
+
+def require_part_folder(shard: Shard | None, out: Path | None) -> None:
+    """Refuse ``--out`` without ``--shard`` where a whole result goes elsewhere."""
+    if out is not None and shard is None:
+        raise ConfigError(
+            "--out is the folder for the part of a --shard: give both, or --json FILE for the whole result"
+        )
+
+
+def digests(work: Work) -> dict[str, str]:
+    """Return the SHA-256 of what ``work`` runs: of each file that is named, or in which the module of "module:name" stands.
+
+    The modules were imported before. What they import, in turn, is not looked at.
+    """
+    named = {"subject": work.subject} | {name: work.options[name] for name in FUNCTIONS if work.options.get(name)}
+    return {name: _digest(str(value)) for name, value in named.items()}
+
+
+def _digest(location: str) -> str:
+    path = Path(location)
+    if not path.is_file():
+        module = sys.modules.get(location.partition(":")[0].removesuffix(".py"))
+        path = Path(getattr(module, "__file__", None) or location)
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def timeless_environment() -> dict[str, str]:
+    """Return what a report says of the machine that this runs on, but for the date."""
+    return {name: value for name, value in environment().items() if name != "date"}
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
