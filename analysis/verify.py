@@ -28,6 +28,10 @@ from stabdeq.files import strict_json
 
 COVERED = "verify repeats reports of 'stabdeq audit', and of 'stabdeq certify' on a checkpoint"
 ABSENT = "not there"
+OPTIONS = {  # that a report of the command may name
+    "audit": {"checks", "images", "data-dir", "seed"},
+    "certify": {"deployed", "images", "data-dir", "seed", "proof"},
+}
 _NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?")
 _DRAWING = re.compile(r"<svg.*?</svg>", re.DOTALL)
 _FOREIGN = re.compile(
@@ -132,6 +136,8 @@ def _asked(report: Report) -> tuple[str, dict[str, Any]]:
             f"{COVERED}; this one was made in Python, on a model or images that no command draws: make it again there, then stabdeq "
             "compare --fail-on-difference"
         )
+    if strange := sorted(map(printable, options.keys() - OPTIONS[name])):
+        raise NotReplayableError(f"the report names options that '{name}' does not have: {', '.join(strange)[:200]}")
     seed, images, checks = (options.get(key) for key in ("seed", "images", "checks"))
     if type(seed) is not int or not 0 <= seed < 2**63 or type(images) is not int or images < 1:
         raise NotReplayableError(f"the command in the report has no seed, or no number of images: {line[:200]}")

@@ -192,6 +192,7 @@ def test_a_page_that_says_something_else_is_found(copied: Path) -> None:
         (lambda plain: plain["command"].update(name="check"), "on functions that are not run for a report"),
         (lambda plain: plain["command"]["options"].update(seed="5"), "no seed"),
         (lambda plain: plain["command"]["options"].update(images=0), "no number of images"),
+        (lambda plain: plain["command"]["options"].update(alpha=9), "options that 'audit' does not have: alpha"),
         (lambda plain: plain["command"]["options"].update(images=9), "are not those of the report"),
         (lambda plain: plain["command"]["options"].update(checks=["vibes", 3]), "none of this version: vibes, 3"),
         (lambda plain: plain["command"]["options"].pop("checks"), "none of this version"),
