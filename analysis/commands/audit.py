@@ -55,7 +55,8 @@ def audit(
         which takes a minute or more.
     samples
         How many test images to audit, drawn at random (128). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
-        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both: --images mine.npz --images 64.
+        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,), or with "inputs" (N, *) of any
+        dtype. Given twice, it says both: --images mine.npz --images 64.
     labels
         The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
     resize
@@ -75,13 +76,12 @@ def audit(
     baseline
         A report.json of before: only claims that are new or end worse than in it decide the exit code.
     """
-    from analysis.commands.own_model import is_location, load_own_model, own_images
+    from analysis.commands.own_model import is_location, read_given
     from analysis.findings.catalogue import CHECKS, default_checks
 
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
-    own = is_location(checkpoint)
-    folder = out or (Path("audit") if own else Path(checkpoint).parent)
+    folder = out or (Path("audit") if is_location(checkpoint) else Path(checkpoint).parent)
     _require_files(Path(checkpoint), folder, {"--junit": junit, "--markdown": markdown, "--sarif": sarif})
     number, place = count_and_file(samples)
     count = number or 128
@@ -90,20 +90,17 @@ def audit(
     from analysis.commands.audit_progress import shown
     from analysis.commands.in_ci import InCI
     from analysis.report.terminal import print_verdicts
-    from stabdeq.checkpoint import load_checkpoint
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
-    model = load_own_model(checkpoint) if loaded is None else loaded.model
-    classes = None if loaded is None else loaded.class_names
-    images = own_images(place, labels, count, seed, needed=own, classes=classes, resize=resize)
+    options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
+    given = read_given(checkpoint, place, labels, count, seed, **options)
     _require_writable(folder)
     console = Console()
-    ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())
-    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **images}
+    ahead = set(wanted) - (needs_lyapunov if given.model.lyapunov is None else set())
+    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **given.images}
     with shown(ahead, Console(quiet=quiet)) as on_check:
-        report = judge(model if loaded is None else loaded, **settings, on_check=on_check)
+        report = judge(given.subject, **settings, on_check=on_check)
     try:
         paths = report.save(folder, junit=junit, markdown=markdown, sarif=sarif)
     finally:  # a full disk does not take the verdicts too
