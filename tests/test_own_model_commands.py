@@ -75,7 +75,7 @@ def test_what_certify_cannot_read_it_says(own: str, refusal: Callable[..., str])
     assert "a velocity has no images" in refusal("certify", f"{own}:make", "--images", "5", "--dim", "4")
     assert "a velocity has no solver" in refusal("certify", f"{own}:make", "--deployed", "--dim", "4")
     assert "a proof names the file" in refusal("certify", f"{own}:ours", *images, "--proof", "a.proof")
-    assert "name their file with --images" in refusal("certify", "no.safetensors", "--labels", "images.npz")
+    assert "name their file or folder with --images" in refusal("certify", "no.safetensors", "--labels", "images.npz")
     for command in ("audit", "attack", "solvers", "certify"):
         assert "leave it out beside images of your own" in refusal(command, f"{own}:ours", *images, "--data-dir", ".")
     assert "one number and one file" in refusal("solvers", f"{own}:make", *images, *images)

@@ -50,7 +50,7 @@ def check(subject: Subject) -> CheckResult:
 
 def _differ(answers: Tensor, others: Tensor) -> Tensor:
     """Return where answers (M,) differ, or, of answers for tokens (M, T), one at least, (M,) bool."""
-    return (answers != others).view(len(answers), -1).all(1)
+    return (answers != others).view(len(answers), -1).any(1)
 
 
 def _share(outcomes: Tensor) -> float:
