@@ -80,16 +80,20 @@ def audit(
             checkpoint=checkpoint,
             environment=environment(),
             # What "stabdeq verify" and "replay" need: which images were drawn, in which order, and those that witnesses name.
-            sample=drawn(seed, subject.indices, subject.images, subject.labels) | {"right": _right(subject)},
+            sample=drawn(seed, subject.indices, subject.images, subject.labels) | _right(subject),
             images=_images_in_witnesses(subject, findings),
         )
 
 
 @torch.no_grad()
-def _right(subject: Subject) -> int:
-    """Return how many of the images the model, by its own solver, classifies as labelled."""
+def _right(subject: Subject) -> dict[str, int]:
+    """Return how many of the images the model, by its own solver, answers as labelled, in all tokens; nothing where it gives numbers."""
+    if subject.answers == "numbers":
+        return {}
     logits = subject.model.readout(subject.model.solve(subject.h).z)
-    return int(is_correct(logits, subject.labels).sum())
+    classes = logits.shape[-1]
+    right = is_correct(logits.reshape(-1, classes), subject.labels.flatten()).view(len(logits), -1)
+    return {"right": int(right.all(1).sum())}
 
 
 def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def test_an_answer_of_which_one_token_changes_is_another_answer() -> None:
     finding = stabdeq.audit(model, inputs, torch.ones_like(inputs), checks=["iteration"]).named["iteration.longer"]
     assert finding.verdict == "REFUTED"
     assert "At 4 of 4 images" in finding.evidence
+    assert stabdeq.audit(model, inputs, torch.ones_like(inputs), checks=["iteration"]).sample["right"] == 4
 
 
 def test_an_implicit_graph_network_has_its_adjacency_as_context() -> None:
