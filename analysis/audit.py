@@ -12,6 +12,7 @@ from torch import Tensor
 from analysis.findings import CheckResult, Finding, Skipped, Verdict
 from analysis.findings.catalogue import CHECKS, Check, default_checks, in_order
 from analysis.findings.finding import NOT_JUDGED, not_asked_for
+from analysis.measure.inputs import are_pixels
 from analysis.measure.sample import drawn, environment, levels, loaded_model, own_images
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.report.made_by import made_by
@@ -37,6 +38,8 @@ def audit(
 ) -> Report:
     """Judge the claims of ``model`` on ``images`` (N, C, H, W) in [0, 1] with ``labels`` (N,), in float64.
 
+    Inputs (N, *) of another shape or dtype, such as tokens, are judged likewise; labels are classes (N,), classes of tokens (N, T), or
+    numbers (N, *), as the readout gives. Checks that need classes, or pixels, are skipped without them.
     ``model`` is anyone's that meets ``EquilibriumModel``, a checkpoint, or the path of one. A checkpoint is audited on ``samples`` test
     images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
     images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
@@ -62,8 +65,9 @@ def audit(
         series: dict[str, Any] = {}
         for check in (CHECKS[name] for name in shard.of(in_order(names))):
             on_check(check.name)
-            reason = _reason_to_skip(subject, check)
-            if reason:
+            if reason := _claims_nothing(subject, check):
+                skipped.append(Skipped(check=check.name, reason=reason))
+            elif reason := _reason_to_skip(subject, check):
                 skipped.append(Skipped(check=check.name, reason=reason))
                 results.append(CheckResult(findings=_left_open(subject, check, reason)))
             else:
@@ -79,16 +83,20 @@ def audit(
             checkpoint=checkpoint,
             environment=environment(),
             # What "stabdeq verify" and "replay" need: which images were drawn, in which order, and those that witnesses name.
-            sample=drawn(seed, subject.indices, subject.images, subject.labels) | {"right": _right(subject)},
+            sample=drawn(seed, subject.indices, subject.images, subject.labels) | _right(subject),
             images=_images_in_witnesses(subject, findings),
         )
 
 
 @torch.no_grad()
-def _right(subject: Subject) -> int:
-    """Return how many of the images the model, by its own solver, classifies as labelled."""
+def _right(subject: Subject) -> dict[str, int]:
+    """Return how many of the images the model, by its own solver, answers as labelled, in all tokens; nothing where it gives numbers."""
+    if subject.answers == "numbers":
+        return {}
     logits = subject.model.readout(subject.model.solve(subject.h).z)
-    return int(is_correct(logits, subject.labels).sum())
+    classes = logits.shape[-1]
+    right = is_correct(logits.reshape(-1, classes), subject.labels.flatten()).view(len(logits), -1)
+    return {"right": int(right.all(1).sum())}
 
 
 def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dict[str, Any]:
@@ -97,17 +105,31 @@ def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dic
     named = {place for finding in findings for place in images_named(finding.witness)}
     return {
         str(place): {
-            "label": int(subject.labels[positions[place]]),
-            "pixels": levels(subject.images[positions[place]]),
+            "label": subject.labels[positions[place]].tolist(),
+            **_content(subject.images[positions[place]][None]),
         }
         for place in sorted(named)
     }
 
 
-def _reason_to_skip(subject: Subject, check: Check) -> str:
-    """Return why ``check`` cannot be made; empty where it can."""
+def _content(one: Tensor) -> dict[str, Any]:
+    """Return one input (1, *) as a report holds it."""
+    return {"pixels": levels(one[0])} if are_pixels(one) else {"input": one[0].tolist()}
+
+
+def _claims_nothing(subject: Subject, check: Check) -> str:
+    """Return why the model makes no claim that ``check`` judges; empty where it makes one."""
     if "lyapunov" in check.needs and subject.lyapunov is None:
         return "the model has no Lyapunov function, so it claims nothing here"
+    if "pixels" in check.needs and not are_pixels(subject.images):
+        return "an attack changes pixels, and the inputs are no images (N, C, H, W) in [0, 1]"
+    if not subject.answers_as(check.needs):
+        return f"it compares classes, and the model's answers are {subject.answers}"
+    return ""
+
+
+def _reason_to_skip(subject: Subject, check: Check) -> str:
+    """Return why ``check`` cannot be made; empty where it can."""
     if "equilibria" in check.needs and not len(subject.found):
         return "no equilibrium was found, so there is nothing to look at"
     return ""
@@ -115,8 +137,6 @@ def _reason_to_skip(subject: Subject, check: Check) -> str:
 
 def _left_open(subject: Subject, check: Check, reason: str) -> list[Finding]:
     """Return the finding of a check that was skipped though the model makes claims there, which must not read as a pass."""
-    if "lyapunov" in check.needs and subject.lyapunov is None:
-        return []
     return [
         Finding(
             check=check.name,

@@ -94,8 +94,8 @@ def certify(
     model, checkpoint, loaded = loaded_model(whole, trusted=trusted)
     if not isinstance(model, StabilisedDEQ):
         raise ConfigError(
-            f"certify proves what the weights of this library's own models say, not of {type(model).__name__}; of dynamics z' = f(z), "
-            "give dim, the number of coordinates"
+            f"certify reads the weights of this library's own models, not of {type(model).__name__}: of its cell f at one image's features "
+            "h, write the velocity z' = f(z, h) - z as a function of z, and give dim, the number of coordinates"
         )
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)

@@ -89,6 +89,7 @@ def compare_solvers(
     images: Tensor | None = None,
     labels: Tensor | None = None,
     *,
+    indices: Tensor | None = None,
     samples: int = 128,
     data_dir: str | Path | None = None,
     seed: int = 0,
@@ -105,7 +106,6 @@ def compare_solvers(
     """
     gather(solvers or {})  # a solver that lacks a method is refused before the model is read
     model, checkpoint, loaded = loaded_model(model)
-    indices = None
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):

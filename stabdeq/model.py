@@ -31,11 +31,11 @@ class EquilibriumModel(Protocol):
         ...
 
     def inject(self, x: Tensor) -> Tensor:
-        """Return the injected features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
+        """Return the injected features h (B, *) of images ``x`` (B, C, H, W) in [0, 1], or of inputs (B, *) of any dtype."""
         ...
 
     def readout(self, z: Tensor) -> Tensor:
-        """Return the logits (B, classes) of equilibria ``z``."""
+        """Return the logits (B, classes) of equilibria ``z``, those of tokens (B, T, classes), or numbers (B, *)."""
         ...
 
     def solve(self, h: Tensor) -> Solution:

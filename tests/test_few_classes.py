@@ -122,5 +122,5 @@ def test_a_readout_that_gives_no_logits_is_refused() -> None:
         def readout(self, z: Tensor) -> Tensor:
             return self.model.readout(z).argmax(1)
 
-    with pytest.raises(DataError, match=r"\(1,\) for one image: expected logits"):
+    with pytest.raises(DataError, match=r"\(1,\) for one input.*: expected logits"):
         audit(Headless(), images(), torch.arange(8) % 3, checks=["convergence"])

@@ -13,8 +13,8 @@ from stabdeq.errors import ConfigError
 RENAMED = [
     (("attack", "x"), "limit", "--images", "--limit", "5", (5,)),
     (("audit", "x"), "samples", "--images", "--samples", "5", (5,)),
-    (("certify", "x"), "limit", "--images", "--limit", "5", 5),
-    (("solvers", "x"), "limit", "--images", "--limit", "5", 5),
+    (("certify", "x"), "limit", "--images", "--limit", "5", (5,)),
+    (("solvers", "x"), "limit", "--images", "--limit", "5", (5,)),
     (("robust-data", "x", "--out", "o"), "limit", "--images", "--limit", "5", 5),
     (("reproduce", "table1"), "limit", "--images", "--limit", "5", 5),
     (("reproduce", "table1"), "honest_limit", "--honest-images", "--honest-limit", "5", 5),

@@ -315,7 +315,7 @@ def test_an_svg_is_the_same_whenever_it_is_drawn(folder: Path) -> None:
     [
         ("nowhere.safetensors", "nowhere.safetensors: no such file"),
         ("toy_solvers.py", "toy_solvers.py"),
-        ("model.safetensors --images 0", '"0" for --images. Must be >= 1'),
+        ("model.safetensors --images 0", '--images: "0" is not a whole number from 1 up'),
         ("model.safetensors --evaluations 0", "Must be >= 1"),
         ("model.safetensors --solver andersn", "expected MODULE:NAME, such as my_solvers:Mine, got 'andersn'"),
         ("model.safetensors --solver anderson", "it is always compared"),

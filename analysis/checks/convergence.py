@@ -81,8 +81,12 @@ def _cost(subject: Subject, solution: Solution) -> str:
     if not len(found):
         return ""
     distance = float(norm(near - accurate).max())
-    flips = int((subject.model.readout(near).argmax(1) != subject.model.readout(accurate).argmax(1)).sum())
-    return f"They lie within {distance:.1e} of the audit's own equilibria; {flips} predictions differ."
+    there = f"They lie within {distance:.1e} of the audit's own equilibria"
+    if subject.answers == "numbers":
+        change = float((subject.model.readout(near) - subject.model.readout(accurate)).abs().max())
+        return f"{there}; what is read from them differs by at most {change:.1e}."
+    flips = int((subject.read(near.flatten(1)) != subject.read(accurate.flatten(1))).sum())
+    return f"{there}; {flips} predictions differ."
 
 
 def _measurement(name: str, solution: Solution) -> Measurement:

@@ -47,7 +47,10 @@ def check(subject: Subject) -> CheckResult:
             "flow": flow_series,
             "raw": raw_series,
             "margin": margin,
-            "planes": phase_plane.planes(subject, HORIZON / subject.lyapunov.alpha),
+            # A plane goes through equilibria of two classes.
+            "planes": phase_plane.planes(subject, HORIZON / subject.lyapunov.alpha)
+            if subject.answers == "classes"
+            else {},
         },
     )
 

@@ -24,31 +24,33 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)  # of Anderson's method; one evaluation more me
 RESTARTS = 4
 DISTINCT = 1e-6  # relative distance beyond which two converged states are two, as in the check of equilibria
 UNMOVED = 1e-9  # relative change below which a second evaluation of the cell left the state where it was
-SAME_ANSWER = "The answer at an image is the class of the largest logit"
+SAME_ANSWER = "The answer at an image is the class of the largest logit, of each token where it has several"
 
 
 @torch.no_grad()
 def check(subject: Subject) -> CheckResult:
     """Judge whether the cell reads its state, and whether longer solves and other starts change answers; measure bypasses."""
-    answers = _answers(subject, subject.equilibria)
-    bypassed = _bypasses(subject)
+    answers = subject.read(subject.equilibria)
+    own = subject.model.solve(subject.h)
+    stopped = own.z[subject.found].flatten(1)
+    bypassed = {"where the model stops": stopped, **_bypasses(subject)}
     curve = {"steps": list(STEPS), **_after_steps(subject, answers)}
     labels = subject.labels[subject.found]
-    accuracies = {name: _share(_answers(subject, z) == labels) for name, z in bypassed.items()}
+    accuracies = {name: _share(subject.read(z) == labels) for name, z in bypassed.items()}
     accuracies = {"the equilibrium": _share(answers == labels), **accuracies}
-    findings = [_reads_state(subject), _longer(subject, answers), _start(subject, answers)]
+    findings = [_reads_state(subject), _longer(subject, answers, stopped, own.evaluations), _start(subject, answers)]
     result = CheckResult(findings=findings, series={"accuracies": accuracies, **curve})
     for name, accuracy in accuracies.items():
-        agrees = 1.0 if name == "the equilibrium" else _share(_answers(subject, bypassed[name]) == answers)
-        text = f"read from {name}, {accuracy:.1%} of {len(labels)} answers are right, and {agrees:.1%} are the equilibrium's"
+        agrees = 1.0 if name == "the equilibrium" else _share(subject.read(bypassed[name]) == answers)
+        text = f"read from {name}, {accuracy:.1%} of {labels.numel()} answers are right, and {agrees:.1%} are the equilibrium's"
         result.measurements.append(Measurement(check="iteration", name=name, value=accuracy, text=text))
-    result.measurements.append(_difficulty(subject))
+    result.measurements.append(_difficulty(subject, own.evaluations[subject.found]))
     return result
 
 
-def _answers(subject: Subject, z: Tensor) -> Tensor:
-    """Return the classes (M,) that the readout gives for flat states ``z`` (M, n)."""
-    return subject.model.readout(z.view(len(z), *subject.solution.z.shape[1:])).argmax(1)
+def _differ(answers: Tensor, others: Tensor) -> Tensor:
+    """Return where answers (M,) differ, or, of answers for tokens (M, T), one at least, (M,) bool."""
+    return (answers != others).view(len(answers), -1).any(1)
 
 
 def _share(outcomes: Tensor) -> float:
@@ -90,7 +92,7 @@ def _after_steps(subject: Subject, answers: Tensor) -> dict[str, list[float]]:
         z = solve(
             lambda z: subject.model.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1
         ).z
-        now = _answers(subject, z.flatten(1).nan_to_num())
+        now = subject.read(z.flatten(1).nan_to_num())
         found["accuracy"].append(_share(now == labels))
         found["agreement"].append(_share(now == answers))
     return found
@@ -143,13 +145,11 @@ def _reads_state(subject: Subject) -> Finding:
     )
 
 
-def _longer(subject: Subject, answers: Tensor) -> Finding:
+def _longer(subject: Subject, answers: Tensor, stopped: Tensor, evaluations: Tensor) -> Finding:
     claim = "More iterations do not change the answer: it is the same where the model's own solver stops and at the equilibrium."
-    own = subject.model.solve(subject.h)
-    stopped = own.z[subject.found].flatten(1)
-    changed = (_answers(subject, stopped) != answers).nonzero().squeeze(1)
+    changed = _differ(subject.read(stopped), answers).nonzero().squeeze(1)
     count = len(answers)
-    after = f"after {int(own.evaluations.double().median())} evaluations (median)"
+    after = f"after {int(evaluations.double().median())} evaluations (median)"
     if not len(changed):
         bound = clopper_pearson_upper(0, count)
         evidence = (
@@ -189,7 +189,8 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
     first = subject.equilibria[which]
     # Two answers at one equilibrium are a tie, which rounding decides.
     apart = (states - first).norm(dim=1) > DISTINCT * first.norm(dim=1).clamp(min=1)
-    differs = (converged & apart & (_answers(subject, states.nan_to_num()) != answers[which])).nonzero().squeeze(1)
+    other = _differ(subject.read(states.nan_to_num()), answers[which])
+    differs = (converged & apart & other).nonzero().squeeze(1)
     samples = int(converged.sum())
     if len(differs):
         row = int(differs[0])
@@ -228,12 +229,12 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
     return _finding(subject, "start", claim, verdict=verdict, margin=None, evidence=evidence, **common)
 
 
-def _difficulty(subject: Subject) -> Measurement:
+def _difficulty(subject: Subject, evaluations: Tensor) -> Measurement:
     """Return the rank correlation of the own solver's evaluations and the margin of the answer."""
-    own = subject.model.solve(subject.h[subject.found])
     logits = subject.model.readout(subject.solution.z[subject.found])
-    top = logits.topk(min(2, logits.shape[1]), dim=1).values
-    evaluations, margin = own.evaluations.double(), top[:, 0] - top[:, -1]
+    top = logits.topk(min(2, logits.shape[-1]), dim=-1).values
+    margin = (top[..., 0] - top[..., -1]).view(len(logits), -1).amin(1)  # of the token that is least sure
+    evaluations = evaluations.double()
     constant = len(set(evaluations.tolist())) < 2 or len(set(margin.tolist())) < 2
     value = None if constant else float(spearmanr(evaluations, margin).statistic)
     said = "all are alike, so nothing correlates" if value is None else f"{value:.2f}"
@@ -267,5 +268,5 @@ def replay(subject: Subject, finding: Finding) -> Replay:
         state, other = own, subject.equilibria[0]
     else:
         raise unknown_claim(finding)
-    differ = bool(_answers(subject, state[None]) != _answers(subject, other[None]))
+    differ = bool(_differ(subject.read(state[None]), subject.read(other[None])))
     return Replay(quantity="answers that differ", reported=1.0, now=float(differ), refutes=differ)

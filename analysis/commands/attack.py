@@ -134,7 +134,7 @@ def attack(
     work = Work("attack", checkpoint, given | {"trusted": trusted})
     own = is_location(checkpoint)
     classes = None if own or place is None else load_checkpoint(Path(checkpoint), trusted=trusted).class_names
-    images = own_images(place, labels, None, seed, needed=own, classes=classes, resize=resize)
+    images = own_images(place, labels, None, seed, needed=own, data_dir=data_dir, classes=classes, resize=resize)
     model = load_own_classifier(checkpoint) if own else checkpoint
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():

@@ -58,7 +58,8 @@ def audit(
         which takes a minute or more.
     samples
         How many test images to audit, drawn at random (128). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
-        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both: --images mine.npz --images 64.
+        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,), or with "inputs" (N, *) of any
+        dtype. Given twice, it says both: --images mine.npz --images 64.
     labels
         The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
     resize
@@ -80,7 +81,7 @@ def audit(
     jobs
         Make the checks in so many processes, of one thread each.
     """
-    from analysis.commands.own_model import is_location, load_own_model, own_images
+    from analysis.commands.own_model import is_location, read_given
     from analysis.findings.catalogue import CHECKS, default_checks, in_order
     from analysis.shards.work import Work, require_shared
 
@@ -94,8 +95,7 @@ def audit(
     require_shared(shard, jobs, out, made_of_all)
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
-    own = is_location(checkpoint)
-    folder = out or (Path("audit") if own else Path(checkpoint).parent)
+    folder = out or (Path("audit") if is_location(checkpoint) else Path(checkpoint).parent)
     _require_files(Path(checkpoint), folder, {"--junit": junit, "--markdown": markdown, "--sarif": sarif})
     number, place = count_and_file(samples)
     count = number or 128
@@ -107,29 +107,26 @@ def audit(
     from analysis.shards.jobs import parts_by_jobs
     from analysis.shards.part import require_free, write_part
     from analysis.shards.reports import joined_report, report_part
-    from stabdeq.checkpoint import load_checkpoint
     from stabdeq.shard import WHOLE
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    given = {"checks": ",".join(wanted), "images": samples, "labels": labels, "data-dir": data_dir, "seed": seed}
-    work = Work("audit", checkpoint, given | {"resize": resize, "trusted": trusted})
-    loaded = None if own else load_checkpoint(Path(checkpoint), trusted=trusted)
-    model = load_own_model(checkpoint) if loaded is None else loaded.model
-    classes = None if loaded is None else loaded.class_names
-    images = own_images(place, labels, count, seed, needed=own, classes=classes, resize=resize)
+    asked = {"checks": ",".join(wanted), "images": samples, "labels": labels, "data-dir": data_dir, "seed": seed}
+    work = Work("audit", checkpoint, asked | {"resize": resize, "trusted": trusted})
+    options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
+    given = read_given(checkpoint, place, labels, count, seed, **options)
     _require_writable(folder)
     if shard is not None:
         require_free(folder, work, shard)
     console = Console()
-    ahead = set(wanted) - (needs_lyapunov if model.lyapunov is None else set())
-    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **images}
+    ahead = set(wanted) - (needs_lyapunov if given.model.lyapunov is None else set())
+    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **given.images}
     if jobs is not None and jobs > 1:
         with Console(stderr=True, quiet=quiet).status(f"auditing in {jobs} processes"):
             report = joined_report(parts_by_jobs(work, jobs))
     else:
         with shown(ahead, Console(quiet=quiet)) as on_check:
-            report = judge(model if loaded is None else loaded, **settings, shard=shard or WHOLE, on_check=on_check)
+            report = judge(given.subject, **settings, shard=shard or WHOLE, on_check=on_check)
     if shard is not None:
         path = write_part(folder, report_part(work, shard, in_order(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

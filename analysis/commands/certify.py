@@ -1,11 +1,20 @@
 """``stabdeq certify``: what the weights of a checkpoint, or of somebody's own dynamics, prove."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, OptionalCount, OptionalShard, Seed, Trusted, renamed, require_files
+from stabdeq.arguments import (
+    OptionalCount,
+    OptionalShard,
+    Seed,
+    Trusted,
+    count_and_file,
+    count_or_path,
+    renamed,
+    require_files,
+)
 from stabdeq.errors import ConfigError
 
 
@@ -14,7 +23,13 @@ def certify(
     *,
     dim: OptionalCount = None,
     deployed: bool = False,
-    limit: Annotated[Count, renamed("--images", "--limit")] = 1000,
+    limit: Annotated[
+        tuple[int | Path, ...],
+        renamed("--images", "--limit", count_or_path),
+        Parameter(show_default=False, negative=()),
+    ] = (),
+    labels: Path | None = None,
+    resize: OptionalCount = None,
     data_dir: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     sarif: Path | None = None,
@@ -32,14 +47,19 @@ def certify(
     Parameters
     ----------
     subject
-        A checkpoint.safetensors that "stabdeq train" wrote; or a velocity as MODULE:NAME,
-        continuous and piecewise affine, found from the current folder too.
+        A checkpoint.safetensors that "stabdeq train" wrote; or, with --images FILE, one of this library's models from your own code,
+        as MODULE:NAME, which is run; or, with --dim, a velocity as MODULE:NAME, continuous and piecewise affine.
     dim
         N, the number of coordinates of a state, for a velocity.
     deployed
         Certify radii of the model as it runs, too: its own dtype, sums in any order, its own solver's tolerance.
     limit
-        How many test images to judge, drawn at random.
+        How many test images to judge, drawn at random (1000). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
+        file with "images" (N, C, H, W) in [0, 1] and "labels" (N,). Given twice, it says both.
+    labels
+        The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
+    resize
+        Scale the pictures in a folder of your own to so many pixels in height and width, whatever their proportions are.
     data_dir
         Where the data set lies, for sets that are not embedded.
     json_file
@@ -67,17 +87,17 @@ def certify(
     require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--dim": dim})
     require_part_folder(shard, out)
     require_files({"--json": json_file, "--sarif": sarif, "--proof": proof}, path)
-    is_velocity = ":" in subject and not path.exists()
-    if is_velocity and dim is None:
-        raise ConfigError(f"{subject}: say with --dim how many coordinates a state has")
-    if not is_velocity and dim is not None:
-        raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
-    if is_velocity and deployed:
-        raise ConfigError("--deployed is for a checkpoint; a velocity has no solver")
-    if is_velocity and data_dir is not None:
-        raise ConfigError("--data-dir is for a checkpoint; a velocity has no images")
-    if is_velocity and proof is not None:
-        raise ConfigError("--proof is for a checkpoint")
+    count, place = count_and_file(limit)
+    is_code = ":" in subject and not path.exists()
+    _require_fitting(subject, is_code, dim, place)
+    if dim is not None:
+        _require_none(
+            {"--images": limit or None, "--labels": labels, "--resize": resize, "--data-dir": data_dir},
+            "a velocity has no images",
+        )
+        _require_none({"--deployed": deployed or None}, "a velocity has no solver")
+    if is_code:
+        _require_none({"--proof": proof}, "a proof names the file whose weights it is about")
 
     from analysis.certify import certify as prove
     from analysis.certify import units
@@ -91,20 +111,30 @@ def certify(
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    given = {"deployed": deployed, "images": limit, "data-dir": data_dir, "seed": seed, "trusted": trusted}
-    work = Work("certify", subject, given)
+    asked = {
+        "deployed": deployed,
+        "images": limit,
+        "labels": labels,
+        "resize": resize,
+        "data-dir": data_dir,
+        "seed": seed,
+    }
+    work = Work("certify", subject, asked | {"trusted": trusted})
     console = Console()
     if shard is not None and out is not None:
         require_free(out, work, shard)
+    options = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
+    model, images = _model_and_images(subject, is_code and dim is None, place, labels, count, seed, **options)
     with console.status("certifying") as status:
         if jobs is not None and jobs > 1:
             report = joined_report(parts_by_jobs(work, jobs))
         else:
             report = prove(
-                subject,
+                model,
+                **images,
                 dim=dim,
                 deployed=deployed,
-                samples=limit,
+                samples=count or 1000,
                 data_dir=data_dir,
                 seed=seed,
                 proof=proof,
@@ -126,3 +156,31 @@ def certify(
         for name, reason in told["omitted"].items():
             console.print(f"not in it: {name}: {reason}", soft_wrap=True, highlight=False)
     raise SystemExit(in_ci.exit_code(report))
+
+
+def _require_fitting(subject: str, is_code: bool, dim: int | None, place: Path | None) -> None:
+    """Refuse a velocity, or a model of the user's, without what it takes, and a checkpoint with what it does not."""
+    if is_code and dim is None and place is None:
+        raise ConfigError(
+            f"{subject}: of a velocity, say with --dim how many coordinates a state has; of a model, name images with --images FILE"
+        )
+    if not is_code and dim is not None:
+        raise ConfigError("--dim is for a velocity MODULE:NAME; a checkpoint knows its own")
+
+
+def _require_none(options: dict[str, Any], reason: str) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{option} is for a checkpoint: {reason}")
+
+
+def _model_and_images(
+    subject: str, is_model: bool, place: Path | None, labels: Path | None, count: int | None, seed: int, **options: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return what is certified, a name as it stands where that will do, and images of the user's; ``options`` of ``read_given``."""
+    from analysis.commands.own_model import own_images, read_given
+
+    if not is_model and place is None:
+        return subject, own_images(None, labels, None, seed, needed=False, data_dir=None, resize=options["resize"])
+    given = read_given(subject, place, labels, count, seed, **options)
+    return given.model if is_model else subject, given.images

@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stabdeq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stabdeq.checkpoint import Checkpoint
 
 PARTS = ("inject", "cell", "readout", "solve", "lyapunov")
 _LOCATION = re.compile(r"[\w.]+:[\w.]+")
@@ -14,6 +18,53 @@ _LOCATION = re.compile(r"[\w.]+:[\w.]+")
 def is_location(text: str) -> bool:
     """Return whether ``text`` is MODULE:NAME, and no file."""
     return bool(_LOCATION.fullmatch(text)) and not Path(text).exists()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command is about: a checkpoint, or else the ``model`` of the user's; and images of the user's, where there are such.
+
+    ``images`` are the keywords "images", "labels" and "indices" of the functions behind commands; empty for the checkpoint's own.
+    """
+
+    model: Any
+    checkpoint: "Checkpoint | None"
+    images: dict[str, Any]
+
+    @property
+    def subject(self) -> Any:
+        """The checkpoint, where there is one, or the model."""
+        return self.model if self.checkpoint is None else self.checkpoint
+
+
+def read_given(
+    text: str,
+    place: Path | None,
+    labels: Path | None,
+    count: int | None,
+    seed: int,
+    *,
+    data_dir: Path | None,
+    resize: int | None,
+    trusted: bool,
+) -> Given:
+    """Return what ``text`` names, a checkpoint's path or MODULE:NAME, with ``count`` of the images at ``place`` or all.
+
+    Raises what ``load_own_model``, ``load_checkpoint`` and ``own_images`` raise.
+    """
+    if is_location(text):
+        return Given(
+            load_own_model(text),
+            None,
+            own_images(place, labels, count, seed, needed=True, data_dir=data_dir, resize=resize),
+        )
+    from stabdeq.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(Path(text), trusted=trusted)
+    images = own_images(
+        place, labels, count, seed, needed=False, data_dir=data_dir, classes=loaded.class_names, resize=resize
+    )
+    return Given(loaded.model, loaded, images)
 
 
 def load_own_model(location: str) -> Any:
@@ -72,14 +123,15 @@ def own_images(
     seed: int,
     *,
     needed: bool,
+    data_dir: Path | None,
     classes: Sequence[str] | None = None,
     resize: int | None = None,
 ) -> dict[str, Any]:
     """Return the "images" in [0, 1], "labels" and "indices" of images of the user's, ``count`` at random or all; or nothing.
 
     ``classes`` are those of a checkpoint, by which the folders of a folder of images are numbered; ``resize`` is the size to which its
-    pictures are scaled. Raises ConfigError where images are
-    ``needed`` and not named, DataError where they cannot be read.
+    pictures are scaled. Raises ConfigError where images are ``needed`` and not named, or beside a folder of a checkpoint's data;
+    DataError where they cannot be read.
     """
     if place is None:
         if needed:
@@ -88,6 +140,8 @@ def own_images(
             if value is not None:
                 raise ConfigError(f"{option} is of images of your own: name their file or folder with --images, too")
         return {}
+    if data_dir is not None:
+        raise ConfigError("--data-dir is of a checkpoint's own data set: leave it out beside images of your own")
     import torch
 
     from stabdeq.data import to_unit

@@ -3,9 +3,9 @@
 The file of ``--json`` holds, in strict JSON (what has no number is null, and a float that is not finite the string "inf"):
 
     schema              1
-    checkpoint          path, sha256, kind, model, data, ... of the file, as in an audit's report.json
+    checkpoint          path, sha256, kind, model, data, ... of the file, as in an audit's report.json; empty for your own
     environment         versions, machine, date
-    seed, indices       what the images were drawn with, and their places in the test split
+    seed, indices       what the images were drawn with, and their places in the test split, or among yours
     images, dim, dtype  how many images, components n of a state, "float64"
     evaluations         of the cell that each solver had for each image
     floor               residual down to which curves and rates were traced
@@ -37,7 +37,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stabdeq.arguments import Count, Quiet, Seed, Trusted, renamed, require_writable
+from stabdeq.arguments import (
+    Count,
+    OptionalCount,
+    Quiet,
+    Seed,
+    Trusted,
+    count_and_file,
+    count_or_path,
+    renamed,
+    require_writable,
+)
 from stabdeq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,16 +56,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from analysis.commands.own_model import Given
+
 SCHEMA = 1
 PLOTS = (".svg", ".png")
 GAP = "-"
 
 
 def solvers(
-    checkpoint: Path,
+    checkpoint: str,
     *,
     solver: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    limit: Annotated[Count, renamed("--images", "--limit")] = 128,
+    limit: Annotated[
+        tuple[int | Path, ...],
+        renamed("--images", "--limit", count_or_path),
+        Parameter(show_default=False, negative=()),
+    ] = (),
+    labels: Path | None = None,
+    resize: OptionalCount = None,
     evaluations: Count = 100,
     plot: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -64,7 +82,7 @@ def solvers(
     trusted: Trusted = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare fixed-point solvers on a checkpoint, ours and your own, at equal evaluations of the cell, and recommend one.
+    """Compare fixed-point solvers on a model, ours and your own, at equal evaluations of the cell, and recommend one.
 
     Each starts from z = 0, in float64, on the same test images. Recommended is what takes the least time to the model's own
     tolerance, of the solvers that reach it on every image.
@@ -72,12 +90,19 @@ def solvers(
     Parameters
     ----------
     checkpoint
-        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed.
+        A checkpoint.safetensors that "stabdeq train" wrote; it is read as data, nothing in it is executed. Or MODULE:NAME, a model of
+        your own or a function that makes one (stabdeq.model.EquilibriumModel): that module is run.
     solver
         A solver of your own as MODULE:NAME, found from the current folder too: an object with init, step, forget, select and
         safeguarded (stabdeq.solvers.Solver), or a class or function that makes one without arguments. May be repeated.
     limit
-        How many test images, drawn at random as in an audit.
+        How many test images, drawn at random as in an audit (128). Or images of your own: a folder CLASS/*, or a .npz or
+        .safetensors file with "images" (N, C, H, W) in [0, 1] and "labels" (N,), or with "inputs" (N, *) of any dtype. Given
+        twice, it says both.
+    labels
+        The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
+    resize
+        Scale the pictures in a folder of your own to so many pixels in height and width, whatever their proportions are.
     evaluations
         How often each solver may evaluate the cell for each image.
     plot
@@ -89,27 +114,39 @@ def solvers(
     seed
         Decides which images are drawn.
     """
-    _require_files(checkpoint, plot, json_file)
+    _require_files(Path(checkpoint), plot, json_file)
+    number, place = count_and_file(limit)
+    count = number or 128
 
+    from analysis.commands.own_model import read_given
     from analysis.measure.sample import environment
     from analysis.solver_comparison import compare_solvers, gather, summarise
-    from stabdeq.checkpoint import load_checkpoint
 
     own = find_solvers(solver)
     gather(own)  # a solver that lacks a method is refused before the model is read
-    loaded = load_checkpoint(checkpoint, trusted=trusted)
+    options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
+    given = read_given(checkpoint, place, labels, count, seed, **options)
+    settings: dict[str, Any] = {"samples": count, "data_dir": data_dir, "seed": seed, "evaluations": evaluations}
     with _progress(quiet) as on_step:
-        compared = compare_solvers(
-            loaded, own, samples=limit, data_dir=data_dir, seed=seed, evaluations=evaluations, on_step=on_step
-        )
+        compared = compare_solvers(given.subject, own, **settings, **given.images, on_step=on_step)
     summary, indices = summarise(compared), compared.subject.indices.tolist()
-    title = f"{loaded.kind} on {loaded.data.name}, {len(indices)} test images"
+    title = _title(checkpoint, given, place, len(indices))
     origin = {"checkpoint": compared.checkpoint, "environment": environment()}
     content = {"schema": SCHEMA, **origin, "seed": seed, "indices": indices, **summary}
     written = _write(plot, json_file, title, content)  # before the rest: printing may fail
     print_comparison(summary, title)
     for path in written:
         print(f"wrote {path}")
+
+
+def _title(subject: str, given: "Given", place: Path | None, count: int) -> str:
+    """Return what is compared, on which images."""
+    from analysis.findings.values import printable
+
+    kind = subject if given.checkpoint is None else given.checkpoint.kind
+    if place is not None or given.checkpoint is None:
+        return printable(f"{kind} on {place}, {count} images")
+    return f"{kind} on {given.checkpoint.data.name}, {count} test images"
 
 
 def find_solvers(locations: tuple[str, ...]) -> dict[str, Any]:

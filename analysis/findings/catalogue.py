@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from stabdeq.registry import Registry, located
 
-# "lyapunov": the model's V; "equilibria": one that was found; "image": its witnesses are about an image.
-Need = Literal["lyapunov", "equilibria", "image"]
+# "lyapunov": the model's V; "equilibria": one that was found; "image": its witnesses are about an image; "pixels": inputs that an
+# attack may change; "classes": answers that are a class for each input; "choices": a class for each input, or for each token.
+Need = Literal["lyapunov", "equilibria", "image", "pixels", "classes", "choices"]
 
 
 @dataclass(frozen=True, kw_only=True)

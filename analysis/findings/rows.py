@@ -126,7 +126,7 @@ SEPARATION = Check(
     run="analysis.checks.separation:check",
     replay="analysis.checks.separation:replay",
     seconds={"": 2.5},
-    needs=frozenset({"equilibria"}),
+    needs=frozenset({"equilibria", "classes"}),
     figures={
         "Class distances before the orthogonal map": "analysis.report.figures.separation:distances_before",
         "Class distances after the orthogonal map": "analysis.report.figures.separation:distances_after",
@@ -192,7 +192,7 @@ ITERATION = Check(
     run="analysis.checks.iteration:check",
     replay="analysis.checks.iteration:replay",
     seconds={"": 3.0},
-    needs=frozenset({"image", "equilibria"}),
+    needs=frozenset({"image", "equilibria", "choices"}),
     figures={"What the iteration brings": "analysis.report.figures.iteration:accuracy"},
     on_request=True,
 )
@@ -320,7 +320,7 @@ ROBUSTNESS = Check(
         "rivals without gradients, and surrogates": 8.0,
         "gradients, repeats and equilibria": 1.0,
     },
-    needs=frozenset({"image"}),
+    needs=frozenset({"image", "pixels", "classes"}),
     figures={"Accuracy against eps": "analysis.report.figures.robustness:accuracy"},
     on_request=True,
     all_images_at_once=True,

@@ -73,10 +73,11 @@ def draw_images(
 def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Return what a report says of its images: the seed, the places (N,) in the test split, and the SHA-256 of what stood there.
 
-    That is of ``images`` (N, C, H, W) as float64 and ``labels`` (N,) as int64, little-endian.
+    That is of ``images`` (N, *) as float64 and ``labels`` (N, *) as int64, or float64 where they are floating, little-endian.
     """
     content = images.double().cpu().contiguous().numpy().astype("<f8").tobytes()
-    content += labels.long().cpu().contiguous().numpy().astype("<i8").tobytes()
+    kind = "<f8" if labels.is_floating_point() else "<i8"
+    content += labels.cpu().contiguous().numpy().astype(kind).tobytes()
     return {"seed": seed, "images": indices.tolist(), "sha256": sha256(content).hexdigest()}
 
 

@@ -8,10 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from analysis.measure.inputs import Answers, as_read, kind_of_answers
 from analysis.proofs.structure import is_structured
 from stabdeq.cells import CertifiedCell, ReluCell, is_as_made
-from stabdeq.data.labels import check_labels
-from stabdeq.errors import DataError
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve
@@ -23,12 +22,12 @@ DENSE = 1024  # largest state whose Jacobian is formed whole
 
 @dataclass(frozen=True)
 class Subject:
-    """What every check reads; all tensors are float64.
+    """What every check reads; all tensors are float64, but for inputs and labels that are whole numbers.
 
-    ``images`` (N, C, H, W) and ``labels`` (N,) are test images, ``indices`` (N,) their places in the test split, ``h``
-    (N, *) their features, ``solution`` the audit's own equilibria, to a residual of ``TOLERANCE`` where they converged.
-    ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of this library's family, whose
-    properties follow from the way it is built.
+    ``images`` (N, C, H, W) and ``labels`` (N,) are test images, or inputs (N, *) and labels (N, *) as ``answers`` says, ``indices``
+    (N,) their places in the test split, ``h`` (N, *) their features, ``solution`` the audit's own equilibria, to a residual of
+    ``TOLERANCE`` where they converged. ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of
+    this library's family, whose properties follow from the way it is built.
     """
 
     model: EquilibriumModel
@@ -40,6 +39,7 @@ class Subject:
     claims: frozenset[str]
     structured: bool
     seed: int
+    answers: Answers = "classes"
 
     @property
     def lyapunov(self) -> LyapunovFunction | None:
@@ -65,6 +65,16 @@ class Subject:
     def radius(self) -> float:
         """Radius of the ball of states that claims are judged on: twice the largest norm of an equilibrium, at least 1."""
         return max([1.0, *(2 * self.equilibria.norm(dim=1)).tolist()])
+
+    def answers_as(self, needs: frozenset[str]) -> bool:
+        """Return whether a check with ``needs`` can read the answers."""
+        return (self.answers == "classes" or "classes" not in needs) and (
+            self.answers != "numbers" or "choices" not in needs
+        )
+
+    def read(self, z: Tensor) -> Tensor:
+        """Return the classes (M,), or those of the tokens (M, T), that the readout gives for flat states ``z`` (M, n)."""
+        return self.model.readout(z.view(len(z), *self.solution.z.shape[1:])).argmax(-1)
 
     def generator(self) -> torch.Generator:
         """Return a fresh source of randomness from the audit's seed."""
@@ -141,20 +151,16 @@ def prepare(
 ) -> Subject:
     """Return the subject of an audit: features and accurate equilibria of ``images`` (N, C, H, W), ``labels`` (N,), in float64.
 
+    Inputs of another dtype or shape are as ``as_read`` returns them, with labels of any kind that ``kind_of_answers`` knows.
+
     ``model``, where it is a module, is converted to float64 and put into evaluation mode in place, for as long as the subject is
     in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit, of which the model solves but one first.
     """
-    if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"expected images (N, C, H, W) and labels (N,), N >= 1: got {tuple(images.shape)}, {tuple(labels.shape)}"
-        )
-    images = images.double()
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise DataError("expected images with all pixels in [0, 1]; normalisation belongs inside the model's inject")
+    images = as_read(images, labels)
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
     with torch.no_grad():
-        check_labels(labels, _number_of_classes(model, images[:1]))
+        answers = kind_of_answers(model.readout(model.solve(model.inject(images[:1])).z), labels)
         h = model.inject(images)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
         start = torch.zeros_like(model.solve(h).z)
@@ -162,13 +168,14 @@ def prepare(
     return Subject(
         model=model,
         images=images,
-        labels=labels.long(),
+        labels=labels.double() if answers == "numbers" else labels.long(),
         indices=torch.arange(len(images)) if indices is None else indices,
         h=h,
         solution=solution,
         claims=claims_of(model),
         structured=is_structured(model.lyapunov),
         seed=seed,
+        answers=answers,
     )
 
 
@@ -180,13 +187,6 @@ def _map(model: EquilibriumModel, h: Tensor) -> Callable[[Tensor], Tensor]:
         injected = folded.inject(h)
         return lambda z: folded(z, injected)
     return lambda z: cell(z, h)
-
-
-def _number_of_classes(model: EquilibriumModel, image: Tensor) -> int:
-    logits = model.readout(model.solve(model.inject(image)).z)
-    if logits.dim() != 2 or len(logits) != 1:
-        raise DataError(f"the model's readout gave {tuple(logits.shape)} for one image: expected logits (1, classes)")
-    return logits.shape[1]
 
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:

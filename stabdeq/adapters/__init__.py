@@ -1,5 +1,6 @@
 """Models of others as the ``EquilibriumModel`` that audits, attacks and solvers read."""
 
 from stabdeq.adapters.functions import FunctionModel, from_functions
+from stabdeq.adapters.looped import LoopedModel, looped
 
-__all__ = ["FunctionModel", "from_functions"]
+__all__ = ["FunctionModel", "LoopedModel", "from_functions", "looped"]

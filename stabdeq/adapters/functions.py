@@ -25,26 +25,21 @@ class FunctionModel(nn.Module):
         max_evaluations: int,
     ) -> None:
         super().__init__()
-        # As modules, where they are such, so that an audit widens their weights and puts them in evaluation mode.
-        self.modules_of_parts = nn.ModuleDict({k: v for k, v in parts.items() if isinstance(v, nn.Module)})
-        self._parts = {key: value for key, value in parts.items() if not isinstance(value, nn.Module)}
+        self.parts = as_parts(parts)
         self.lyapunov = lyapunov
         self.state_shape, self.tolerance, self.max_evaluations = state_shape, tolerance, max_evaluations
 
-    def _part(self, name: str) -> Any:
-        return self.modules_of_parts[name] if name in self.modules_of_parts else self._parts[name]
-
     def inject(self, x: Tensor) -> Tensor:
         """Return the features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
-        return self._part("inject")(x)
+        return self.parts["inject"](x)
 
     def cell(self, z: Tensor, h: Tensor) -> Tensor:
         """Return the next state f(z, h), of the shape of ``z`` (B, *)."""
-        return self._part("cell")(z, h)
+        return self.parts["cell"](z, h)
 
     def readout(self, z: Tensor) -> Tensor:
         """Return the logits (B, classes) of equilibria ``z``."""
-        return self._part("readout")(z)
+        return self.parts["readout"](z)
 
     def solve(self, h: Tensor) -> Solution:
         """Return equilibria for features ``h``, from z = 0, by Anderson's method; ``z`` carries the implicit gradient by h."""
@@ -83,12 +78,37 @@ def from_functions(
     Raises ConfigError where a part cannot be called.
     """
     parts = {"inject": inject, "cell": cell, "readout": readout}
+    return FunctionModel(parts, lyapunov, state_shape, tolerance, max_evaluations)
+
+
+def as_parts(parts: dict[str, Callable[..., Any]]) -> nn.ModuleDict:
+    """Return functions and modules by name as modules, so that an audit widens their weights and puts them in evaluation mode.
+
+    Raises ConfigError where one cannot be called.
+    """
     for name, part in parts.items():
         if not callable(part):
             raise ConfigError(f"{name} is a {type(part).__name__}: expected a function of tensors or a module")
-        if isinstance(part, MethodType) and isinstance(part.__self__, nn.Module):
-            parts[name] = _Method(part.__self__, part.__func__)
-    return FunctionModel(parts, lyapunov, state_shape, tolerance, max_evaluations)
+    return nn.ModuleDict({name: _as_module(part) for name, part in parts.items()})
+
+
+def _as_module(part: Callable[..., Any]) -> nn.Module:
+    if isinstance(part, nn.Module):
+        return part
+    if isinstance(part, MethodType) and isinstance(part.__self__, nn.Module):
+        return _Method(part.__self__, part.__func__)
+    return _Function(part)
+
+
+class _Function(nn.Module):
+    """A function as a module without weights."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
 
 
 class _Method(nn.Module):
@@ -98,5 +118,5 @@ class _Method(nn.Module):
         super().__init__()
         self.owner, self.function = owner, function
 
-    def forward(self, *arguments: Tensor) -> Tensor:
+    def forward(self, *arguments: Any) -> Any:
         return self.function(self.owner, *arguments)

@@ -1,12 +1,16 @@
-"""Models written with TorchDEQ (Geng and Kolter, arXiv 2310.18605), with the equilibria that TorchDEQ itself finds."""
+"""Models written with TorchDEQ (Geng and Kolter, arXiv 2310.18605): with the equilibria that it finds, or that our solvers find."""
 
+import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from stabdeq.adapters.deq_layer import EquilibriumLayer, get_deq
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.solvers import Solution, Status, relative_residual
+
+__all__ = ["EquilibriumLayer", "TorchDEQModel", "get_deq"]
 
 
 class TorchDEQModel(nn.Module):
@@ -37,13 +41,14 @@ class TorchDEQModel(nn.Module):
 
     def inject(self, x: Tensor) -> Tensor:
         """Return the features h (B, *) of images ``x`` (B, C, H, W) in [0, 1]."""
-        from torchdeq import reset_deq
+        if "torchdeq" in sys.modules:  # without it, no weight is normalised by it
+            from torchdeq import reset_deq
 
-        reset_deq(self.model)  # an audit may have widened the parameters since the weights were computed
+            reset_deq(self.model)  # an audit may have widened the parameters since the weights were computed
         return self._inject(x)
 
     def solve(self, h: Tensor) -> Solution:
-        """Return what TorchDEQ finds for features ``h``, with the residual of the very state that it returns."""
+        """Return what the model's layer finds for features ``h``, with the residual of the very state that it returns."""
         shape = h.shape if self.state_shape is None else (len(h), *self.state_shape)
         states, info = self.deq(lambda z: self.cell(z, h), h.new_zeros(shape))
         z = states[-1]

@@ -136,7 +136,7 @@ def _subject(
     """Return the model, the images to draw from, what both are called, and where the model is."""
     if (images is None) != (labels is None):
         raise DataError("images and labels belong together: give both, or neither for a checkpoint's test images")
-    given = None if images is None or labels is None else Split(images, labels)
+    given = None if images is None or labels is None else Split(_require_pixels(images), labels)
     if not isinstance(model, str | Path):
         if given is None:
             raise DataError("a model in memory has no test images of its own: give images and labels")
@@ -153,6 +153,16 @@ def _subject(
         "data": None if given else loaded.data.name,
     }
     return loaded.model.to(device), split, subject, device
+
+
+def _require_pixels(images: Tensor) -> Tensor:
+    """Raise DataError where inputs are no images, of which an attack has nothing to change."""
+    if images.dim() != 4 or not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise DataError(
+            f"inputs of shape {tuple(images.shape)}, {images.dtype}: an attack changes pixels, expected images (N, C, H, W), uint8 or "
+            "floats in [0, 1]; inputs such as tokens are audited, not attacked"
+        )
+    return images
 
 
 def _draw(split: Split, samples: int | None, seed: int) -> tuple[Split, Tensor]:

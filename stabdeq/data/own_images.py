@@ -17,6 +17,7 @@ from stabdeq.errors import DataError
 from stabdeq.reading import read_regular
 
 MOST_BYTES = 2**32
+TOKENS = "; other inputs, such as tokens, are the array 'inputs' (N, *)"
 ARRAYS = "a .npz or .safetensors file with the arrays 'images' and 'labels', or a .npy file of images beside --labels"
 
 
@@ -28,8 +29,9 @@ def read_own(
     ``images`` is a .npz or .safetensors file with both, as "images" and "labels"; a .npy, .npz or .safetensors file of images alone,
     ``labels`` being such a file of labels; or a folder ``<class>/<image files>``, whose classes are numbered in the order of their
     names, or by their places among ``classes`` where these are given, and whose pictures are scaled to ``resize`` x ``resize`` pixels
-    where that is given (``read_images``). Nothing is unpickled. Raises DataError where they cannot be
-    read, or are not of these shapes.
+    where that is given (``read_images``). A file with "inputs" (N, *) in the place of "images" holds inputs of any shape, real or
+    whole numbers, with labels (N, *) of either; whole numbers are returned as int64. Nothing is unpickled. Raises DataError where
+    they cannot be read, or are not of these shapes.
     """
     if images.is_dir():
         if labels is not None:
@@ -43,6 +45,11 @@ def read_own(
     if resize is not None:
         raise DataError(f"{images}: the pictures in a folder are scaled, and no arrays: scale these yourself")
     found = _arrays(images)
+    if "inputs" in found and "images" not in found:
+        numbers = _named(found if labels is None else _arrays(labels), "labels", labels or images)
+        return Split(
+            _widened(found["inputs"], images), _one_each(_widened(numbers, labels or images), found["inputs"], images)
+        )
     pictures = _named(found, "images", images)
     numbers = _named(found, "labels", images) if labels is None else _named(_arrays(labels), "labels", labels)
     return Split(_require_images(pictures, images), _require_labels(numbers, len(pictures), labels or images))
@@ -90,13 +97,32 @@ def _named(found: dict[str, Tensor], name: str, path: Path) -> Tensor:
     return value
 
 
+def _widened(values: Tensor, path: Path) -> Tensor:
+    """Return whole numbers as int64, which embeddings and labels are read in, and real ones as they are."""
+    if values.is_complex() or not values.dim():
+        raise DataError(
+            f"{path}: an array {tuple(values.shape)} of {values.dtype}: expected real or whole numbers (N, *)"
+        )
+    return values if values.is_floating_point() else values.long()
+
+
+def _one_each(labels: Tensor, inputs: Tensor, path: Path) -> Tensor:
+    if labels.shape[:1] != inputs.shape[:1]:
+        raise DataError(
+            f"{path}: labels {tuple(labels.shape)} for inputs {tuple(inputs.shape)}: expected as many (N, *)"
+        )
+    return labels
+
+
 def _require_images(images: Tensor, path: Path) -> Tensor:
     if images.dim() != 4:
-        raise DataError(f"{path}: images of shape {tuple(images.shape)}: expected (N, C, H, W), N images of C channels")
+        raise DataError(
+            f"{path}: images of shape {tuple(images.shape)}: expected (N, C, H, W), N images of C channels{TOKENS}"
+        )
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
-        raise DataError(f"{path}: images of {images.dtype}: expected uint8, or floating numbers in [0, 1]")
+        raise DataError(f"{path}: images of {images.dtype}: expected uint8, or floating numbers in [0, 1]{TOKENS}")
     if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):  # not of NaN either
         raise DataError(
             f"{path}: pixels from {float(images.min()):g} to {float(images.max()):g}: expected 0 to 1; normalise in the model, not before"

@@ -17,7 +17,7 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     require(finite(steps) and len(steps) == len(right) == len(agreeing))
     bypasses = {printable(name): number(value) for name, value in mapping(series.get("accuracies")).items()}
     require(len(bypasses) <= MOST, f"{len(bypasses)} are too many states to draw")
-    figure, axes = drawing.new_axes("steps of Anderson's method", "share of images")
+    figure, axes = drawing.new_axes("steps of Anderson's method", "share of answers")
     axes.plot(steps, right, color=SERIES[0], marker="o", label="right")
     axes.plot(steps, agreeing, color=SERIES[1], marker="s", linestyle=DASHES[1], label="answer as at the equilibrium")
     for index, (name, value) in enumerate(item for item in bypasses.items() if item[0] not in ON_THE_CURVE):
@@ -29,7 +29,7 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     axes.minorticks_off()
     axes.set_ylim(0, 1.02)
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
-    ends = f"{right[0]:.0%} of images are right after {steps[0]:.0f} step, {right[-1]:.0%} after {steps[-1]:.0f}"
+    ends = f"{right[0]:.0%} of answers are right after {steps[0]:.0f} step, {right[-1]:.0%} after {steps[-1]:.0f}"
     alternative = f"Line chart: {ends}."
     rows = [[f"{step:.0f} steps", a, b] for step, a, b in zip(steps, right, agreeing, strict=True)]
     return Drawing(

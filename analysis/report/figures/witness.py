@@ -58,7 +58,8 @@ def pictures(report: Report, finding: Finding, room: int = MAX_MARKUP) -> tuple[
         else:
             missing.append(f"{caption} is not drawn: the report holds no usable {lacking}.")
 
-    places = images_named(witness)
+    # An input that is no image is told in report.json.
+    places = [place for place in images_named(witness) if "input" not in _held(report, place)]
     for place in places[:MAX_IMAGES]:
         add(f"Test image {place}", partial(_test_image, report, place), "pixels of it")
     if len(places) > MAX_IMAGES:

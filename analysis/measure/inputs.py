@@ -1,0 +1,62 @@
+"""What a model is audited on: inputs of any dtype and shape, and labels that fit what its readout gives for them."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stabdeq.data.labels import check_labels
+from stabdeq.errors import DataError
+
+Answers = Literal["classes", "tokens", "numbers"]
+
+
+def are_pixels(inputs: Tensor) -> bool:
+    """Return whether ``inputs`` are images (N, C, H, W), which an attack may change."""
+    return inputs.dim() == 4 and inputs.is_floating_point()
+
+
+def as_read(inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return ``inputs`` (N, *) as a model in float64 reads them: whole numbers, such as tokens, stay what they are.
+
+    Raises DataError where there are none, where ``labels`` are not one for each, or where images (N, C, H, W) are not in [0, 1].
+    """
+    if not inputs.dim() or not len(inputs) or labels.shape[:1] != inputs.shape[:1]:
+        raise DataError(
+            "expected images (N, C, H, W), or inputs of another shape (N, *), and labels (N,), (N, tokens) or (N, numbers), N >= 1: "
+            f"got {tuple(inputs.shape)}, {tuple(labels.shape)}"
+        )
+    if inputs.is_complex():
+        raise DataError(f"inputs of {inputs.dtype}: expected real or whole numbers; write torch.view_as_real(inputs)")
+    if inputs.dim() == 4 and (inputs.is_floating_point() or inputs.dtype == torch.uint8):
+        inputs = inputs.double()
+        if not bool(((inputs >= 0) & (inputs <= 1)).all()):
+            raise DataError(
+                "expected images with all pixels in [0, 1]; normalisation belongs inside the model's inject"
+            )
+        return inputs
+    if not inputs.is_floating_point():
+        return inputs
+    if not bool(inputs.isfinite().all()):
+        raise DataError("expected inputs that are all finite: some are NaN or infinite")
+    return inputs.double()
+
+
+def kind_of_answers(outputs: Tensor, labels: Tensor) -> Answers:
+    """Return what a readout that gave ``outputs`` (1, *) for one input answers, by its ``labels`` (N, *).
+
+    Classes where these are whole numbers (N,) and the outputs logits (1, classes); tokens where they are (N, T) and (1, T, classes);
+    numbers where the labels are floating, of the outputs' shape. Raises DataError for all else, and for labels of no class.
+    """
+    is_number = labels.is_floating_point()
+    if is_number and outputs.shape[1:] == labels.shape[1:]:
+        return "numbers"
+    if not is_number and (outputs.dim(), labels.dim()) in ((2, 1), (3, 2)) and outputs.shape[1:-1] == labels.shape[1:]:
+        check_labels(labels, outputs.shape[-1])
+        return "classes" if labels.dim() == 1 else "tokens"
+    if (outputs.dim(), labels.dim()) == (2, 1):
+        check_labels(labels, outputs.shape[1])
+    raise DataError(
+        f"the model's readout gave {tuple(outputs.shape)} for one input, with labels {tuple(labels.shape)} of {labels.dtype}: expected "
+        "logits (1, classes) with whole numbers (N,), (1, T, classes) with whole numbers (N, T), or (1, *) with floating numbers (N, *)"
+    )
