@@ -24,7 +24,7 @@ from analysis.findings.four_digits import at_least
 from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.unprojected_decay import unprojected_rate
-from stabdeq.lyapunov import claims
+from stabdeq.lyapunov import claims, project
 
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
@@ -76,14 +76,15 @@ def _violation(
     centres = subject.centres()[which]
     z = centres + offsets
     offsets = z - centres  # what rounding left of them, so that V and the field are taken at one state
-    velocity = subject.stabilised(z, which) if stabilised else subject.field(z, which)
+    velocity = subject.field(z, which)
+    value, gradient = lyapunov(offsets)
+    if stabilised:
+        velocity = project(velocity, gradient, value, lyapunov.alpha)
     if automatic:
         leaf = offsets.detach().requires_grad_()
         with torch.enable_grad():
             value = lyapunov(leaf)[0]
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    else:
-        value, gradient = lyapunov(offsets)
     return claims.decay(gradient, velocity, value, lyapunov.alpha)
 
 
@@ -109,6 +110,7 @@ def _claim(subject: Subject, name: str, sentence: str) -> Claim:
         tolerance=claims.tolerance(torch.float64, subject.dim),
         describe=describe,
         note=f"Each state was tried with {count} images at once.",
+        copies=count,
     )
 
 

@@ -46,9 +46,10 @@ def _restart(subject: Subject) -> _Restarts:
     scale = torch.logspace(-1, 1, RESTARTS, dtype=torch.float64)[:, None] * subject.radius / dim**0.5
     starts = torch.randn(shape, generator=subject.generator(), dtype=torch.float64) * scale
     which = torch.arange(count).repeat_interleave(RESTARTS)
-    h = subject.h[subject.found[which]]
     solution = solve_accurately(
-        lambda z: subject.model.cell(z, h), starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:])
+        subject.model.cell,
+        starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:]),
+        subject.h[subject.found[which]],
     )
     return _Restarts(subject, starts, solution.z.reshape(shape), solution.converged.view(count, RESTARTS))
 

@@ -21,8 +21,10 @@ from stabdeq.lyapunov.claims import Floored
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
-# Numbers in one batch of states: 8 MiB.
+# Numbers in one batch of states that are drawn: 8 MiB.
 CHUNK = 2**20
+# Numbers in one batch that is evaluated: what a function makes of them on the way stays in a CPU's cache.
+EVALUATED = 2**16
 POLISHED = 4
 BY_BALLS = "ball arithmetic, in which the sign is certain,"
 # Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
@@ -70,7 +72,8 @@ class _Search:
     def __init__(self, claim: Claim, region: Region, generator: torch.Generator) -> None:
         self.claim, self.region, self.generator = claim, region, generator
         self.inner = CLEAR_OF_CENTRE * region.radius
-        self.chunk = max(1024, CHUNK // len(region.centre))
+        self.chunk = max(1, CHUNK // len(region.centre))
+        self.rows = max(1, EVALUATED // (len(region.centre) * claim.copies))
         self.drawn = self.drawn_violating = self.evaluated = 0
         self.worst = -math.inf
         self.not_finite: Tensor | None = None
@@ -265,7 +268,7 @@ class _Search:
         if not len(states):
             return states.new_zeros(0), states.new_zeros(0)
         with torch.no_grad():
-            found = [self.claim.violation(part) for part in states.split(self.chunk)]
+            found = [self.claim.violation(part) for part in states.split(self.rows)]
         relative = torch.cat([one.relative for one in found])
         bare = torch.cat([one.bare_relative if isinstance(one, Floored) else one.relative for one in found])
         bad = (~relative.isfinite()).nonzero()

@@ -102,9 +102,14 @@ class Subject:
         return cell
 
     def jacobian(self, z: Tensor, position: int) -> Tensor:
-        """Return df/dz (n, n) at ``z`` (n,): one vector-Jacobian product of n copies, a row from each."""
-        pull_back = torch.func.vjp(self.cell_at(position), z.expand(self.dim, self.dim))[1]
-        return pull_back(torch.eye(self.dim, dtype=torch.float64))[0]
+        """Return df/dz (n, n) at ``z`` (n,): the gradients of n copies, a row from each; 0 where f has no gradient."""
+        with torch.enable_grad():
+            copies = z.detach().expand(self.dim, self.dim).clone().requires_grad_()
+            value = self.cell_at(position)(copies)
+            if not value.requires_grad:
+                return torch.zeros_like(copies)
+            identity = torch.eye(self.dim, dtype=torch.float64)
+            return torch.autograd.grad(value, copies, identity, materialize_grads=True)[0]
 
     def stabilised(self, z: Tensor, which: Tensor) -> Tensor:
         """Return the stabilised field F^(z, h), (B, n)."""
@@ -208,17 +213,29 @@ def claims_of(model: EquilibriumModel) -> frozenset[str]:
     return frozenset(claims)
 
 
-def solve_accurately(f: Callable[[Tensor], Tensor], z0: Tensor) -> Solution:
-    """Return equilibria of ``f`` from ``z0`` (B, *) to the audit's tolerance: Anderson, then Broyden where that fails."""
-    first = solve(f, z0, Anderson(window=10), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS)
-    if bool(first.converged.all()):
+def solve_accurately(f: Callable[..., Tensor], z0: Tensor, context: Tensor | None = None) -> Solution:
+    """Return equilibria of ``f`` from ``z0`` (B, *) to the audit's tolerance: Anderson, then Broyden where that fails.
+
+    ``context`` (B, *) is what f reads beside the state, where it does: samples that have arrived then leave the batch.
+    """
+    rows = () if context is None else (context,)
+    first = solve(f, z0, Anderson(window=10), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS, context=rows)
+    again = (~first.converged).nonzero().squeeze(1)
+    if not len(again):
         return first
-    second = solve(f, z0, Broyden(memory=40), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS)
-    better = ~first.converged & (second.converged | (second.residual < first.residual))
-    wide = better.view(-1, *[1] * (z0.dim() - 1))
+    if not rows:
+        again = torch.arange(len(z0), device=z0.device)  # f reads rows of its own, which cannot be picked
+    rows = tuple(row[again] for row in rows)
+    second = solve(
+        f, z0[again], Broyden(memory=40), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS, context=rows
+    )
+    better = ~first.converged[again] & (second.converged | (second.residual < first.residual[again]))
+    found, better = again[better], better.nonzero().squeeze(1)
     return Solution(
-        z=torch.where(wide, second.z, first.z),
-        residual=torch.where(better, second.residual, first.residual),
-        status=torch.where(better, second.status, first.status),
-        evaluations=first.evaluations + torch.where(first.converged, 0, second.evaluations),
+        z=first.z.index_copy(0, found, second.z[better]),
+        residual=first.residual.index_copy(0, found, second.residual[better]),
+        status=first.status.index_copy(0, found, second.status[better]),
+        evaluations=first.evaluations.index_add(
+            0, again, torch.where(first.converged[again], 0, second.evaluations)
+        ),
     )
