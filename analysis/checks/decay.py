@@ -56,15 +56,20 @@ def check(subject: Subject) -> CheckResult:
 
 
 def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automatic: bool = False) -> claims.Violation:
-    """Return the decay violation at each offset (B, n) from V's centre, of the image for which it is worst."""
+    """Return the decay violation at each offset (B, n) from V's centre, of the image for which it is worst.
+
+    Where a gradient is asked for, as by a climb, it is that of the worst image, the others being evaluated without.
+    """
     count = min(IMAGES, len(subject.equilibria))
     which = torch.arange(count).repeat_interleave(len(offsets))
-    violation = _violation(subject, offsets.repeat(count, 1), which, stabilised, automatic)
-    relative = violation.relative.view(count, len(offsets))
-    worst = relative.detach().nan_to_num(nan=torch.inf).argmax(0, keepdim=True)
+    with torch.no_grad():
+        everywhere = _violation(subject, offsets.detach().repeat(count, 1), which, stabilised, automatic)
+    worst = everywhere.relative.view(count, -1).nan_to_num(nan=torch.inf).argmax(0)
+    if offsets.requires_grad:
+        return _violation(subject, offsets, worst, stabilised, automatic)
     return claims.Violation(
-        violation.excess.view(count, -1).gather(0, worst).squeeze(0),
-        violation.scale.view(count, -1).gather(0, worst).squeeze(0),
+        everywhere.excess.view(count, -1).gather(0, worst[None]).squeeze(0),
+        everywhere.scale.view(count, -1).gather(0, worst[None]).squeeze(0),
     )
 
 
