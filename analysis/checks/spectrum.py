@@ -25,6 +25,9 @@ def check(subject: Subject) -> CheckResult:
     )
     worst = worst_of(spectra)
     numerical = max(spectrum.numerical_abscissa for spectrum in spectra)
+    residuals = [float(residual) for spectrum in spectra for residual in spectrum.residuals]
+    if residuals:
+        text += f" ({_part(spectra)})"
     result = CheckResult(
         measurements=[
             Measurement(check="spectrum", name="spectral radius", value=float(radii.max()), text=text),
@@ -39,7 +42,8 @@ def check(subject: Subject) -> CheckResult:
             "eigenvalues": [[float(v.real), float(v.imag)] for place in worst for v in spectra[place].eigenvalues],
             "shown": len(worst),
             "of": count,
-        },
+        }
+        | ({"residuals": residuals} if residuals else {}),
     )
     if "spectrum.stable" in subject.claims:
         result.findings.append(_stable(subject, spectra))
@@ -56,6 +60,15 @@ def worst_of(spectra: list[Spectrum]) -> list[int]:
         for name in ("abscissa", "radius")
     )
     return list(dict.fromkeys([*by_real_part[: SHOWN - SHOWN // 4], *by_modulus, *by_real_part]))[:SHOWN]
+
+
+def _part(spectra: list[Spectrum]) -> str:
+    """Say of a state too large for all eigenvalues which were found, and how well."""
+    residuals = np.concatenate([spectrum.residuals for spectrum in spectra])
+    return (
+        f"of a large state the outermost eigenvalues alone, as Arnoldi's method finds them, {len(residuals)} pairs with residuals "
+        f"||J v - lambda v|| of {residuals.max():.1e} at most: others may have been missed"
+    )
 
 
 def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
@@ -77,6 +90,7 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
             f"At {len(spectra)} equilibria the largest real part of eig(J) - 1 is {abscissa:.3g}, "
             + ("and the symmetric part of J - I is negative definite; " if contracting else f"to within {error:.1e}; ")
             + f"fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+            + (f" This is {_part(spectra)}." if any(spectrum.is_partial for spectrum in spectra) else "")
         )
     elif abscissa - error > 0 and not (ball := located(subject, subject.equilibria[worst], worst)).is_shown:
         verdict = Verdict.INCONCLUSIVE

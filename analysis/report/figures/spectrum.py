@@ -40,11 +40,13 @@ def spectrum(title: str, series: dict[str, Any]) -> Drawing:
         f"Scatter plot of {len(points)} eigenvalues: the largest real part is {quantity(points[0][0])}, "
         f"the largest modulus {quantity(radius)}; {unstable} lie on or to the right of the line."
     )
+    # Of large states the eigenvalues are those that Arnoldi's method found, each with its residual.
+    part = " These are the outermost eigenvalues found; others may have been missed." if series.get("residuals") else ""
     return Drawing(
         name="spectrum",
         title=title,
         caption=f"{_shown(series)}The flow is locally stable when every point lies left of the line Re = 1. Plain fixed-point "
-        "iteration converges locally when every point lies inside the unit circle: another question.",
+        f"iteration converges locally when every point lies inside the unit circle: another question.{part}",
         alternative=alternative,
         svg=drawing.inline_svg(figure, "spectrum", alternative),
         table=drawing.table(["real part", "imaginary part"], points),
