@@ -1,16 +1,24 @@
 """States of more than 1024 numbers: no matrix of n x n, spectra from products, and words that claim no more than was seen."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from analysis.audit import audit
+from analysis.checks import uniqueness
+from analysis.evidence import shrink
+from analysis.evidence.claim import Claim
+from analysis.evidence.judge import EVALUATED, Effort, judge
+from analysis.evidence.regions import Ball
 from analysis.measure.arnoldi import outer_spectrum
-from analysis.measure.subject import Subject, prepare
+from analysis.measure.subject import Subject, prepare, solve_accurately
 from stabdeq.adapters import from_functions
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.model import EquilibriumModel
+from stabdeq.solvers import Solution
 
 N = 1200
 
@@ -92,3 +100,89 @@ def test_an_audit_of_a_convolutional_cell_says_what_of_its_spectrum_is_known() -
     assert finding.verdict == "SUPPORTED"
     assert "others may have been missed" in finding.evidence
     assert max(report.series["spectrum"]["residuals"]) < 1e-8
+
+
+def test_a_large_state_is_audited_without_a_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V that grows too fast is refuted at its centre's sides; its witness is shrunk, and nothing of n x n numbers is made."""
+
+    class Dented(Quadratic):
+        def __call__(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+            sign = torch.where(offset.square().sum(1) > 1, -1.0, 1.0).double()
+            return sign * offset.square().sum(1), 2 * sign[:, None] * offset
+
+    sizes: list[int] = []
+    new = torch.where
+
+    def watched(*arguments: Tensor) -> Tensor:
+        result = new(*arguments)
+        sizes.append(result.numel())
+        return result
+
+    monkeypatch.setattr(shrink, "torch", SimpleNamespace(**vars(torch) | {"where": watched}))
+    report = audit(model_of(scaled(0.7), Dented()), *images(), checks=["positivity"])
+    assert report.named["positivity.positive"].verdict == "REFUTED"
+    assert 0 < max(sizes) < N * N
+
+
+def test_the_restarts_of_many_images_are_solved_in_parts_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def three(z: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(3 * z) + 0 * h
+
+    solved: list[int] = []
+    solve = uniqueness.solve_accurately
+
+    def counted(f: Callable[..., Tensor], z0: Tensor, context: Tensor) -> Solution:
+        solved.append(z0.numel())
+        return solve(f, z0, context)
+
+    pixels = torch.rand(9, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    subject = prepare(from_functions(lambda x: x.flatten(1), three, lambda z: z), pixels, torch.zeros(9).long())
+    monkeypatch.setattr(uniqueness, "solve_accurately", counted)
+    whole = uniqueness._restart(subject)
+    monkeypatch.setattr(uniqueness, "NUMBERS", 128)
+    parts = uniqueness._restart(subject)
+    assert solved == [288, 128, 128, 32]
+    torch.testing.assert_close(parts.distance, whole.distance)
+    assert len(parts.elsewhere) == len(whole.elsewhere) > 0
+    distances = [[ended.distance for ended in found.elsewhere] for found in (parts, whole)]
+    assert distances[0] == pytest.approx(distances[1])
+    assert distances[0] == sorted(distances[0], reverse=True)
+
+
+def test_a_judgement_evaluates_batches_of_one_size_whatever_the_samples() -> None:
+    largest: list[int] = []
+    for samples in (4096, 65536):
+        seen: list[int] = []
+
+        def violation(states: Tensor, seen: list[int] = seen) -> Violation:
+            seen.append(states.numel())
+            value = states.square().sum(1)
+            return Violation(-value, value)
+
+        claim = Claim(check="positivity", name="positive", sentence="V > 0.", violation=violation, tolerance=1e-12)
+        effort = Effort(samples=samples, starts=4, steps=2)
+        assert judge(claim, Ball(torch.zeros(64).double(), 1.0), seed=0, effort=effort).samples > samples
+        largest.append(max(seen))
+    assert largest[0] == largest[1] == EVALUATED
+
+
+def test_of_large_states_fewer_are_tried_and_of_small_ones_all() -> None:
+    assert Effort().affordable(64) == Effort()
+    large = Effort().affordable(10**6)
+    assert large.samples * 10**6 <= 2**28
+    assert 0 < large.starts < Effort().starts
+
+
+def test_where_anderson_fails_broyden_solves_for_those_samples_alone() -> None:
+    """Where it is solved in one batch, the third sample's map gives NaN."""
+    slope = torch.tensor([0.5, 0.5, -40.0, 0.5], dtype=torch.float64)[:, None]
+    rows: list[int] = []
+
+    def cell(z: Tensor, h: Tensor) -> Tensor:
+        rows.append(len(z))
+        return torch.where(h < 0, torch.nan if len(z) == 4 else 0.5, h) * z + 1
+
+    solution = solve_accurately(cell, torch.zeros(4, 1).double(), slope)
+    assert bool(solution.converged.all())
+    torch.testing.assert_close(solution.z[:, 0], torch.full((4,), 2.0).double())
+    assert rows[-1] == 1

@@ -6,7 +6,7 @@ from torch import Tensor
 from analysis.checks.proof import proved
 from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import judge
+from analysis.evidence.judge import Effort, judge
 from analysis.evidence.regions import Ball, Pairs
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.subject import Subject
@@ -25,7 +25,7 @@ def check(subject: Subject) -> CheckResult:
         tolerance=claims.tolerance(torch.float64, subject.dim),
     )
     region = Pairs(Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius))
-    finding = judge(claim, region, seed=subject.seed)
+    finding = judge(claim, region, seed=subject.seed, effort=Effort().affordable(2 * subject.dim))
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         assert isinstance(lyapunov, InputConvexLyapunov)
         least = float(lyapunov.network.mix.detach().min())

@@ -16,7 +16,7 @@ from analysis.checks.witness import (
     unknown_claim,
 )
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.judge import EVALUATED, Effort, judge
 from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
@@ -29,6 +29,7 @@ from stabdeq.lyapunov import claims, project
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
 DIRECTIONS = 256
+NUMBERS = 2**22  # in the states that are measured at once: of large ones fewer directions are tried
 THINNED = 4  # of so many states one shows the margins of both fields
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 
@@ -60,17 +61,28 @@ def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automati
 
     Where a gradient is asked for, as by a climb, it is that of the worst image, the others being evaluated without.
     """
-    count = min(IMAGES, len(subject.equilibria))
-    which = torch.arange(count).repeat_interleave(len(offsets))
+    rows = max(1, EVALUATED // (min(IMAGES, len(subject.equilibria)) * subject.dim))
     with torch.no_grad():
-        everywhere = _violation(subject, offsets.detach().repeat(count, 1), which, stabilised, automatic)
-    worst = everywhere.relative.view(count, -1).nan_to_num(nan=torch.inf).argmax(0)
+        found = [_worst_image(subject, part, stabilised, automatic) for part in offsets.detach().split(rows)]
+    worst, excess, scale = (torch.cat(parts) for parts in zip(*found, strict=True))
     if offsets.requires_grad:
         return _violation(subject, offsets, worst, stabilised, automatic)
-    return claims.Violation(
-        everywhere.excess.view(count, -1).gather(0, worst[None]).squeeze(0),
-        everywhere.scale.view(count, -1).gather(0, worst[None]).squeeze(0),
-    )
+    return claims.Violation(excess, scale)
+
+
+def _worst_image(subject: Subject, offsets: Tensor, stabilised: bool, automatic: bool) -> tuple[Tensor, ...]:
+    """Return the image with the worst violation at each offset (B, n), its excess and its scale, all (B,)."""
+    count = min(IMAGES, len(subject.equilibria))
+    which = torch.arange(count).repeat_interleave(len(offsets))
+    everywhere = _violation(subject, offsets.repeat(count, 1), which, stabilised, automatic)
+    worst = everywhere.relative.view(count, -1).nan_to_num(nan=torch.inf).argmax(0, keepdim=True)
+    excess, scale = (part.view(count, -1).gather(0, worst).squeeze(0) for part in (everywhere.excess, everywhere.scale))
+    return worst.squeeze(0), excess, scale
+
+
+def _directions(subject: Subject) -> int:
+    """Return in how many directions around each centre the field is measured."""
+    return min(DIRECTIONS, max(1, NUMBERS // (IMAGES * subject.dim)))
 
 
 def _violation(
@@ -115,13 +127,14 @@ def _claim(subject: Subject, name: str, sentence: str) -> Claim:
         tolerance=claims.tolerance(torch.float64, subject.dim),
         describe=describe,
         note=f"Each state was tried with {count} images at once.",
-        copies=count,
     )
 
 
 def _searched(subject: Subject, claim: Claim) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    return judge(claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40))
+    return judge(
+        claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40).affordable(subject.dim)
+    )
 
 
 def _stabilised(subject: Subject) -> Finding:
@@ -148,7 +161,7 @@ def _is_proved(subject: Subject, stabilised: Finding) -> bool:
 def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any], dict[str, Any]]:
     """Measure how often the unprojected field violates the decay, and the margins of both fields, by distance from V's centre."""
     count = min(IMAGES, len(subject.equilibria))
-    which = torch.arange(count).repeat_interleave(DIRECTIONS)
+    which = torch.arange(count).repeat_interleave(_directions(subject))
     radii = torch.logspace(-4, 0, RADII, dtype=torch.float64) * subject.radius
     generator = subject.generator()
     tolerance = claims.tolerance(torch.float64, subject.dim)
@@ -189,8 +202,9 @@ def _largest_euler_step(subject: Subject) -> Measurement:
     lyapunov = subject.lyapunov
     assert lyapunov is not None
     count = min(IMAGES, len(subject.equilibria))
-    which = torch.arange(count).repeat_interleave(DIRECTIONS)
-    lengths = torch.logspace(-3, 0, DIRECTIONS, dtype=torch.float64).repeat(count)[:, None] * subject.radius
+    each = _directions(subject)
+    which = torch.arange(count).repeat_interleave(each)
+    lengths = torch.logspace(-3, 0, each, dtype=torch.float64).repeat(count)[:, None] * subject.radius
     offsets = lengths * directions(len(which), subject.dim, subject.generator())
     centres = subject.centres()[which]
     velocity = subject.stabilised(centres + offsets, which)

@@ -6,7 +6,7 @@ from torch import Tensor
 from analysis.checks.proof import proved
 from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import CLEAR_OF_CENTRE, judge
+from analysis.evidence.judge import CLEAR_OF_CENTRE, Effort, judge
 from analysis.evidence.regions import Ball
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.subject import Subject
@@ -79,7 +79,7 @@ def _positive(subject: Subject) -> Finding:
         strict=not eta,
     )
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    finding = judge(claim, region, seed=subject.seed)
+    finding = judge(claim, region, seed=subject.seed, effort=Effort().affordable(subject.dim))
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         return proved(finding, f"By construction: s >= 0, so {growth(lyapunov)}, for all states.")
     return finding

@@ -1,5 +1,8 @@
 """Is the equilibrium the only one? Two are two where balls that hold one each lie far apart, or the question stays open."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,43 +18,81 @@ from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
 from stabdeq.solvers import norm
 
 RESTARTS = 8
+NUMBERS = 2**20  # in the states that are solved for at once
 COMPARED = 0.9  # of all restarts: fewer that converge leave open whether the start matters
 EXAMINED = 32  # pairs of states that may be two equilibria, the farthest apart first
 DISTINCT = 1e-6  # relative distance beyond which two converged equilibria differ
 
 
-class _Restarts:
-    """Equilibria reached from random starts: states (M, R, n), whether each converged, and how far from the first."""
+class _Ended(NamedTuple):
+    """A restart of the image ``position`` from ``start`` (n,) that ended at ``state`` (n,), ``distance`` away from the first."""
 
-    def __init__(self, subject: Subject, starts: Tensor, states: Tensor, converged: Tensor) -> None:
-        first = subject.equilibria[:, None]
-        self.starts, self.states, self.converged = starts, states, converged
-        self.distance = (states - first).norm(dim=2) / first.norm(dim=2).clamp(min=1)
-        self.differs = converged & (self.distance > DISTINCT)
+    distance: float
+    position: int
+    start: Tensor
+    state: Tensor
+
+
+@dataclass(frozen=True)
+class _Restarts:
+    """Equilibria reached from random starts: whether each converged, and how far from the first it is, both (M, R).
+
+    ``elsewhere`` are the restarts that ended at another state, the farthest first: the states of no others are kept.
+    """
+
+    converged: Tensor
+    distance: Tensor
+    elsewhere: list[_Ended]
+
+    @property
+    def differs(self) -> Tensor:
+        """(M, R) which restarts ended elsewhere."""
+        return self.converged & (self.distance > DISTINCT)
 
     @property
     def measurement(self) -> Measurement:
         """The share of images of which a restart ended elsewhere; whether at an equilibrium, the finding says."""
         share = float(self.differs.any(1).double().mean())
         text = (
-            f"{share:.1%} of {len(self.states)} images ended at a second state of the unprojected cell from {RESTARTS} random starts "
+            f"{share:.1%} of {len(self.converged)} images ended at a second state of the unprojected cell from {RESTARTS} random starts "
             f"each; {float(self.converged.double().mean()):.1%} of the restarts converged"
         )
         return Measurement(check="equilibrium", name="second equilibria", value=share, text=text)
 
 
 def _restart(subject: Subject) -> _Restarts:
-    count, dim = subject.equilibria.shape
-    shape = (count, RESTARTS, dim)
-    scale = torch.logspace(-1, 1, RESTARTS, dtype=torch.float64)[:, None] * subject.radius / dim**0.5
-    starts = torch.randn(shape, generator=subject.generator(), dtype=torch.float64) * scale
-    which = torch.arange(count).repeat_interleave(RESTARTS)
-    solution = solve_accurately(
-        subject.model.cell,
-        starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:]),
-        subject.h[subject.found[which]],
+    generator = subject.generator()
+    parts = torch.arange(len(subject.equilibria)).split(max(1, NUMBERS // (RESTARTS * subject.dim)))
+    found = [_restart_some(subject, images, generator) for images in parts]
+    elsewhere = [ended for part in found for ended in part.elsewhere]
+    return _Restarts(
+        torch.cat([part.converged for part in found]),
+        torch.cat([part.distance for part in found]),
+        sorted(elsewhere, key=lambda ended: -ended.distance)[:EXAMINED],
     )
-    return _Restarts(subject, starts, solution.z.reshape(shape), solution.converged.view(count, RESTARTS))
+
+
+def _restart_some(subject: Subject, images: Tensor, generator: torch.Generator) -> _Restarts:
+    """Return the restarts of the found ``images`` (M,), by position."""
+    shape = (len(images), RESTARTS, subject.dim)
+    scale = torch.logspace(-1, 1, RESTARTS, dtype=torch.float64)[:, None] * subject.radius / subject.dim**0.5
+    starts = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+    h = subject.h[subject.found[images.repeat_interleave(RESTARTS)]]
+    solution = solve_accurately(subject.model.cell, starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:]), h)
+    states, converged = solution.z.reshape(shape), solution.converged.view(shape[:2])
+    first = subject.equilibria[images][:, None]
+    restarts = _Restarts(converged, (states - first).norm(dim=2) / first.norm(dim=2).clamp(min=1), [])
+    farthest = torch.where(restarts.differs, restarts.distance, -1).flatten().argsort(descending=True)
+    for place in farthest[: min(EXAMINED, int(restarts.differs.sum()))].tolist():
+        row, restart = divmod(place, RESTARTS)
+        ended = _Ended(
+            float(restarts.distance[row, restart]),
+            int(images[row]),
+            starts[row, restart].clone(),
+            states[row, restart].clone(),
+        )
+        restarts.elsewhere.append(ended)
+    return restarts
 
 
 def judge_unique(subject: Subject, around: list[Located]) -> tuple[Finding, Measurement]:
@@ -110,7 +151,7 @@ def replay_unique(other: Subject, finding: Finding) -> Replay:
 
 def _agreement(subject: Subject, restarts: _Restarts, around: list[Located]) -> dict[str, object]:
     """Say what it is worth that all restarts which converged agree: of images and starts that were not compared it says nothing."""
-    images, found = len(subject.images), len(restarts.states)
+    images, found = len(subject.images), len(restarts.converged)
     is_known = torch.tensor([ball.is_shown or subject.dim > DENSE for ball in around])
     converged = restarts.converged & is_known[:, None]
     compared, made, each = int(converged.sum()), images * RESTARTS, int(converged.any(1).sum())
@@ -158,13 +199,11 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts, around: list[Loca
         )
         return {"verdict": Verdict.INCONCLUSIVE, "margin": None, "evidence": evidence}
     reasons = []
-    farthest = torch.where(restarts.differs, restarts.distance, -1).flatten().argsort(descending=True)
-    for position, restart in (divmod(place, RESTARTS) for place in farthest[:EXAMINED].tolist()):
-        if not bool(restarts.differs[position, restart]):
-            break
-        first, other = around[position], located(subject, restarts.states[position, restart], position)
-        if are_two(first, other, float((restarts.states[position, restart] - subject.equilibria[position]).norm())):
-            return _two(subject, restarts, position, restart, first, other)
+    for ended in restarts.elsewhere:
+        position = ended.position
+        first, other = around[position], located(subject, ended.state, position)
+        if are_two(first, other, float((ended.state - subject.equilibria[position]).norm())):
+            return _two(subject, restarts, ended, first, other)
         image = int(subject.indices[subject.found[position]])
         reasons.append(f"at test image {image} {first.reason or other.reason or 'their balls are too near each other'}")
     evidence = (
@@ -174,12 +213,9 @@ def _second_equilibrium(subject: Subject, restarts: _Restarts, around: list[Loca
     return {"verdict": Verdict.INCONCLUSIVE, "margin": None, "evidence": evidence}
 
 
-def _two(
-    subject: Subject, restarts: _Restarts, position: int, restart: int, first: Located, other: Located
-) -> dict[str, object]:
-    state = restarts.states[position, restart]
+def _two(subject: Subject, restarts: _Restarts, ended: _Ended, first: Located, other: Located) -> dict[str, object]:
+    distance, position, start, state = ended
     residual = float(norm(subject.field(state[None], torch.tensor([position]))))
-    distance = float(restarts.distance[position, restart])
     image = int(subject.indices[subject.found[position]])
     evidence = (
         f"Test image {image} has two equilibria {distance:.3g} apart relative to the first's norm: Newton's map carries a ball of radius "
@@ -190,7 +226,7 @@ def _two(
         "image": image,
         "state": state.tolist(),
         "first": subject.equilibria[position].tolist(),
-        "start": restarts.starts[position, restart].tolist(),
+        "start": start.tolist(),
         "replayed_residual": residual,
     }
     return {"verdict": Verdict.REFUTED, "margin": -distance, "evidence": evidence, "witness": witness}

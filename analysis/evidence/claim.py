@@ -18,8 +18,7 @@ class Claim:
     evaluated anew on the witness alone. ``replayed_by`` names that path in words. A relative violation beyond ``tolerance``
     refutes the claim; where the claim is ``strict`` (V > 0, V-dot < 0), so does equality to within it, clear of the centre,
     unless the inequality holds there by what little is left.
-    ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence. ``copies`` says how many states
-    ``violation`` looks at for each that it is given, one for each image, by which batches are kept small.
+    ``describe`` gives what a witness (n,) should show besides; ``note`` closes the evidence.
 
     ``certain`` returns the sign of the excess at a state (n,), None where it is open, and the excess about. Where it is given it
     alone refutes: a state is a witness only if the inequality surely fails there, and no estimate of noise decides. Without it the
@@ -37,7 +36,6 @@ class Claim:
     describe: Callable[[Tensor], dict[str, Any]] | None = None
     certain: Callable[[Tensor], tuple[int | None, float]] | None = None
     note: str = ""
-    copies: int = 1
 
     def surely_fails(self, state: Tensor) -> bool | None:
         """Return whether the inequality surely fails at ``state`` (n,), False where it surely holds, None where that is open."""

@@ -23,6 +23,8 @@ from stabdeq.lyapunov.claims import Floored
 CLEAR_OF_CENTRE = 1e-3
 # Numbers in one batch of states that are drawn: 8 MiB.
 CHUNK = 2**20
+# Numbers in all states that an audit draws in a round, and in those that climb: of large states it tries fewer.
+DRAWN, CLIMBING = 2**28, 2**20
 # Numbers in one batch that is evaluated: what a function makes of them on the way stays in a CPU's cache.
 EVALUATED = 2**16
 POLISHED = 4
@@ -45,6 +47,11 @@ class Effort:
     starts: int = 64
     steps: int = 80
     seconds: float | None = None
+
+    def affordable(self, dim: int) -> "Effort":
+        """Return the effort with no more states than fit time and memory, of ``dim`` numbers each; the same up to 16384."""
+        samples, starts = min(self.samples, max(64, DRAWN // dim)), min(self.starts, max(2, CLIMBING // dim))
+        return replace(self, samples=samples, starts=starts)
 
 
 def judge(claim: Claim, region: Region, *, seed: int, effort: Effort = Effort()) -> Finding:
@@ -73,7 +80,7 @@ class _Search:
         self.claim, self.region, self.generator = claim, region, generator
         self.inner = CLEAR_OF_CENTRE * region.radius
         self.chunk = max(1, CHUNK // len(region.centre))
-        self.rows = max(1, EVALUATED // (len(region.centre) * claim.copies))
+        self.rows = max(1, EVALUATED // len(region.centre))
         self.drawn = self.drawn_violating = self.evaluated = 0
         self.worst = -math.inf
         self.not_finite: Tensor | None = None

@@ -15,6 +15,8 @@ from stabdeq.lyapunov.claims import Violation
 # How far out along each direction, as parts of the radius.
 FRACTIONS = (1e-3, 0.03, 0.1, 0.3, 0.6, 1.0)
 MOST_CONSTANTS = 1024
+# Numbers in them, of each of which several states are made.
+CONSTANT_NUMBERS = 2**18
 # A Hessian takes 2 n gradients.
 LARGEST_HESSIAN = 256
 AXES = 16
@@ -49,8 +51,9 @@ def _from_constants(constants: list[Tensor], region: Region, generator: torch.Ge
     if not rows:
         return centre.new_zeros(0, len(centre))
     vectors = torch.cat(rows + feet)
-    if len(vectors) > MOST_CONSTANTS:
-        drawn = torch.randperm(len(vectors), generator=generator, device=generator.device)[:MOST_CONSTANTS]
+    most = min(MOST_CONSTANTS, max(1, CONSTANT_NUMBERS // len(centre)))
+    if len(vectors) > most:
+        drawn = torch.randperm(len(vectors), generator=generator, device=generator.device)[:most]
         vectors = vectors[drawn]
     offsets = torch.cat([vectors, vectors - centre])
     # Nearer than any other state that is looked at, an offset is mostly rounding.

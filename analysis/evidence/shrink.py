@@ -7,6 +7,7 @@ from torch import Tensor
 
 BISECTIONS = 20
 DIGITS = 8
+ONE_BY_ONE = 1024  # coordinates, beyond which their number is halved instead: n x n numbers would not fit memory
 
 
 def shrink(state: Tensor, centre: Tensor, violates: Callable[[Tensor], Tensor], *, nearest: float = 0.0) -> Tensor:
@@ -39,12 +40,14 @@ def _simplest(candidates: Tensor, violates: Callable[[Tensor], Tensor], otherwis
 
 
 def _with_fewer_coordinates(state: Tensor, centre: Tensor) -> Tensor:
-    """Return (n - 1, n): only the largest coordinate's offset kept, then the two largest, and so on."""
+    """Return (n - 1, n): only the largest coordinate's offset kept, then the two largest, and so on; of many 1, 2, 4, 8."""
     offset = state - centre
     order = offset.abs().argsort(descending=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     kept = torch.arange(1, max(2, len(order)), device=order.device)
+    if len(order) > ONE_BY_ONE:
+        kept = 2 ** torch.arange((len(order) - 1).bit_length(), device=order.device)
     return torch.where(rank < kept[:, None], state, centre)
 
 

@@ -16,6 +16,7 @@ GRID = 41  # points on each axis at which V is taken
 ARROWS = 17  # and the field
 PATHS = 8  # trajectories from a circle around the centre, besides those from marked states
 DIRECTIONS = 512
+NUMBERS = 2**22  # in them, and in the states of a grid that are evaluated at once
 ITERATIONS = 50
 APART = 1e-6  # of the radius: an equilibrium nearer to V's centre names no direction
 SMALL = 1e-9  # of a direction that only rounding left
@@ -73,7 +74,8 @@ def _extreme_directions(lyapunov: LyapunovFunction, distance: float, subject: Su
     def grow(u: Tensor) -> Tensor:
         return lyapunov(distance * u[None])[1][0].detach()
 
-    sample = directions(DIRECTIONS, subject.dim, subject.generator())
+    tried = min(DIRECTIONS, max(16, NUMBERS // subject.dim))
+    sample = directions(tried, subject.dim, subject.generator())
     values = lyapunov(distance * sample)[0].detach()
     fast = sample[values.nan_to_num(nan=-torch.inf).argmax()]
     for _ in range(ITERATIONS):
@@ -113,9 +115,9 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
     lyapunov, centre = subject.lyapunov, subject.centres()[IMAGE]
     assert lyapunov is not None
     axis, arrow_axis = (half_width * torch.linspace(-1, 1, count, dtype=torch.float64) for count in (GRID, ARROWS))
-    value = lyapunov(_grid(axis) @ basis)[0].view(GRID, GRID)
-    offsets = _grid(arrow_axis) @ basis
-    velocity = subject.stabilised(centre + offsets, torch.full((len(offsets),), IMAGE))
+    rows = max(1, NUMBERS // subject.dim)
+    value = torch.cat([lyapunov(part @ basis)[0] for part in _grid(axis).split(rows)]).view(GRID, GRID)
+    velocity = torch.cat([_velocity(subject, part, basis) for part in _grid(arrow_axis).split(rows)])
     angles = torch.arange(0.5, PATHS, dtype=torch.float64) * (2 * torch.pi / PATHS)
     circle = 0.95 * half_width * torch.stack([angles.cos(), angles.sin()], 1) @ basis
     marks = subject.equilibria[marked] - centre
@@ -127,7 +129,7 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
         "axis": rounded(axis.tolist()),
         "value": rounded(value.tolist()),
         "arrow_axis": rounded(arrow_axis.tolist()),
-        "arrows": rounded((velocity @ basis.T).view(ARROWS, ARROWS, 2).tolist()),
+        "arrows": rounded(velocity.view(ARROWS, ARROWS, 2).tolist()),
         "paths": [
             rounded(_thinned(((path - centre) @ basis.T).tolist(), half_width / 80)) for path in states.unbind(1)
         ],
@@ -145,6 +147,12 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
             for position, mark, distance in zip(marked, marks, off, strict=True)
         ],
     }
+
+
+def _velocity(subject: Subject, points: Tensor, basis: Tensor) -> Tensor:
+    """Return the part of the stabilised field in the plane of ``basis`` (2, n) at its ``points`` (k, 2), (k, 2)."""
+    z = subject.centres()[IMAGE] + points @ basis
+    return subject.stabilised(z, torch.full((len(z),), IMAGE)) @ basis.T
 
 
 def _grid(axis: Tensor) -> Tensor:

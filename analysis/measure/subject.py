@@ -168,8 +168,9 @@ def prepare(
         answers = kind_of_answers(model.readout(model.solve(model.inject(images[:1])).z), labels)
         h = model.inject(images)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
-        start = torch.zeros_like(model.solve(h).z)
-        solution = solve_accurately(_map(model, h), start)
+        state = model.solve(h[:1]).z
+        cell, rows = _map(model, h)
+        solution = solve_accurately(cell, state.new_zeros(len(h), *state.shape[1:]), rows)
     return Subject(
         model=model,
         images=images,
@@ -184,14 +185,16 @@ def prepare(
     )
 
 
-def _map(model: EquilibriumModel, h: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return z -> f(z, h); of one of this library's cells, whose matrix takes long, with all that no state changes computed ahead."""
+def _map(model: EquilibriumModel, h: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
+    """Return f and what it reads beside the state, a row (B, *) for each image: the features.
+
+    Of one of this library's cells, whose matrix takes long, all that no state changes is computed ahead.
+    """
     cell = model.cell
     if isinstance(cell, ReluCell) and is_as_made(cell):
         folded = cell.fold()
-        injected = folded.inject(h)
-        return lambda z: folded(z, injected)
-    return lambda z: cell(z, h)
+        return folded, folded.inject(h)
+    return cell, h
 
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:
@@ -226,16 +229,12 @@ def solve_accurately(f: Callable[..., Tensor], z0: Tensor, context: Tensor | Non
     if not rows:
         again = torch.arange(len(z0), device=z0.device)  # f reads rows of its own, which cannot be picked
     rows = tuple(row[again] for row in rows)
-    second = solve(
-        f, z0[again], Broyden(memory=40), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS, context=rows
-    )
+    second = solve(f, z0[again], Broyden(memory=40), tolerance=TOLERANCE, max_evaluations=MAX_EVALUATIONS, context=rows)
     better = ~first.converged[again] & (second.converged | (second.residual < first.residual[again]))
     found, better = again[better], better.nonzero().squeeze(1)
     return Solution(
         z=first.z.index_copy(0, found, second.z[better]),
         residual=first.residual.index_copy(0, found, second.residual[better]),
         status=first.status.index_copy(0, found, second.status[better]),
-        evaluations=first.evaluations.index_add(
-            0, again, torch.where(first.converged[again], 0, second.evaluations)
-        ),
+        evaluations=first.evaluations.index_add(0, again, torch.where(first.converged[again], 0, second.evaluations)),
     )
