@@ -61,7 +61,7 @@ def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automati
 
     Where a gradient is asked for, as by a climb, it is that of the worst image, the others being evaluated without.
     """
-    rows = max(1, EVALUATED // (min(IMAGES, len(subject.equilibria)) * subject.dim))
+    rows = max(1, EVALUATED // (min(IMAGES, len(subject.equilibria)) * offsets.shape[1]))
     with torch.no_grad():
         found = [_worst_image(subject, part, stabilised, automatic) for part in offsets.detach().split(rows)]
     worst, excess, scale = (torch.cat(parts) for parts in zip(*found, strict=True))
