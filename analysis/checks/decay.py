@@ -24,7 +24,7 @@ from analysis.findings.four_digits import at_least
 from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.unprojected_decay import unprojected_rate
-from stabdeq.lyapunov import claims, project
+from stabdeq.lyapunov import LyapunovFunction, claims
 
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
@@ -85,6 +85,20 @@ def _directions(subject: Subject) -> int:
     return min(DIRECTIONS, max(1, NUMBERS // (IMAGES * subject.dim)))
 
 
+class _Once:
+    """V, evaluated once where it is asked for twice at the same offsets: by the projection, and by the claim."""
+
+    def __init__(self, lyapunov: LyapunovFunction) -> None:
+        self.lyapunov, self.centre, self.alpha = lyapunov, lyapunov.centre, lyapunov.alpha
+        self.known: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+
+    def __call__(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Return V (B,) and grad V (B, n) at ``offset`` (B, n)."""
+        if self.known is None or not torch.equal(self.known[0], offset):
+            self.known = offset, self.lyapunov(offset)
+        return self.known[1]
+
+
 def _violation(
     subject: Subject, offsets: Tensor, which: Tensor, stabilised: bool, automatic: bool = False
 ) -> claims.Violation:
@@ -93,10 +107,9 @@ def _violation(
     centres = subject.centres()[which]
     z = centres + offsets
     offsets = z - centres  # what rounding left of them, so that V and the field are taken at one state
-    velocity = subject.field(z, which)
-    value, gradient = lyapunov(offsets)
-    if stabilised:
-        velocity = project(velocity, gradient, value, lyapunov.alpha)
+    once = _Once(lyapunov)
+    value, gradient = once(offsets)
+    velocity = subject.stabilised(z, which, once) if stabilised else subject.field(z, which)
     if automatic:
         leaf = offsets.detach().requires_grad_()
         with torch.enable_grad():

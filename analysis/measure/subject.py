@@ -111,10 +111,11 @@ class Subject:
             identity = torch.eye(self.dim, dtype=torch.float64)
             return torch.autograd.grad(value, copies, identity, materialize_grads=True)[0]
 
-    def stabilised(self, z: Tensor, which: Tensor) -> Tensor:
-        """Return the stabilised field F^(z, h), (B, n)."""
-        assert self.lyapunov is not None
-        return stabilised_field(self.field(z, which), z, self.centres()[which], self.lyapunov)
+    def stabilised(self, z: Tensor, which: Tensor, known: LyapunovFunction | None = None) -> Tensor:
+        """Return the stabilised field F^(z, h), (B, n); ``known`` is V where the caller has evaluated it."""
+        lyapunov = known or self.lyapunov
+        assert lyapunov is not None
+        return stabilised_field(self.field(z, which), z, self.centres()[which], lyapunov)
 
 
 @contextmanager
