@@ -186,3 +186,21 @@ def test_where_anderson_fails_broyden_solves_for_those_samples_alone() -> None:
     assert bool(solution.converged.all())
     torch.testing.assert_close(solution.z[:, 0], torch.full((4,), 2.0).double())
     assert rows[-1] == 1
+
+
+def test_an_unstable_eigenvalue_of_a_large_state_refutes_and_replays() -> None:
+    report = audit(model_of(scaled(1.5), Quadratic()), *images(), checks=["spectrum"])
+    finding = report.named["spectrum.stable"]
+    assert finding.verdict == "REFUTED"
+    assert "residual of the pair" in finding.evidence
+    assert finding.witness["abscissa"] == pytest.approx(0.5)
+
+
+def test_where_the_residual_is_small_and_no_equilibrium_near_instability_refutes_nothing() -> None:
+    """z + exp(z - 25) in its first component has no equilibrium; at 0 its residual is small, and its slope above 1."""
+
+    def cell(z: Tensor, h: Tensor) -> Tensor:
+        return torch.cat([z[:, :1] + torch.exp(z[:, :1] - 25), 0.5 * z[:, 1:]], 1)
+
+    report = audit(model_of(cell, Quadratic()), *images(), checks=["spectrum"])
+    assert report.named["spectrum.stable"].verdict == "INCONCLUSIVE"

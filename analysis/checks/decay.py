@@ -108,8 +108,8 @@ def _violation(
     z = centres + offsets
     offsets = z - centres  # what rounding left of them, so that V and the field are taken at one state
     once = _Once(lyapunov)
-    value, gradient = once(offsets)
     velocity = subject.stabilised(z, which, once) if stabilised else subject.field(z, which)
+    value, gradient = once(offsets)
     if automatic:
         leaf = offsets.detach().requires_grad_()
         with torch.enable_grad():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from analysis.measure.subject import Subject
 
@@ -47,7 +48,7 @@ class Spectrum:
 UNKNOWN = Spectrum(np.array([]), np.nan, np.inf, np.nan, np.inf)
 
 
-class _Products(NamedTuple):
+class Products(NamedTuple):
     """v -> J v and v -> J'v on vectors (n,), real."""
 
     forward: Callable[[np.ndarray], np.ndarray]
@@ -66,7 +67,7 @@ class _Pairs(NamedTuple):
 
 def outer_spectrum(subject: Subject, position: int) -> Spectrum:
     """Return the outermost eigenvalues of J at the equilibrium ``position``: of largest magnitude and of largest real part."""
-    products = _products(subject, position)
+    products = products_at(subject, subject.equilibria[position], position)
     start = torch.randn(subject.dim, generator=subject.generator(), dtype=torch.float64).numpy()
     first = products.forward(start)
     if not np.isfinite(first + products.backward(start)).all():
@@ -93,18 +94,18 @@ def outer_spectrum(subject: Subject, position: int) -> Spectrum:
     )
 
 
-def _products(subject: Subject, position: int) -> _Products:
-    z = subject.equilibria[position][None]
-    pull_back = torch.func.vjp(subject.cell_at(position), z)[1]
+def products_at(subject: Subject, z: Tensor, position: int) -> Products:
+    """Return the products with the Jacobian at ``z`` (n,), with the features of the found image ``position``."""
+    pull_back = torch.func.vjp(subject.cell_at(position), z[None])[1]
     # u -> J'u is linear, so its own vector-Jacobian product is v -> J v.
-    push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(z))[1]
-    return _Products(
+    push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(z[None]))[1]
+    return Products(
         lambda vector: push_forward(_row(vector))[0].flatten().numpy(),
         lambda vector: pull_back(_row(vector))[0].flatten().numpy(),
     )
 
 
-def _row(vector: np.ndarray) -> torch.Tensor:
+def _row(vector: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64)).view(1, -1)
 
 
@@ -123,7 +124,7 @@ def _eigenpairs(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, 
     return _Pairs(*found)  # pyrefly: ignore
 
 
-def _largest_symmetric(products: _Products, start: np.ndarray) -> float:
+def _largest_symmetric(products: Products, start: np.ndarray) -> float:
     """Return the largest eigenvalue found of (J + J') / 2, infinite where none was."""
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
@@ -135,7 +136,7 @@ def _largest_symmetric(products: _Products, start: np.ndarray) -> float:
     return float(found[0])  # pyrefly: ignore
 
 
-def _residuals(products: _Products, pairs: _Pairs) -> np.ndarray:
+def _residuals(products: Products, pairs: _Pairs) -> np.ndarray:
     """Return ||J v - lambda v|| (k,) of the ``pairs``, from products taken anew."""
     return np.array(
         [
