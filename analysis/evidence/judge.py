@@ -21,12 +21,9 @@ from stabdeq.lyapunov.claims import Floored
 
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
-# Numbers in one batch of states that are drawn: 8 MiB.
-CHUNK = 2**20
-# Numbers in all states that an audit draws in a round, and in those that climb: of large states it tries fewer.
-DRAWN, CLIMBING = 2**28, 2**20
-# Numbers in one batch that is evaluated: what a function makes of them on the way stays in a CPU's cache.
-EVALUATED = 2**16
+CHUNK = 2**20  # numbers in one batch of states that are drawn: 8 MiB
+DRAWN, CLIMBING = 2**28, 2**20  # in all states that an audit draws in a round, and in those that climb
+EVALUATED = 2**16  # and in one that is evaluated: what a function makes of them on the way stays in a CPU's cache
 POLISHED = 4
 BY_BALLS = "ball arithmetic, in which the sign is certain,"
 # Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
@@ -50,8 +47,8 @@ class Effort:
 
     def affordable(self, dim: int) -> "Effort":
         """Return the effort with no more states than fit time and memory, of ``dim`` numbers each; the same up to 16384."""
-        samples, starts = min(self.samples, max(64, DRAWN // dim)), min(self.starts, max(2, CLIMBING // dim))
-        return replace(self, samples=samples, starts=starts)
+        samples = min(self.samples, max(64, DRAWN // dim))
+        return replace(self, samples=samples, starts=min(self.starts, max(2, CLIMBING // dim)))
 
 
 def judge(claim: Claim, region: Region, *, seed: int, effort: Effort = Effort()) -> Finding:
