@@ -121,7 +121,7 @@ def test_a_large_state_is_audited_without_a_square_matrix(monkeypatch: pytest.Mo
     monkeypatch.setattr(shrink, "torch", SimpleNamespace(**vars(torch) | {"where": watched}))
     report = audit(model_of(scaled(0.7), Dented()), *images(), checks=["positivity"])
     assert report.named["positivity.positive"].verdict == "REFUTED"
-    assert 0 < max(sizes) < N * N
+    assert 0 < max(sizes) < 100 * N
 
 
 def test_the_restarts_of_many_images_are_solved_in_parts_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +197,12 @@ def test_an_unstable_eigenvalue_of_a_large_state_refutes_and_replays() -> None:
 
 
 def test_where_the_residual_is_small_and_no_equilibrium_near_instability_refutes_nothing() -> None:
-    """z + exp(z - 25) in its first component has no equilibrium; at 0 its residual is small, and its slope above 1."""
+    """In its first component f(z) - z = sqrt((z + d)^2 + d^2) > 0, of 1.4 d at 0 and of the slope 0.7 there."""
 
     def cell(z: Tensor, h: Tensor) -> Tensor:
-        return torch.cat([z[:, :1] + torch.exp(z[:, :1] - 25), 0.5 * z[:, 1:]], 1)
+        rise = ((z[:, :1] + 1e-12).square() + 1e-24).sqrt()
+        return torch.cat([z[:, :1] + rise, 0.5 * z[:, 1:]], 1)
 
-    report = audit(model_of(cell, Quadratic()), *images(), checks=["spectrum"])
-    assert report.named["spectrum.stable"].verdict == "INCONCLUSIVE"
+    finding = audit(model_of(cell, Quadratic()), *images(), checks=["spectrum"]).named["spectrum.stable"]
+    assert finding.verdict == "INCONCLUSIVE"
+    assert "whether an equilibrium is near is not known" in finding.evidence

@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.evidence.sampling import directions
 from analysis.measure.newton import LIPSCHITZ, NEAR, STEP, Located
 
-OFFSETS = 2  # pairs of opposite states at which Newton's map is taken
+OFFSETS = 2  # pairs of opposite states at which Newton's map is taken, besides those along the step
 ACCURACY = 1e-6  # of a linear system, relative: a step needs few digits
 BASIS, CYCLES = 40, 10  # vectors of GMRES before it starts anew, and how often it does
 Product = Callable[[Tensor], Tensor]
@@ -35,7 +35,9 @@ def locate_by_products(field: Product, forward: Product, z: Tensor, generator: t
     step = float(steps[0].norm() + steps[1].norm())
     largest = NEAR * max(1.0, float(z.norm()))
     radius = max(2 * step / STEP, torch.finfo(z.dtype).eps * max(1.0, float(z.norm())))
-    rays = directions(OFFSETS, len(z), generator)
+    # A kink that few directions of a large space meet lies most likely where the step leads.
+    along = steps[0] / (steps[0].norm() if bool(steps[0].any()) else 1)
+    rays = torch.cat([along[None], directions(OFFSETS, len(z), generator)])
     rays = torch.cat([rays, -rays])
     while radius <= largest:
         if all(_stays(field, forward, z, here, radius * ray, radius) for ray in rays):
