@@ -184,7 +184,7 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
     which = torch.arange(count).repeat_interleave(RESTARTS)
     h = subject.h[subject.found[which]]
     shape = subject.solution.z.shape[1:]
-    solution = solve_accurately(subject.model.cell, starts.view(-1, *shape), h)
+    solution = solve_accurately(lambda z, h: subject.model.cell(z, h), starts.view(-1, *shape), h)
     states, converged = solution.z.flatten(1), solution.converged
     first = subject.equilibria[which]
     # Two answers at one equilibrium are a tie, which rounding decides.

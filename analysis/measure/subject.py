@@ -195,7 +195,7 @@ def _map(model: EquilibriumModel, h: Tensor) -> tuple[Callable[..., Tensor], Ten
     if isinstance(cell, ReluCell) and is_as_made(cell):
         folded = cell.fold()
         return folded, folded.inject(h)
-    return cell, h
+    return (lambda z, h: cell(z, h)), h  # no module: what changes its own buffers is told by its values
 
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:
