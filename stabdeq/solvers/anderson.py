@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stabdeq.solvers.slots import combine, inner, read, write
+from stabdeq.solvers.slots import combine, inner, read, write, write_difference
 from stabdeq.solvers.solution import accumulation_dtype
 from stabdeq.solvers.solver import Solver
 
@@ -110,13 +110,13 @@ class Anderson(Solver):
 
     def _combine(self, memory: AndersonMemory, field: Tensor, target: Tensor) -> Tensor:
         """Store the step that led to ``field`` and ``target``, and return the proposal (B, n)."""
-        field_step, target_step = field - memory.field, target - memory.target
-        if memory.fresh is not None:
-            field_step = field_step.masked_fill(memory.fresh[:, None], 0)
-            target_step = target_step.masked_fill(memory.fresh[:, None], 0)
         slot = memory.slot if isinstance(memory.slot, int) else memory.slot.clamp(min=0)
-        write(memory.field_steps, slot, field_step)
-        write(memory.target_steps, slot, target_step)
+        field_step = write_difference(memory.field_steps, slot, field, memory.field)
+        target_step = write_difference(memory.target_steps, slot, target, memory.target)
+        if memory.fresh is not None:
+            field_step, target_step = (step.masked_fill(memory.fresh[:, None], 0) for step in (field_step, target_step))
+            write(memory.field_steps, slot, field_step)
+            write(memory.target_steps, slot, target_step)
         field_steps, target_steps, gram, scale = (
             slots[: memory.extent] for slots in (memory.field_steps, memory.target_steps, memory.gram, memory.scale)
         )

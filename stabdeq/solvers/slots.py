@@ -16,6 +16,15 @@ def write(slots: Tensor, slot: int | Tensor, value: Tensor, dim: int = 0) -> Non
         slots.index_copy_(dim, slot, value.unsqueeze(dim))
 
 
+def write_difference(slots: Tensor, slot: int | Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Write ``a`` - ``b`` into one of ``slots``, and return it."""
+    if isinstance(slot, int):  # at its place at once: no copy
+        return torch.sub(a, b, out=slots[slot])
+    difference = a - b
+    write(slots, slot, difference)
+    return difference
+
+
 def read(slots: Tensor, slot: int | Tensor) -> Tensor:
     """Return one of ``slots`` (w, ...)."""
     return slots[slot] if isinstance(slot, int) else slots.index_select(0, slot)[0]
