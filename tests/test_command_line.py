@@ -121,7 +121,7 @@ def test_the_help_names_every_kind_and_check(capsys: pytest.CaptureFixture[str])
         ("train digits --set model.backbone=resnet20 --set data.name=cifar10", "--data-dir"),
         ("audit", "requires an argument"),
         ("audit x --chekcs decay", "Did you mean --checks?"),
-        ("certify x --images few", '"few"'),
+        ("certify x --images 0", '"0" is not a whole number'),
         ("check x:V --dim 0", '"0" for --dim. Must be >= 1'),
         ("audit x --images 0", '"0" is not a whole number from 1 up'),
         ("audit x", "x: no such file"),
