@@ -129,3 +129,14 @@ def test_names_that_look_alike_are_each_drawn(folder: Path) -> None:
     assert "cross_entropy from 2 to 1" in figure(page, "Loss")
     for title, value in (("Loss#2", 4), ("x" * 40, 5), ("x" * 40 + "#2", 6), ("a\ufffd", 7), ("a\ufffd#2", 8)):
         assert f"from {value} to {value}" in figure(page, title)
+
+
+@pytest.mark.parametrize("target", ["report.json", "model.safetensors", "metrics.jsonl"])
+def test_a_card_overwrites_nothing_that_it_is_made_of(folder: Path, target: str) -> None:
+    card({})
+    Path("metrics.jsonl").write_text(line(1))
+    Path("linked.md").hardlink_to(target)
+    before = Path(target).read_bytes()
+    for name in (target, "linked.md"):
+        assert run("report", "report.json", "--card", name) == 2
+        assert Path(target).read_bytes() == before
