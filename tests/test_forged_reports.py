@@ -122,6 +122,14 @@ def test_a_number_below_what_a_float_holds_is_not_0() -> None:
     assert visible(typeset("V <= 1e-400")).endswith("10⁻⁴⁰⁰")
 
 
+@pytest.mark.parametrize(
+    "text", ["0.0% of 10000 images", "1 000 000 states", "at 12:00", "-0.00", "12345678.9 seconds"]
+)
+def test_a_rounded_zero_and_other_digits_stay_as_they_are(text: str) -> None:
+    """ "0.0%" may be 3 of 10000."""
+    assert visible(typeset(text)) == text.replace("-", "−")
+
+
 def test_names_that_look_alike_are_each_drawn(folder: Path) -> None:
     """An objective may call its number "Loss"; a long name is cut in a title."""
     names = {"Loss": 4.0, "x" * 50 + "1": 5.0, "x" * 50 + "2": 6.0, "a\u202e": 7.0, "a\u202d": 8.0}

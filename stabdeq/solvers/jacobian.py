@@ -12,7 +12,7 @@ from stabdeq.solvers.solution import accumulation_dtype
 def squared_jacobian_norm(
     f: Callable[[Tensor], Tensor], z: Tensor, *, generator: torch.Generator | None = None, probes: int = 1
 ) -> Tensor:
-    """Return an unbiased estimate of ||df/dz||_F^2 at each of the states ``z`` (B, *), (B,), to be differentiated; of half precision in float32.
+    """Return an unbiased estimate of ||df/dz||_F^2 at the states ``z`` (B, *), (B,), of half precision in float32, to be differentiated.
 
     It is the mean of ||J' e||^2 over ``probes`` vectors e of random signs, drawn on the CPU from ``generator`` (Hutchinson 1990;
     Bai et al. 2021 for equilibria). Each product J' e is recorded, so that the estimate has the gradient of the very number that
