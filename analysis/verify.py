@@ -170,6 +170,10 @@ def _differences(told: Report, again: Report, loaded: Checkpoint, path: Path) ->
         yield Difference(what="the file", reported=gap, now="")
     facts = json.loads(strict_json(describe(loaded))) | {"path": told.checkpoint.get("path")}
     yield from _facts("checkpoint", told.checkpoint, facts)
+    if "right" in told.sample:
+        yield from _facts(
+            "images classified as labelled:", *({"right": one.sample.get("right")} for one in (told, again))
+        )
     yield from _facts("report", {"subject": told.subject}, {"subject": again.subject})
     yield from _facts(
         "the checks that were", *({"skipped": [asdict(item) for item in one.skipped]} for one in (told, again))

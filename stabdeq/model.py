@@ -15,6 +15,7 @@ from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, stabilise
 from stabdeq.solvers import Forward, Implicit, Solution, Unrolled, build_solver, fixed_point
+from stabdeq.solvers.iteration import require_tensors
 
 
 class EquilibriumModel(Protocol):
@@ -177,6 +178,7 @@ class StabilisedDEQ(nn.Module):
 
 
 def _require_start(start: Tensor, h: Tensor) -> Tensor:
+    require_tensors(start, ())
     if (start.shape, start.dtype, start.device) != (h.shape, h.dtype, h.device):
         raise ConfigError(
             f"a start is a state for each row of h, {tuple(h.shape)} {h.dtype} on {h.device}, not {tuple(start.shape)} "

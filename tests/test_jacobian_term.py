@@ -139,3 +139,14 @@ def test_a_network_without_an_equilibrium_refuses_it() -> None:
         load_recipe("digits", {"kind": "resnet20"}, ["jacobian.weight=1"])
     with pytest.raises(ConfigError, match=r"jacobian.weight = -1"):
         load_recipe("digits", settings=["jacobian.weight=-1"])
+
+
+def test_a_sum_of_squares_that_half_precision_cannot_hold_is_taken_in_float32() -> None:
+    found = squared_jacobian_norm(lambda z: 6 * z, torch.zeros(2, 2000, dtype=torch.float16))
+    assert found.tolist() == [72000.0, 72000.0]
+
+
+def test_a_map_may_write_into_its_state() -> None:
+    z = torch.ones(2, 5)
+    assert squared_jacobian_norm(lambda z: z.mul_(2), z).tolist() == [20.0, 20.0]
+    assert z.tolist() == torch.ones(2, 5).tolist()

@@ -95,3 +95,24 @@ def test_samples_that_are_not_coupled_keep_histories_of_their_own() -> None:
     )
     solution.z.sum().backward()
     assert solution.adjoint[0].evaluations.max() <= 4
+
+
+def test_each_row_of_a_coupled_jacobian_is_solved_to_its_own_size() -> None:
+    """Beside a large right-hand side a small one looks solved before it is begun."""
+    slopes = torch.tensor([0.0, 0.97], dtype=torch.float64)
+    weights = torch.tensor([1.0, 1e-9], dtype=torch.float64)
+
+    def outputs(h: Tensor) -> Tensor:
+        solved = fixed_point(
+            lambda z, h: slopes * z + h,
+            torch.zeros_like(h),
+            Picard(),
+            inputs=(h,),
+            tolerance=1e-8,
+            max_evaluations=2000,
+            coupled=True,
+        )
+        return solved.z * weights
+
+    rows = torch.func.jacrev(outputs)(torch.ones(1, 2, dtype=torch.float64))[0, :, 0]
+    torch.testing.assert_close(rows, torch.diag(weights / (1 - slopes)), rtol=1e-5, atol=0)

@@ -69,6 +69,7 @@ def test_hostile_sentences_are_read_in_bounded_time_and_escaped(text):
 def test_the_head_says_the_outcome_and_what_was_judged(report):
     report["sample"] = {"images": list(range(128)), "right": 126, "seed": 0}
     report["series"] = {}
+    report["command"] = {"name": "audit", "subject": "model.safetensors", "options": {"images": 128}}
     report["environment"]["date"] = "2026-11-28T18:16:24+00:00"
     html = page_of(report)
     head = "".join(Page(html.split("<header")[1].split("</header>")[0].partition(">")[2]).text)

@@ -83,3 +83,8 @@ def test_where_there_are_two_equilibria_the_start_decides() -> None:
 def test_a_start_that_does_not_fit_is_refused(start: Tensor, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         monotone_model().solve(features(), start)
+
+
+def test_a_start_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not a list"):
+        monotone_model().solve(features(), [1.0])

@@ -32,8 +32,9 @@ def report(report: Path, *, card: Path | None = None, checkpoint: Path | None = 
 def _write_card(report: Path, card: Path, checkpoint: Path | None, trusted: bool) -> None:
     if report.is_dir():
         raise ConfigError(f"--card: {report} is a folder: give the report.json of an audit")
-    if card.resolve() in [path.resolve() for path in (report, checkpoint) if path is not None]:
-        raise ConfigError(f"--card {card} is a file that the card is made of: name another")
+    made_of = ConfigError(f"--card {card} is a file that the card is made of: name another")
+    if card.resolve() == report.resolve():
+        raise made_of
     require_writable("--card", card, report)
 
     from hashlib import sha256
@@ -42,10 +43,15 @@ def _write_card(report: Path, card: Path, checkpoint: Path | None, trusted: bool
     from analysis.report.checkpoint_of import checkpoint_of
     from analysis.report.reading import LARGEST, read_report
     from stabdeq.files import encoded
+    from stabdeq.metrics_lines import METRICS_NAME
     from stabdeq.reading import read_regular
 
     told = read_report(report, of_this_schema=True)
     loaded = checkpoint_of(told, report, checkpoint, trusted=trusted)
+    assert loaded.path is not None
+    sources = (report, loaded.path, loaded.path.parent / METRICS_NAME)
+    if card.exists() and any(path.exists() and card.samefile(path) for path in sources):
+        raise made_of
     digest = sha256(read_regular(report, LARGEST)).hexdigest()
     _write(card, encoded(model_card(told, loaded, report_path=report, report_sha256=digest)))
 

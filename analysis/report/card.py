@@ -8,10 +8,12 @@ from typing import Any
 from analysis.findings import Verdict
 from analysis.findings.values import mapping, number, printable, sequence
 from analysis.report.front_matter import yaml_lines
+from analysis.report.header import is_of_test_split
 from analysis.report.made_by import command_line
 from analysis.report.markdown import badge, escaped, table, why
+from analysis.report.next_steps import is_repeatable
 from analysis.report.plain_words import in_plain_words
-from analysis.report.quantities import quantity
+from analysis.report.quantities import percentage, quantity
 from analysis.report.report import Report
 from analysis.report.training_log import read_training
 from stabdeq.checkpoint import Checkpoint
@@ -19,6 +21,7 @@ from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ReportError
 from stabdeq.metrics_lines import METRICS_NAME
 
+REPORT, RECORD = "the report", f"{METRICS_NAME} beside the checkpoint"  # who says what an accuracy is
 MAX_NAME = 200  # characters of what a foreign report calls an accuracy
 LIMITS = (
     *(f"{word}: {word.meaning}." for word in (Verdict.PROVED, Verdict.SUPPORTED)),
@@ -36,6 +39,8 @@ def model_card(report: Report, checkpoint: Checkpoint, *, report_path: Path, rep
     """
     accuracies = _accuracies(report, checkpoint)
     hashes = {"checkpoint_sha256": checkpoint.sha256, "report_sha256": report_sha256}
+    facts = {**hashes, "images_sha256": report.sample.get("sha256")}
+    told = {key: value for key, value in report.environment.items() if printable(key).strip() not in facts}
     front = {
         "library_name": "stabdeq",
         "pipeline_tag": "image-classification",
@@ -44,13 +49,7 @@ def model_card(report: Report, checkpoint: Checkpoint, *, report_path: Path, rep
         "model-index": [
             {
                 "name": _title(checkpoint),
-                "results": [
-                    {
-                        "task": {"type": "image-classification"},
-                        "dataset": {"name": checkpoint.data.name, "type": checkpoint.data.name},
-                        "metrics": [{"type": "accuracy", "name": of, "value": share} for of, share, _ in accuracies],
-                    }
-                ],
+                "results": _results(report, checkpoint, accuracies),
             }
         ],
         "stabdeq": {
@@ -65,7 +64,7 @@ def model_card(report: Report, checkpoint: Checkpoint, *, report_path: Path, rep
         "Claims": _claims(report),
         "Accuracy": table(
             ("Images", "Accuracy", "From"),
-            [(escaped(of), f"{quantity(100 * share)} %", escaped(source)) for of, share, source in accuracies],
+            [(escaped(of), percentage(share), escaped(source)) for of, share, source in accuracies],
         )
         if accuracies
         else ["The report and the training's record hold none."],
@@ -73,7 +72,7 @@ def model_card(report: Report, checkpoint: Checkpoint, *, report_path: Path, rep
         "Data and training": _settings(_training(checkpoint)),
         "Limits": [f"- {line}" for line in (*LIMITS, *_left_out(report))],
         "Replay": _commands(report, checkpoint, report_path),
-        "Hashes": _settings({**hashes, "images_sha256": report.sample.get("sha256"), **report.environment}),
+        "Hashes": _settings({**facts, **told}),
     }
     lines = ["---", *yaml_lines(front), "---", "", f"# {escaped(_title(checkpoint))}"]
     for heading, said in parts.items():
@@ -112,18 +111,30 @@ def _accuracies(report: Report, checkpoint: Checkpoint) -> list[tuple[str, float
     found: list[tuple[str, Any, str]] = []
     log = _training_log(checkpoint)
     if log.get("epoch") == checkpoint.epoch:
-        found.append(("test images", log.get("test_accuracy"), f"{METRICS_NAME} beside the checkpoint"))
+        found.append(("test images", log.get("test_accuracy"), RECORD))
     places = sequence(report.sample.get("images"))
     right = report.sample.get("right")
     if places and type(right) is int:
-        found.append((f"{len(places)} test images that were audited", right / len(places), "the report"))
+        images = "test images that were audited" if is_of_test_split(report) else "images that were given to the audit"
+        found.append((f"{len(places)} {images}", number(right) / len(places), REPORT))
     found += [
-        (printable(item.text)[:MAX_NAME], item.value, "the report")
+        (printable(item.text)[:MAX_NAME], item.value, REPORT)
         for item in report.measurements
         if "accuracy" in printable(item.name)
     ]
     found.append(("validation images, best epoch so far", checkpoint.best_validation, "the checkpoint"))
     return [(of, number(share), source) for of, share, source in found if 0 <= number(share) <= 1]
+
+
+def _results(report: Report, checkpoint: Checkpoint, accuracies: list[tuple[str, float, str]]) -> list[dict[str, Any]]:
+    """Return what a model index lists: accuracies of these weights on the data set's own images, and no others."""
+    metrics = [
+        {"type": "accuracy", "name": of, "value": share}
+        for of, share, source in accuracies
+        if source == RECORD or (source == REPORT and is_of_test_split(report))
+    ]
+    data = {"name": checkpoint.data.name, "type": checkpoint.data.name}
+    return [{"task": {"type": "image-classification"}, "dataset": data, "metrics": metrics}] if metrics else []
 
 
 def _training_log(checkpoint: Checkpoint) -> dict[str, float]:
@@ -156,7 +167,7 @@ def _training(checkpoint: Checkpoint) -> dict[str, Any]:
         "robust training images": data.robust or None,
         "scaled to": f"{data.resize} x {data.resize} pixels" if data.resize else None,
         "augmented": data.augment,
-        "held out for validation": f"{quantity(100 * data.validation_fraction)} % of the training images",
+        "held out for validation": f"{percentage(data.validation_fraction)} of the training images",
         "epochs": f"{checkpoint.epoch} of {printable(recipe.get('epochs', 'an unknown number'))}",
         "seed": checkpoint.seed,
         "objective": mapping(recipe.get("objective")).get("name"),
@@ -175,12 +186,15 @@ def _commands(report: Report, checkpoint: Checkpoint, report_path: Path) -> list
     file, page = (shlex.quote(printable(path)) for path in (checkpoint.path, report_path))
     elsewhere = checkpoint.data.name != "digits" or checkpoint.data.robust
     data = " --data-dir DIR" if elsewhere else ""
-    lines = [f"stabdeq verify {file} {page}{data}"]
+    lines = [f"stabdeq verify {file} {page}{data}"] if is_repeatable(report) else []
     if report.exit_code == 1:
         lines.append(f"stabdeq replay {page} --checkpoint {file}{data}")
     made = command_line(report.command)
-    said = "The verdicts are those of the report. These commands judge the same file again:"
-    return [said, "", "```sh", *([f"{made}  # made the report"] if made else []), *lines, "```"]
+    lines = [*([f"{made}  # made the report"] if made else []), *lines]
+    said = "The verdicts are those of the report."
+    if not is_repeatable(report):
+        said += " No command repeats it: its images or its model were given in another way."
+    return [f"{said} These commands judge the same file again:", "", "```sh", *lines, "```"] if lines else [said]
 
 
 def _settings(values: Mapping[Any, Any]) -> list[str]:

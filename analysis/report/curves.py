@@ -9,7 +9,8 @@ from analysis.report import drawing, figures
 from analysis.report.drawing import DASHES, INK, MAX_TABLE_CELLS, SERIES, Drawing, Table
 from analysis.report.figures.series import finite, require
 from analysis.report.page import templates
-from analysis.report.quantities import quantity
+from analysis.report.quantities import percentage, quantity
+from analysis.report.report import numbered
 from analysis.report.training_log import TrainingLog
 from stabdeq.metrics_lines import METRICS_NAME
 
@@ -75,10 +76,12 @@ def render_curves(log: TrainingLog) -> str:
     """Return the page of the training in ``log``, in the style of a report's; every text in it is escaped."""
     known = {name for group in GROUPS.values() for name in group.names}
     others = [name for name in log.columns if name not in known]
-    groups = GROUPS | {
-        name[:NAME_LENGTH]: Group(names=(name,), caption="A number of the objective of this training.")
-        for name in others[:MOST_OTHERS]
-    }
+    named = [
+        Group(names=(name,), caption="A number of the objective of this training.") for name in others[:MOST_OTHERS]
+    ]
+    # A number of an objective may be called "Loss", too.
+    titles = numbered([*GROUPS, *(group.names[0][:NAME_LENGTH] for group in named)])
+    groups = dict(zip(titles, [*GROUPS.values(), *named], strict=True))
     makers = {title: partial(_curves, group=group, place=place) for place, (title, group) in enumerate(groups.items())}
     drawings, missing = figures.draw_all(makers, log)
     if len(others) > MOST_OTHERS:
@@ -101,9 +104,9 @@ def sentence(log: TrainingLog) -> str:
         epoch = max(
             epoch for epoch, value in zip(log.epochs, log.columns["validation_accuracy"], strict=True) if value == best
         )
-        said.append(f"Best validation accuracy {_percent(best)}, after epoch {epoch}.")
+        said.append(f"Best validation accuracy {percentage(best)}, after epoch {epoch}.")
     if log.test:
-        said.append(f"Accuracy on the test images {_percent(log.test['test_accuracy'])}.")
+        said.append(f"Accuracy on the test images {percentage(log.test['test_accuracy'])}.")
     else:
         said.append("No accuracy on test images: the training is at work, or was stopped.")
     return " ".join(said)
@@ -143,7 +146,7 @@ def _curves(title: str, log: TrainingLog, *, group: Group, place: int) -> Drawin
     if is_log:
         drawing.log_scale(axes)
     elif group.is_share:
-        axes.yaxis.set_major_formatter(lambda value, _: _percent(value))
+        axes.yaxis.set_major_formatter(lambda value, _: percentage(value))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     told = "; ".join(f"{name} from {quantity(column[0])} to {quantity(column[-1])}" for name, column in columns.items())
@@ -198,7 +201,3 @@ def _zero(log: TrainingLog) -> list[str]:
 
 def _is_zero(column: Sequence[float | None]) -> bool:
     return all(value == 0 for value in column)
-
-
-def _percent(share: float) -> str:
-    return f"{quantity(100 * share)} %"

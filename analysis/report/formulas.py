@@ -71,8 +71,10 @@ def _formula(text: str, start: int) -> tuple[str, int]:
     reader = _Reader(text[start : start + MAX_FORMULA])
     sides = reader.chain()
     source = reader.text[: reader.at]
-    if not sides or _END.match(reader.text, reader.at) is None:
+    if not sides:
         return "", start
+    if _END.match(text, start + reader.at) is None:  # of the whole text: at MAX_FORMULA a number may be cut in two
+        return "", start + reader.at
     if not reader.is_telling and GREEK.get(source, source) not in ALONE:
         return "", start
     if len(source) <= UNBROKEN or len(sides) == 1:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from analysis.findings.values import printable
@@ -15,7 +16,7 @@ def yaml_lines(value: Any, indent: str = "") -> list[str]:
     Keys are words of ours. Each text is printable and stands in double quotes, as in JSON, which is YAML too: it can end nothing.
 
     >>> yaml_lines({"a": ["- b: c", 2], "d": [{"e": 0.5, "f": []}]})
-    ['a:', '  - "- b: c"', '  - 2', 'd:', '  - e: 0.500000', '    f: []']
+    ['a:', '  - "- b: c"', '  - 2', 'd:', '  - e: 0.5', '    f: []']
     """
     if isinstance(value, Mapping):
         return [line for key, item in value.items() for line in _entry(f"{indent}{key}:", item, f"{indent}  ")]
@@ -37,5 +38,5 @@ def _item(item: Any, indent: str) -> list[str]:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, float):  # not 1e-05, which YAML 1.1 takes for a text
-        return f"{value:.6f}" if math.isfinite(value) else json.dumps(quantity(value))
+        return f"{Decimal(f'{value:.12g}'):f}" if math.isfinite(value) else json.dumps(quantity(value))
     return json.dumps(value if isinstance(value, bool | int | list) else printable(value), ensure_ascii=False)

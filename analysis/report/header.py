@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from analysis.findings import Verdict
 from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
-from analysis.report.quantities import cut, quantity
+from analysis.report.made_by import command_line
+from analysis.report.quantities import cut, percentage
 from analysis.report.report import Report
 
 _KINDS = {"certify": "Certificates of a model’s weights", "check": "Check of a Lyapunov function"}
@@ -90,14 +91,21 @@ def _accuracy(report: Report) -> str:
     right, count = report.sample.get("right"), len(sequence(report.sample.get("images")))
     if type(right) is not int or not 0 <= right <= count or not count:
         return ""
-    return f"{quantity(100.0 * right / count)} %, {right} of {count} images"
+    return f"{percentage(right / count)}, {right} of {count} images"
 
 
 def _data(report: Report) -> str:
     name = printable(mapping(report.checkpoint.get("data")).get("name"))
     count = len(sequence(report.sample.get("images")))
     images = f"{count} image{'s' * (count != 1)}" if count else ""
-    return ", ".join(part for part in (name, f"{images} of its test split" if name and images else images) if part)
+    if not name or not images or is_of_test_split(report):
+        return ", ".join(part for part in (name, f"{images} of its test split" if name and images else images) if part)
+    return f"{images} that were given, not drawn from the test split of {name}"
+
+
+def is_of_test_split(report: Report) -> bool:
+    """Return whether the report's images are those that its command draws from the test split, and were not given."""
+    return bool(command_line(report.command))
 
 
 def _date(report: Report) -> str:

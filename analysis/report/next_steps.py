@@ -46,9 +46,16 @@ def replay_line(report: Report, finding: Finding, name: str) -> str:
 def verify_line(report: Report) -> str:
     """Return the command that repeats the report and compares; empty where it cannot be repeated."""
     path = _path(report)
-    if report.command.get("name") not in ("audit", "certify") or not command_line(report.command) or not path:
-        return ""
-    return f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
+    return (
+        f"stabdeq verify {shlex.quote(path)} report.json{_data_option(report)}"
+        if path and is_repeatable(report)
+        else ""
+    )
+
+
+def is_repeatable(report: Report) -> bool:
+    """Return whether "stabdeq verify" repeats such a report."""
+    return report.command.get("name") in ("audit", "certify") and bool(command_line(report.command))
 
 
 def _replay(report: Report) -> str:

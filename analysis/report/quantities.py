@@ -56,6 +56,16 @@ def quantity(value: Any) -> str:
     return f"{mantissa}\u2009×\u2009{superscript(int(exponent))}"
 
 
+def percentage(share: float) -> str:
+    """Return a share of 1 as ``quantity`` has it in percent, and 100 of all alone.
+
+    >>> [percentage(share) for share in (1.0, 26031 / 26032, 0.5)]
+    ['100 %', '99.99 %', '50 %']
+    """
+    percent = quantity(100.0 * share)
+    return f"{'99.99' if percent == '100' and share < 1 else percent} %"
+
+
 def superscript(exponent: int) -> str:
     """Return the power of ten with this exponent.
 
@@ -80,7 +90,7 @@ def in_figures(text: str) -> str:
     >>> [in_figures(text) for text in ("9.8e-12", "1e-09", "-0.5", "0.0e+00", "30.21643448307345", "60388", "1.5e-02")]
     ['9.8\u2009×\u200910⁻¹²', '10⁻⁹', '−0.5', '0', '30.2164…', '60388', '0.015']
     """
-    if not float(text):
+    if "e" in text and not Decimal(text):  # 0.0 may be a rounded number; and a float would be 0 at 1e-400, too
         return "0"
     if "e" in text and 1e-4 <= abs(float(text)) < 1e5:
         text = f"{Decimal(text):f}"
@@ -88,7 +98,8 @@ def in_figures(text: str) -> str:
     if len(digits.strip("-0.").replace(".", "")) > MANY_DIGITS and "." in digits:
         whole, _, fraction = digits.partition(".")
         leading = len(fraction) - len(fraction.lstrip("0")) if whole.strip("-") == "0" else -len(whole.strip("-"))
-        digits = f"{whole}.{fraction[: max(FEW_DIGITS + leading, 1)]}…"
+        first = fraction[: max(FEW_DIGITS + leading, 1)]
+        digits = f"{whole}.{first}{'…' * (first != fraction)}"
     power = int(exponent) if exponent else 0
     digits = digits.replace("-", "−")
     if not power:

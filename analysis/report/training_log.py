@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.findings.values import number, printable
+from analysis.report.report import numbered
 from stabdeq.errors import ReportError
 from stabdeq.metrics_lines import LARGEST, METRICS_NAME, is_of_test, parsed_metrics
 from stabdeq.reading import read_regular
@@ -80,7 +81,11 @@ def _rows(content: bytes) -> tuple[list[dict[str, Any]], dict[str, float], list[
 
 
 def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, list[float | None]]:
-    return {printable(name): [number(row[name]) if name in row else None for row in rows] for name in names}
+    shown = numbered(map(printable, names))
+    return {
+        title: [number(row[name]) if name in row else None for row in rows]
+        for title, name in zip(shown, names, strict=True)
+    }
 
 
 def _missing_epochs(epochs: list[int]) -> list[str]:

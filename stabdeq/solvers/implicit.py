@@ -54,8 +54,9 @@ def attach_gradient(
     def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] | None = None) -> Tensor:
         right = _unknown_where_nan(right, solution)
         size = norm(right)
-        if coupled and len(size):
-            size = size.amax().expand_as(size)
+        if coupled and len(size):  # under torch.func.vmap these are several systems, one after the other
+            together = len(solution.status)
+            size = size.view(-1, together).amax(1).repeat_interleave(together)
         # The adjoint is linear: at unit size, the tolerance means the same however small the loss's gradient is.
         scale = torch.where(size > 0, size, 1).view(-1, *[1] * (right.dim() - 1))
 
