@@ -4,8 +4,9 @@ The audit's check of convergence and the command ``stabdeq solvers`` share what 
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -231,17 +232,14 @@ def _own_solver(comparison: Comparison) -> str | None:
 
 
 def choice(settings: SolverConfig) -> str:
-    """Return the options of ``stabdeq train`` that choose a solver.
+    """Return the options of ``stabdeq train`` that choose a solver, all of its settings, since a recipe may have others.
 
     >>> choice(SETTINGS["anderson-20"])
-    '--set model.solver.name=anderson --set model.solver.window=20'
+    '--set model.solver.name=anderson --set model.solver.window=20 --set model.solver.mixing=1.0'
     """
-    usual = {each.name: each.default for each in fields(settings)}
-    changed = {key: value for key, value in settings.of_the_solver().items() if usual.get(key) != value}
-    values = {"name": settings.name} | changed
-    return " ".join(
-        f"--set model.solver.{key}={json.dumps(value) if key != 'name' else value}" for key, value in values.items()
-    )
+    values = {"name": settings.name}
+    values |= {key: json.dumps(value) for key, value in settings.of_the_solver().items() if value is not None}
+    return " ".join(f"--set {shlex.quote(f'model.solver.{key}={value}')}" for key, value in values.items())
 
 
 def picard_rate(comparison: Comparison) -> float | None:

@@ -1,6 +1,7 @@
 """The solver that ``stabdeq solvers`` recommends: by median time, of those that reach the tolerance on every image."""
 
 import io
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -121,3 +122,10 @@ def test_the_options_choose_that_solver(settings: SolverConfig) -> None:
     assert options[::2] == ["--set"] * (len(options) // 2)
     recipe = load_recipe("digits", settings=options[1::2])
     assert build_solver(recipe.model.solver) == build_solver(settings)
+
+
+def test_the_options_choose_that_solver_whatever_the_recipe_has() -> None:
+    """The window of the recipe is another: it may not stay."""
+    options = shlex.split(choice(SETTINGS["anderson"]))[1::2]
+    recipe = load_recipe("digits", {}, ["model.solver.window=3", *options])
+    assert recipe.model.solver.window == SETTINGS["anderson"].window
