@@ -16,6 +16,7 @@ from analysis.findings.catalogue import CHECKS
 from analysis.measure.subject import Subject
 from analysis.replay import Replayer
 from analysis.report.report import Report
+from stabdeq.errors import DataError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve
 
@@ -159,7 +160,7 @@ def test_a_certification_that_raises_leaves_the_model_as_it_was(monkeypatch: pyt
 
 def test_a_model_that_refuses_its_images_is_left_as_it_was() -> None:
     made = trained(Foreign)
-    with left_alone(made), pytest.raises(RuntimeError):
+    with left_alone(made), pytest.raises(DataError):
         audit(made, torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from analysis.measure.inputs import Answers, as_read, kind_of_answers
 from analysis.proofs.structure import is_structured
 from stabdeq.cells import CertifiedCell, ReluCell, is_as_made
+from stabdeq.errors import DataError, StabdeqError
 from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve
@@ -165,7 +166,7 @@ def prepare(
     images = as_read(images, labels)
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
-    with torch.no_grad():
+    with torch.no_grad(), _told_of_ones_own(model, images):
         answers = kind_of_answers(model.readout(model.solve(model.inject(images[:1])).z), labels)
         h = model.inject(images)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
@@ -184,6 +185,22 @@ def prepare(
         seed=seed,
         answers=answers,
     )
+
+
+@contextmanager
+def _told_of_ones_own(model: EquilibriumModel, images: Tensor) -> Iterator[None]:
+    """Raise DataError for what somebody's model raises on ``images``; an error of our own models is our fault, and stays what it is."""
+    try:
+        yield
+    except (StabdeqError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(model, StabilisedDEQ):
+            raise
+        raise DataError(
+            f"the model fails on inputs {tuple(images.shape)} of {images.dtype}: {type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}; its weights are float64 here; are these the inputs that it expects?"
+        ) from error
 
 
 def _map(model: EquilibriumModel, h: Tensor) -> tuple[Callable[..., Tensor], Tensor]:

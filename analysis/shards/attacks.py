@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from analysis.shards.part import Part
+from analysis.shards.part import Part, differences
 from analysis.shards.work import Work, digests, timeless_environment
 from stabdeq.attacks.evaluate import Outcome
 from stabdeq.attacks.result import AttackResult
@@ -39,6 +39,9 @@ def joined_attack(parts: Sequence[Part]) -> AttackResult:
     try:
         results = [_result(part.result) for part in parts]
         first = results[0]
+        for part, result in zip(parts, results, strict=True):
+            if said := next(differences(_subject(result), _subject(first)), ""):
+                raise ShardError(f"shard {part.shard} is of another attack: {said}: run it again")
         indices = torch.cat([result.indices for result in results])
         whole = replace(
             first,
@@ -48,7 +51,7 @@ def joined_attack(parts: Sequence[Part]) -> AttackResult:
         )
         order = indices.argsort()
         drawn = first.drawn["images"]
-        complete = len(indices) == len(indices.unique()) == drawn == len(whole.outcome.clean_correct)
+        complete = len(indices) == len(indices.unique()) == drawn
         if not complete:
             raise ShardError(
                 f"the parts have {len(indices.unique())} images of {drawn} that were drawn: run all shards again"
@@ -58,7 +61,7 @@ def joined_attack(parts: Sequence[Part]) -> AttackResult:
         )
     except ShardError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, StabdeqError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, StabdeqError):
         raise ShardError("a part holds no result of an attack: run all shards again") from None
 
 
@@ -68,23 +71,35 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _result(plain: dict[str, Any]) -> AttackResult:
+    if any(type(index) is not int or index < 0 for index in plain["indices"]):
+        raise ValueError
+    if plain["parts"] and max(plain["outcome"]["broken_by"] or [0]) > len(plain["parts"]):
+        raise ValueError
     return AttackResult(
         **plain
         | {
             "parts": tuple(plain["parts"]),
             "indices": torch.tensor(plain["indices"], dtype=torch.int64),
-            "control": _outcome(plain["control"]),
-            "outcome": _outcome(plain["outcome"]),
+            "control": _outcome(plain["control"], len(plain["indices"])),
+            "outcome": _outcome(plain["outcome"], len(plain["indices"])),
         }
     )
 
 
-def _outcome(plain: dict[str, Any]) -> Outcome:
-    types = {"broken_by": torch.int64}
-    tensors: dict[str, Any] = {
-        name: None if value is None else torch.tensor(value, dtype=types.get(name, torch.bool))
-        for name, value in plain.items()
-    }
+def _subject(result: AttackResult) -> dict[str, Any]:
+    """Return what the results of all shards have in common."""
+    return {name: getattr(result, name) for name in ("subject", "settings", "radius", "parts", "drawn")}
+
+
+def _outcome(plain: dict[str, Any], samples: int) -> Outcome:
+    """Return the outcome of so many samples; raises ValueError where it is of more or fewer, or of other values."""
+
+    tensors: dict[str, Any] = {}
+    for name, value in plain.items():
+        kind, dtype = (int, torch.int64) if name == "broken_by" else (bool, torch.bool)
+        if value is not None and [type(one) for one in value] != samples * [kind]:
+            raise ValueError
+        tensors[name] = None if value is None else torch.tensor(value, dtype=dtype)
     return Outcome(**tensors)
 
 

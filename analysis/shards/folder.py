@@ -1,11 +1,14 @@
 """The folder into which the shards of one work wrote their parts, found complete."""
 
+from itertools import islice
 from pathlib import Path
 
 from analysis.shards.part import SUFFIX, Part, differences, read_part
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError
 from stabdeq.shard import Shard
+
+MOST_NAMED = 20
 
 
 def parts_in(folder: Path) -> list[Part]:
@@ -38,10 +41,11 @@ def _require_one_work(path: Path, part: Part, other: Path, first: Part) -> None:
 
 def _require_complete(folder: Path, found: dict[Shard, Part], first: Part) -> None:
     count = first.shard.count
-    missing = [shard for index in range(1, count + 1) if (shard := Shard(index, count)) not in found]
+    missing = count - len(found)
     if missing:
+        # A part may be of any count: its shards are not listed.
+        lost = (shard for index in range(1, count + 1) if (shard := Shard(index, count)) not in found)
+        named = list(islice(lost, MOST_NAMED))
         work = Work(first.work["command"], first.work["subject"], first.work["options"])
-        names = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
-        raise ShardError(
-            f"{folder}: {len(missing)} of {count} shards missing: {names}: run {work.line(missing[0], folder)}"
-        )
+        names = ", ".join(map(str, named)) + (", ..." if missing > len(named) else "")
+        raise ShardError(f"{folder}: {missing} of {count} shards missing: {names}: run {work.line(named[0], folder)}")

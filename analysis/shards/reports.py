@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from analysis.report.report import Named, Report
-from analysis.shards.part import Part
+from analysis.shards.part import Part, differences
 from analysis.shards.work import Work, digests, timeless_environment
 from stabdeq.errors import ShardError
 from stabdeq.shard import Shard
@@ -28,10 +28,22 @@ def report_part(work: Work, shard: Shard, units: Sequence[str], report: Report, 
 def joined_report(parts: Sequence[Part]) -> Report:
     """Return the report of one process, from all ``parts`` of a work.
 
-    Raises ShardError where a part is no report of its own units.
+    Raises ShardError where a part is no report of its own units, or of another subject than the first.
     """
-    reports = [_report_of(part) for part in parts]
-    first, order = reports[0], parts[0].work["order"]
+    try:
+        reports = [_report_of(part) for part in parts]
+        for part, report in zip(parts, reports, strict=True):
+            if said := next(differences(_subject(report), _subject(reports[0])), ""):
+                raise ShardError(f"shard {part.shard} reports on another subject: {said}: run it again")
+        return _joined(reports, parts[0].work["order"])
+    except ShardError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ShardError("a part holds no report of its checks: run all shards again") from None
+
+
+def _joined(reports: Sequence[Report], order: list[str]) -> Report:
+    first = reports[0]
     series: dict[str, dict[str, Any]] = {}
     for report in reports:
         for check, numbers in report.series.items():
@@ -57,9 +69,17 @@ def _report_of(part: Part) -> Report:
     own = _checks(part.units)
     asked_for = [item for item in report.skipped if item.asked_for]
     told = {item.check for item in (*report.findings, *report.measurements, *asked_for)}
-    if report.gaps or not told <= set(own):
+    # A certificate may say nothing of a claim; an audit and a check of a function do, of each that is asked for.
+    silent = part.work["command"] != "certify" and told != set(own)
+    if report.gaps or silent or not told <= set(own):
         raise ShardError(f"shard {part.shard} holds no report of {', '.join(own) or 'nothing'}: run it again")
     return report
+
+
+def _subject(report: Report) -> dict[str, Any]:
+    """Return what the reports of all shards have in common."""
+    named = {name: getattr(report, name) for name in ("subject", "command", "checkpoint", "sample")}
+    return named | {"environment": {name: value for name, value in report.environment.items() if name != "date"}}
 
 
 def _checks(units: Sequence[str]) -> list[str]:

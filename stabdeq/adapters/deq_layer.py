@@ -56,6 +56,8 @@ class EquilibriumLayer(nn.Module):
         """
         options = self.options.with_call(solver_kwargs)
         f, z0, restore = _of_one_tensor(func, z_init)
+        if not len(z0):
+            raise ConfigError(f"z_init has no samples, shape {tuple(z0.shape)}: leave an empty batch out")
         run = _Run(f, options, self.training)
         states, solution = run.states(z0, backward_writer)
         info = run.statistics()
@@ -105,6 +107,7 @@ class _Run:
         for number, ((before, place), count) in enumerate(zip(pairwise([0, *places]), steps, strict=True)):
             last = number == len(places) - 1
             if sliced:
+                self.seen.clear()  # the statistics are of the last slice, as the state is
                 solution = self._solved(z, place - before, set())
             assert solution is not None
             z = solution.z if sliced or last else self.kept.get(place, solution.z)
@@ -118,7 +121,7 @@ class _Run:
         self, z: Tensor, solution: Solution, steps: int, last: bool, writer: Callable[[Info], None] | None
     ) -> list[Tensor]:
         if last and self.options.is_implicit:
-            return [self._implicit(z, solution, writer)] if torch.is_grad_enabled() else [z]
+            return [self._implicit(z, solution, writer)]
         return list(self._truncated(z, steps)) if self.training else [z]
 
     def _truncated(self, z: Tensor, steps: int) -> Iterator[Tensor]:
@@ -127,8 +130,10 @@ class _Run:
         for step in range(1, steps + 1):
             z = torch.lerp(z, self.f(z), tau) if tau != 1 else self.f(z)
             asked = step % options.sup_gap == 0 if options.sup_gap > 0 else step in (options.sup_loc or ())
-            if asked or (step == steps and options.sup_gap <= 0):
+            if asked:
                 yield z
+        if options.sup_gap <= 0:  # the last one, again where sup_loc names it, as TorchDEQ returns it
+            yield z
         if options.sup_gap > 0 and steps < options.sup_gap:
             raise ConfigError(
                 f"sup_gap={options.sup_gap} with {steps} steps of the gradient samples no state: raise grad"
@@ -141,13 +146,14 @@ class _Run:
         z = f(z) + offset then depends on it through an argument.
         """
         options = self.options
+        image = self.f(z)
+        value = image.detach() if self.training else z  # in either mode as TorchDEQ's
+        if not image.requires_grad:
+            return value
         if options.b_tol < resolvable(z.dtype):
             raise ConfigError(
                 f"b_tol={options.b_tol:g} is below what {z.dtype} resolves ({resolvable(z.dtype):.1e}): raise it"
             )
-        image = self.f(z)
-        if not image.requires_grad:
-            return z
         offset = image - image.detach()
 
         def backward(gradient: Tensor) -> None:
@@ -163,7 +169,7 @@ class _Run:
         return attach_gradient(
             lambda z, offset: self.f(z) + offset,
             (offset,),
-            replace(solution, z=image.detach()),
+            replace(solution, z=value),
             solver(options.b_solver, {}),
             tolerance=options.b_tol,
             max_evaluations=options.b_max_iter,
@@ -176,9 +182,9 @@ class _Run:
         than ||z||, and ||f(z) - z|| / ||z|| where it is smaller.
         """
         options, least = self.options, resolvable(z.dtype)
-        rule, tolerance = solver(options.f_solver, options.solver_kwargs), options.f_tol
         if options.f_solver == TO_THE_LAST:
-            return self._scaled(z, SMALL, rule, least, evaluations, wanted)
+            return self._iterated(z, evaluations, wanted)
+        rule, tolerance = solver(options.f_solver, options.undamped), options.f_tol
         if options.f_stop_mode == "rel":
             return self._scaled(z, SMALL, rule, tolerance, evaluations, wanted)
         most = max(1.0, tolerance / least)  # with a larger scale the tolerance is below what the dtype resolves
@@ -198,14 +204,12 @@ class _Run:
 
         def f(y: Tensor) -> Tensor:
             state = y * scale
-            image = self.f(state)
+            image = self._damped(state)
             if state._version:  # f has written into it
                 state = y * scale
-            if isinstance(image, Tensor) and image.shape == state.shape:  # else the solver says what is wrong
+            if _alike(image, state):  # else the solver says what is wrong
                 latest[:] = state, image
-                self.seen.append((_length(image - state), _length(image)))
-                if len(self.seen) in wanted:
-                    self.kept[len(self.seen)] = image.clone()
+                self._see(state, image, wanted)
             return image / scale
 
         solution = solve(f, z / scale, rule, tolerance=tolerance, max_evaluations=evaluations)
@@ -217,15 +221,41 @@ class _Run:
             z = torch.where(_wide((state == z).flatten(1).all(1), z), image, z)
         return replace(solution, z=z)
 
+    def _iterated(self, z: Tensor, evaluations: int, wanted: set[int]) -> Solution:
+        """Return the last of all ``evaluations``, whatever the residuals are on the way."""
+        with torch.no_grad():
+            for _ in range(evaluations):
+                state, z = z, self._damped(z.clone())  # f may write into it
+                if not _alike(z, state):
+                    found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+                    raise ConfigError(f"f returned {found} for a state {tuple(state.shape)}: expected a tensor like it")
+                self._see(state, z, wanted)
+        absolute, size = self.seen[-1]
+        residual = absolute / size.clamp(min=1)
+        status = torch.where(residual <= self.options.f_tol, Status.converged, Status.max_steps)
+        status = torch.where(residual.isfinite(), status, Status.nan)
+        return Solution(z=z, residual=residual, status=status, evaluations=torch.full_like(status, evaluations))
+
+    def _damped(self, z: Tensor) -> Tensor:
+        """Return f(z), of a plain iteration damped by its ``tau``: TorchDEQ judges and returns that."""
+        image, damping = self.f(z), self.options.damping
+        return torch.lerp(z, image, damping) if damping != 1 and _alike(image, z) else image
+
+    def _see(self, state: Tensor, image: Tensor, wanted: set[int]) -> None:
+        self.seen.append((_length(image - state), _length(image)))
+        if len(self.seen) in wanted:
+            self.kept[len(self.seen)] = image.clone()
+
     def statistics(self) -> Info:
         """Return what TorchDEQ tells of a solve, by its names."""
         absolute = torch.stack([length for length, _ in self.seen], 1)
         relative = absolute / (torch.stack([size for _, size in self.seen], 1) + 1e-9)
         judged = absolute if self.options.f_stop_mode == "abs" else relative
-        least = judged.nan_to_num(nan=torch.inf).argmin(1)
+        first = absolute.shape[1] - 1 if self.options.f_solver == TO_THE_LAST else 0  # of which a state may be returned
+        least = first + judged[:, first:].nan_to_num(nan=torch.inf).argmin(1)
         return {
-            "abs_lowest": absolute.nan_to_num(nan=torch.inf).amin(1),
-            "rel_lowest": relative.nan_to_num(nan=torch.inf).amin(1),
+            "abs_lowest": absolute[:, first:].nan_to_num(nan=torch.inf).amin(1),
+            "rel_lowest": relative[:, first:].nan_to_num(nan=torch.inf).amin(1),
             "abs_trace": absolute,
             "rel_trace": relative,
             "nstep": (least + 1).to(absolute.dtype),
@@ -262,6 +292,10 @@ def _spectral_radius(f: Map, z: Tensor) -> Tensor:
         vector = vector / _wide(size, vector)
         grown = grown + (size.log() if step >= POWER_STEPS // 2 else 0)
     return (grown / (POWER_STEPS - POWER_STEPS // 2)).exp().detach()
+
+
+def _alike(image: Any, z: Tensor) -> bool:
+    return isinstance(image, Tensor) and image.shape == z.shape
 
 
 def _length(z: Tensor) -> Tensor:

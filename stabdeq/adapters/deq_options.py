@@ -1,5 +1,6 @@
 """The options of TorchDEQ's ``get_deq``, as what our solvers do of them; what they do not do is refused."""
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -76,11 +77,20 @@ class Options:
                 "no_stat: statistics come with every solve; leave it out, as get_deq of TorchDEQ does not read it"
             )
         for name in ("f_max_iter", "b_max_iter", "f_tol", "b_tol", "n_states", "eval_factor"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected a number above 0")
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and value > 0):
+                raise ConfigError(f"{name}={value!r}: expected a number above 0")
         if not self.steps or min(self.steps) < 1:
             raise ConfigError(
                 f"grad={self.grad!r}: expected steps of the gradient from 1 up; the gradient of none is zero"
+            )
+        if self.evaluations(training=False) < 1:
+            raise ConfigError(
+                f"eval_factor={self.eval_factor!r} of f_max_iter={self.f_max_iter} is no evaluation: raise it"
+            )
+        if self.core == "sliced" and self.n_states > self.f_max_iter:
+            raise ConfigError(
+                f"n_states={self.n_states} of f_max_iter={self.f_max_iter} leaves a slice no evaluation: raise f_max_iter"
             )
         if len(self.steps) not in (1, len(self.places(self.f_max_iter))):
             raise ConfigError(
@@ -98,6 +108,17 @@ class Options:
     def is_implicit(self) -> bool:
         """Whether the last state has the implicit gradient, with the hook's memory in either case."""
         return self.ift or self.hook_ift
+
+    @property
+    def damping(self) -> float:
+        """By how much a plain iteration steps to f(z)."""
+        return self.solver_kwargs.get("tau", 1.0) if NAMES.get(self.f_solver, self.f_solver) == "picard" else 1.0
+
+    @property
+    def undamped(self) -> Mapping[str, Any]:
+        """The settings of one call without the ``damping``, where f is damped itself."""
+        plain = self.damping != 1
+        return {name: value for name, value in self.solver_kwargs.items() if not (plain and name == "tau")}
 
     def evaluations(self, training: bool) -> int:
         """Return how often f may be evaluated."""
@@ -159,7 +180,8 @@ def read_options(args: Any, given: Mapping[str, Any]) -> Options:
     name must be an option. Raises ConfigError where one is none, or has a value that our solvers do not have.
     """
     known = [one.name for one in fields(Options) if one.name != "solver_kwargs"]
-    args = getattr(args, "config", args)  # of TorchDEQ's own DEQConfig
+    if type(args).__name__ == "DEQConfig":  # TorchDEQ's own, of a dict that may be a program's Namespace
+        args = Namespace(**args.config)
     if args is None or isinstance(args, Mapping):
         held = dict(args or {})
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stabdeq.adapters.reached import modules_of
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.solvers import Anderson, Solution, fixed_point
@@ -71,9 +72,10 @@ def from_functions(
     """Return the equilibrium model whose parts are functions or modules, for ``stabdeq.audit``, ``attack`` and ``compare_solvers``.
 
     ``inject`` maps images (B, C, H, W) in [0, 1] to features h (B, *), ``cell`` (z, h) to the next state, ``readout`` equilibria
-    to logits (B, classes). States are of the shape of h, or (B, *``state_shape``). Weights must be of modules that are among the three
-    parts, or that belong to one: an audit widens them to float64. Equilibria are found from 0 by Anderson's method to ``tolerance`` in
-    at most ``max_evaluations``; their gradient is by the images, not by the cell's weights.
+    to logits (B, classes). States are of the shape of h, or (B, *``state_shape``). Weights must be of modules that are among the
+    three parts, or that these reach (``modules_of``), as a lambda does by its closure: an audit widens them to float64.
+    Equilibria are found from 0 by Anderson's method to ``tolerance`` in at most ``max_evaluations``; their gradient is by the
+    images, not by the cell's weights.
 
     Raises ConfigError where a part cannot be called.
     """
@@ -101,11 +103,11 @@ def _as_module(part: Callable[..., Any]) -> nn.Module:
 
 
 class _Function(nn.Module):
-    """A function as a module without weights."""
+    """A function as a module, which has the modules that it reaches: their weights are the model's."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.reached = function, nn.ModuleList(modules_of(function))
 
     def forward(self, *arguments: Any) -> Any:
         return self.function(*arguments)

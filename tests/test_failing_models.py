@@ -1,0 +1,41 @@
+"""Somebody's model that fails on the inputs it is given: said in one line, which names the inputs, and no fault of ours."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import stabdeq
+from stabdeq.adapters import looped
+from stabdeq.errors import DataError
+
+MODEL = """
+import torch
+from stabdeq.adapters import looped
+
+def make():
+    return looped(lambda z, h: z / 2 + h, torch.nn.Embedding(7, 3), torch.nn.Linear(3, 7), loops=20)
+"""
+
+
+@pytest.mark.parametrize("command", ["audit", "solvers"])
+def test_a_token_that_the_model_has_not_is_told_in_one_line(
+    command: str, folder: Path, refusal: Callable[..., str]
+) -> None:
+    Path("of_tokens.py").write_text(MODEL)
+    np.savez("mine.npz", inputs=np.full((2, 5), 7), labels=np.zeros((2, 5), dtype=np.int64))
+    Path("audit").mkdir()  # the audit makes it before it begins
+    line = refusal(command, "of_tokens:make", "--images", "mine.npz")
+    assert "the model fails on inputs (2, 5) of torch.int64: IndexError: index out of range" in line
+
+
+def test_inputs_of_another_shape_are_told_with_the_models_own_error() -> None:
+    model = looped(lambda z, h: z / 2 + h, nn.Linear(3, 2), lambda z: z, loops=20)
+    with pytest.raises(
+        DataError, match=r"fails on inputs \(2, 4\) of torch.float64: RuntimeError: .*mat1 and mat2"
+    ) as found:
+        stabdeq.audit(model, torch.rand(2, 4), torch.zeros(2, dtype=torch.int64), checks=["equilibrium"])
+    assert isinstance(found.value.__cause__, RuntimeError)
