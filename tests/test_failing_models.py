@@ -39,3 +39,12 @@ def test_inputs_of_another_shape_are_told_with_the_models_own_error() -> None:
     ) as found:
         stabdeq.audit(model, torch.rand(2, 4), torch.zeros(2, dtype=torch.int64), checks=["equilibrium"])
     assert isinstance(found.value.__cause__, RuntimeError)
+
+
+def test_pictures_of_another_size_are_told_before_an_attack(folder: Path, refusal: Callable[..., str]) -> None:
+    Path("of_pixels.py").write_text(
+        "import torch\nmake = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))\n"
+    )
+    np.savez("mine.npz", images=np.full((2, 1, 5, 5), 7, dtype=np.uint8), labels=np.zeros(2, dtype=np.int64))
+    line = refusal("attack", "of_pixels:make", "--images", "mine.npz")
+    assert "the model fails on inputs (2, 1, 5, 5) of torch.float32: RuntimeError" in line

@@ -112,7 +112,7 @@ def attack(
     require_part_folder(shard, out)
     count, place = count_and_file(limit)
 
-    from analysis.commands.own_model import is_location, load_own_classifier, own_images, weights_dtype
+    from analysis.commands.own_model import is_location, load_own_classifier, own_images, require_reads, weights_dtype
     from analysis.shards.attacks import attack_part, joined_attack
     from analysis.shards.jobs import parts_by_jobs
     from analysis.shards.part import require_free, write_part
@@ -139,6 +139,8 @@ def attack(
     pixels = images.get("images")
     if pixels is not None and pixels.is_floating_point():
         pixels = pixels.to(weights_dtype(model))
+    if own and pixels is not None and pixels.is_floating_point():
+        require_reads(model, pixels)
     console = Console(highlight=False)
     if shard is not None and out is not None:
         require_free(out, work, shard)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, DataError, StabdeqError
 
 if TYPE_CHECKING:
     from stabdeq.checkpoint import Checkpoint
@@ -100,6 +100,22 @@ def load_own_classifier(location: str) -> Any:
         _complete(model, location)
         return lambda x: model.readout(model.solve(model.inject(x)).z)
     return model
+
+
+def require_reads(model: Any, images: Any) -> None:
+    """Raise DataError for what somebody's classifier raises on the first of ``images`` (N, C, H, W)."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            model(images[:1])
+    except StabdeqError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"the model fails on inputs {tuple(images.shape)} of {images.dtype}: {type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}; are these the inputs that it expects?"
+        ) from error
 
 
 def weights_dtype(model: Any) -> Any:
