@@ -271,8 +271,8 @@ def finding(verdict: Verdict, **values: Any) -> Finding:
     ("verdicts", "worst", "code", "sentence"),
     [
         ("", "INCONCLUSIVE", 3, "No claim was judged: the report holds no findings."),
-        ("PROVED", "PROVED", 0, "No claim is refuted and none is left open."),
-        ("PROVED SUPPORTED", "SUPPORTED", 0, "No claim is refuted and none is left open."),
+        ("PROVED", "PROVED", 0, "No claim is refuted and none is inconclusive."),
+        ("PROVED SUPPORTED", "SUPPORTED", 0, "No claim is refuted and none is inconclusive."),
         ("SUPPORTED INCONCLUSIVE", "INCONCLUSIVE", 3, "No claim is refuted, but 1 could not be settled."),
         ("PROVED UNKNOWN", "INCONCLUSIVE", 3, "No claim is refuted, but 1 could not be settled."),
         ("REFUTED PROVED", "REFUTED", 1, "One claim is refuted."),

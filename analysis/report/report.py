@@ -100,7 +100,7 @@ class Report:
             return f"{held}{f', and {unsettled} could not be settled' if unsettled else ''}."
         if unsettled:
             return f"No claim is refuted, but {unsettled} could not be settled."
-        return "No claim is refuted and none is left open." if self.findings else NOTHING_JUDGED
+        return "No claim is refuted and none is inconclusive." if self.findings else NOTHING_JUDGED
 
     @property
     def partial(self) -> str:
