@@ -96,7 +96,7 @@ def test_a_replay_is_of_the_bytes_that_were_hashed(tmp_path: Path, monkeypatch: 
         path.write_bytes(other)
         return load(path, **options)
 
-    monkeypatch.setattr("analysis.replay.load_checkpoint", replace_and_load)
+    monkeypatch.setattr("analysis.report.checkpoint_of.load_checkpoint", replace_and_load)
     with pytest.raises(CheckpointError, match="was replaced while it was read"):
         stabdeq.replay(tmp_path / "report.json")
 

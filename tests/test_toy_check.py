@@ -147,7 +147,7 @@ def test_the_page_shows_question_words_witness_and_figure() -> None:
     page = unescape(html)
     Page(html)
     for words in (
-        "<h2>toy</h2>",
+        "<h3>toy</h3>",
         TOY.question,
         FAILS,
         "Every equilibrium has a norm",
