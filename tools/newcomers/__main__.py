@@ -20,7 +20,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.newcomers", description=__doc__)
     parser.add_argument("--uv", type=Path, default=shutil.which("uv"), help="the program uv, which builds and installs")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(
+        dir=sys.prefix
+    ) as folder:  # where uv links the packages of this environment, it links these
         environment = Path(folder, "environment")
         install(options.uv, Path(folder, "wheel"), environment)
         wrong = []
