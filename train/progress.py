@@ -1,5 +1,7 @@
 """What a person sees while a model trains: a bar with time left on a terminal, a line per epoch elsewhere."""
 
+from math import ceil
+
 import torch
 from rich.progress import (
     BarColumn,
@@ -47,7 +49,7 @@ class Progress:
         """Show the position in epochs and the means of this epoch so far."""
         assert self.task is not None
         state = (
-            f"epoch {int(epoch) + 1}/{self.epochs}  accuracy {means['accuracy']:.1%}"
+            f"epoch {max(1, ceil(epoch))}/{self.epochs}  accuracy {means['accuracy']:.1%}"
             f"  unconverged {means['unconverged']:.1%}"
         )
         self.bar.update(self.task, completed=epoch, state=state)
