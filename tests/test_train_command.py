@@ -111,12 +111,11 @@ def test_the_bar_shows_accuracy_unconverged_samples_and_time_left(
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr("rich.live._RefreshThread.run", lambda thread: None)  # no clock decides what is seen
     assert run("train", "digits", "--epochs", "2", "--kind", "deq", *SMALL) == 0
     shown = capsys.readouterr().out
-    # The line of an epoch draws the bar anew, so that no clock decides what is seen.
     for text in ("training on", "epoch 1/2", "epoch 2/2", "accuracy", "unconverged", "left"):
         assert text in shown
-    assert "epoch 3/2" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is shown again
 
 

@@ -1,7 +1,5 @@
 """What a person sees while a model trains: a bar with time left on a terminal, a line per epoch elsewhere."""
 
-from math import ceil
-
 import torch
 from rich.progress import (
     BarColumn,
@@ -49,13 +47,14 @@ class Progress:
         """Show the position in epochs and the means of this epoch so far."""
         assert self.task is not None
         state = (
-            f"epoch {max(1, ceil(epoch))}/{self.epochs}  accuracy {means['accuracy']:.1%}"
+            f"epoch {int(epoch) + 1}/{self.epochs}  accuracy {means['accuracy']:.1%}"
             f"  unconverged {means['unconverged']:.1%}"
         )
         self.bar.update(self.task, completed=epoch, state=state)
 
     def end_epoch(self, epoch: int, trained: dict[str, float], validation: float | None) -> None:
         """Print the line of a finished epoch, under ``HEADS``."""
+        self.bar.refresh()  # it is drawn below the line as it was at its last refreshing
         held_out = "none" if validation is None else f"{validation:.2%}"
         self.console.print(
             f"{f'{epoch}/{self.epochs}':>11}{trained['loss']:>12.4f}{trained['accuracy']:>12.2%}{held_out:>13}"
