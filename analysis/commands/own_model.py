@@ -109,7 +109,7 @@ def require_reads(model: Any, images: Any) -> None:
     try:
         with torch.no_grad():
             model(images[:1])
-    except StabdeqError:
+    except (StabdeqError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise DataError(
