@@ -27,6 +27,11 @@ from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.matrices.definiteness import proves_positive_definite
 from analysis.proofs.tracing import TraceError
 
+EXACTLY = (
+    "Write g(z) - g(c * torch.ones_like(z)) for g(z) less a number that was computed once, which is 0 at c to rounding alone; "
+    "or leave a small ball out, with --inner-radius."
+)
+
 
 def prove_claim(
     name: str,
@@ -105,7 +110,7 @@ def _positive(search: Search) -> Proof | Unproved:
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
         return Unproved(
-            "V(c) = 0 and grad V(c) = 0 cannot both be shown exactly, as the states around the centre need."
+            f"V(c) = 0 and grad V(c) = 0 cannot both be shown exactly, as the states around the centre need. {EXACTLY}"
         )
 
     def proves(box: Interval) -> Tensor:
@@ -170,7 +175,7 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
     needed |= {} if search.rate is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
         if not is_zero(bounds) and not search.inner:
-            return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need.")
+            return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need. {EXACTLY}")
     constant = size(at_centre.gradient) * size(speed) + (search.rate or 0.0) * size(at_centre.value)
     hole = search.closed_at_centre(proves)
     if hole is None and not search.inner:

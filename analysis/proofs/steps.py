@@ -15,7 +15,7 @@ from analysis.evidence.regions import Ball, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.box_search import Proof, Search, Unproved, mean_value
-from analysis.proofs.boxes import is_definite, matrices, searched, size, vanishing, weights
+from analysis.proofs.boxes import EXACTLY, is_definite, matrices, searched, size, vanishing, weights
 from analysis.proofs.falling import along_steps
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
@@ -78,8 +78,8 @@ def _decrease(search: Search) -> Proof | Unproved:
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
         return Unproved(
-            "V(z+) - V(z) and its gradient cannot both be shown to be exactly 0 at the centre, as the states around it need; "
-            "--inner-radius leaves them out."
+            "V(z+) - V(z) and its gradient cannot both be shown to be exactly 0 at the centre, as the states around it need. "
+            f"{EXACTLY}"
         )
 
     def proves(box: Interval) -> Tensor:
