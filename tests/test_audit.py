@@ -84,7 +84,7 @@ def test_an_anchored_model_has_no_claim_refuted() -> None:
         "positivity.positive": "PROVED",
         "convexity.convex": "PROVED",
         "decay.stabilised": "PROVED",
-        "decay.flow": "SUPPORTED",
+        "decay.flow": "PROVED",
         "separation.isometry": "PROVED",
         "spectrum.stable": "SUPPORTED",
         "convergence.own solver": "SUPPORTED",

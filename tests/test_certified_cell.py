@@ -1,5 +1,6 @@
 """The cell that is certified by construction: its inequality, its equilibria, its gradients, and the bounds on its logits."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis.audit import audit
+from analysis.measure.contraction import proved_contraction
+from analysis.measure.subject import prepare
 from stabdeq.bounds import logit_difference_bound
 from stabdeq.bounds.lipschitz import extractor_matrix
 from stabdeq.cells import CertifiedCell
@@ -224,9 +227,29 @@ def test_the_certified_recipe_reads() -> None:
 
 @pytest.mark.parametrize("kind", ["deq", "lyadeq-anchored"])
 def test_its_audit_proves_the_only_equilibrium(kind: str) -> None:
-    found = audit(model(kind), images(), torch.arange(5) % 4, checks=["equilibrium"]).named
+    found = audit(model(kind), images(), torch.arange(5) % 4, checks=["equilibrium", "spectrum"]).named
     assert found["equilibrium.unique"].verdict == "PROVED"
-    assert found["equilibrium.exists"].verdict == "SUPPORTED"
+    exists = found["equilibrium.exists"]
+    assert exists.verdict == "PROVED"
+    assert "contracts by" in exists.evidence
+    # What the words promise: the solver's state, and Banach's bound on its distance from the equilibrium.
+    stated = re.search(r"within ([\d.e+-]+) of it", exists.evidence)
+    assert stated is not None
+    assert 0 < float(stated[1]) < 1e-8
+    if kind == "lyadeq-anchored":
+        assert found["spectrum.stable"].verdict == "PROVED"
+
+
+def test_a_contraction_bounds_what_two_states_do() -> None:
+    subject = prepare(model("deq"), images(), torch.arange(5) % 4)
+    found = proved_contraction(subject)
+    assert found is not None
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 5, subject.dim, generator=generator, dtype=torch.float64)
+    cell = subject.model.cell
+    moved = (cell(a, subject.h) - cell(b, subject.h)).norm(dim=1)
+    assert bool((moved <= found.rate * (a - b).norm(dim=1)).all())
+    assert 0.1 < found.rate < 1
 
 
 def test_a_checkpoint_keeps_and_names_the_cell(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from analysis.checks.witness import (
 )
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Verdict
+from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import TOO_LARGE, located
 from analysis.measure.newton import Located
 from analysis.measure.subject import DENSE, TOLERANCE, Subject
@@ -54,6 +55,19 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
     replayed = [_replayed_residual(subject, position) for position in subject.found.tolist()]
     worst = max(replayed, default=float("inf"))
     common = {"samples": count, "tolerance": TOLERANCE}
+    contraction = proved_contraction(subject)
+    if found == count and worst <= 10 * TOLERANCE and contraction is not None:
+        furthest = float(subject.field(subject.equilibria, torch.arange(count)).norm(dim=1).max()) / (
+            1 - contraction.rate
+        )
+        evidence = (
+            f"By construction: {contraction.words}, so it has an equilibrium, and no other. The state that the solver finds is within "
+            f"{furthest:.1e} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to the "
+            "state, evaluated anew one image at a time."
+        )
+        return _finding(
+            subject, "exists", claim, verdict=Verdict.PROVED, margin=1 - worst / TOLERANCE, evidence=evidence, **common
+        )
     vague = [] if subject.dim > DENSE else [place for place, ball in enumerate(around) if not ball.is_shown]
     if found == count and worst <= 10 * TOLERANCE and not vague:
         bound = clopper_pearson_upper(0, count)

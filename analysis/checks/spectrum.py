@@ -7,6 +7,8 @@ import numpy as np
 from analysis.checks.witness import Replay, at_equilibrium, state_of, unknown_claim, violation_of
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
+from analysis.findings.four_digits import at_least
+from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import located_by_products
 from analysis.measure.spectrum import ROUNDING, Spectrum, images_looked_at, spectrum_at
 from analysis.measure.subject import Subject
@@ -82,6 +84,13 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
         verdict, evidence = (
             Verdict.INCONCLUSIVE,
             f"At test image {image} the Jacobian is not finite, or the iteration for its eigenvalues fails.",
+        )
+    elif (contraction := proved_contraction(subject)) is not None and abscissa - error <= 0:
+        verdict = Verdict.PROVED
+        evidence = (
+            f"By construction: {contraction.words}, so trajectories of the unprojected field approach one another at the rate "
+            f"{at_least(1 - contraction.rate)} or faster. Evaluated besides: at {len(spectra)} equilibria the largest real part of "
+            f"eig(J) - 1 is {abscissa:.3g}."
         )
     elif contracting or abscissa + error < 0:
         verdict = Verdict.SUPPORTED

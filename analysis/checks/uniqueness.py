@@ -9,11 +9,10 @@ from torch import Tensor
 from analysis.checks.witness import Replay, at_equilibrium, state_of, violation_of
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import Finding, Measurement, Verdict
+from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import are_two, located
 from analysis.measure.newton import Located
 from analysis.measure.subject import DENSE, Subject, solve_accurately
-from analysis.proofs.cells.linf_margins import contraction_bound
-from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
 from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
 from stabdeq.solvers import norm
 
@@ -102,7 +101,7 @@ def judge_unique(subject: Subject, around: list[Located]) -> tuple[Finding, Meas
     restarts = _restart(subject)
     claim = "The equilibrium is the only one: it does not depend on where the solver starts."
     anchored = subject.lyapunov is not None and subject.lyapunov.centre == "equilibrium"
-    rate, norm_name = _proved_contraction(subject)
+    contraction = proved_contraction(subject)
     judged: dict[str, object]
     if anchored and subject.structured:
         claim = "z* is the only equilibrium of the stabilised field."
@@ -111,12 +110,9 @@ def judge_unique(subject: Subject, around: list[Located]) -> tuple[Finding, Meas
             f"weights give V > 0 there for all states. Of the unprojected cell: {restarts.measurement.text}."
         )
         judged = {"verdict": Verdict.PROVED, "margin": None, "evidence": evidence}
-    elif rate < 1:
-        evidence = (
-            f"The cell is certified by construction: it contracts by {rate:.4g} in the {norm_name} norm, proved from its weights. "
-            f"Evaluated besides: {restarts.measurement.text}."
-        )
-        judged = {"verdict": Verdict.PROVED, "margin": 1 - rate, "evidence": evidence}
+    elif contraction is not None:
+        evidence = f"By construction: {contraction.words}. Evaluated besides: {restarts.measurement.text}."
+        judged = {"verdict": Verdict.PROVED, "margin": 1 - contraction.rate, "evidence": evidence}
     elif bool(restarts.differs.any()):
         judged = _second_equilibrium(subject, restarts, around)
     else:
@@ -171,19 +167,6 @@ def _agreement(subject: Subject, restarts: _Restarts, around: list[Located]) -> 
         f"than {100 * bound:.2g} % of images have a second one that these starts reach, with 95 % confidence; this is not a proof."
     )
     return {"verdict": Verdict.SUPPORTED, "margin": 1 - largest / DISTINCT, "evidence": evidence}
-
-
-def _proved_contraction(subject: Subject) -> tuple[float, str]:
-    """Return a proved Lipschitz constant of a cell that is certified by construction, infinite of others, and in which norm."""
-    cell = subject.model.cell
-    if is_as_made(cell):
-        if isinstance(cell, IntervalCell):
-            return contraction_bound(cell), "maximum"
-        if isinstance(cell, CertifiedCell | MonotoneCell):
-            transition = cell.fold().transition
-            if bool(transition.isfinite().all()):
-                return spectral_norm_bound(Enclosure.exact(transition)), "Euclidean"
-    return float("inf"), "Euclidean"
 
 
 def _has_one_by_make(subject: Subject) -> bool:
