@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks import ratio_figure
 from benchmarks.gpu import page
 from benchmarks.table import Record, goal_table, ratio_table, table
 from stabdeq.files import replace_file
@@ -28,7 +29,8 @@ BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite the page."""
+    """Rewrite the page, and draw its figure."""
+    ratio_figure.draw()
     replace_file(PAGE, with_tables(PAGE.read_text(encoding="utf-8")).encode())
 
 

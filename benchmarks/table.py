@@ -22,7 +22,7 @@ def markdown(results: Record) -> str:
     parts = [
         f"Measured {results['date']} on {_machine(results)}, by `{results['command']}`. Ratios are the rival's time over ours, "
         "at the same true residual: median (quartiles) of alternating runs. Above 1, ours is faster.",
-        table(HEAD, map(row, _races(records))),
+        table(HEAD, map(row, races_of(records))),
         *_extras(records),
         "\n".join(f"- {line}" for line in [*results["skipped"], *summary(records)]),
     ]
@@ -91,23 +91,32 @@ def notes(record: Record) -> str:
 
 def ratio_table(results: Record) -> Record:
     """Return the ratios of TorchDEQ's time to ours, cell by cell, for the results page."""
-    races = _races(results["records"])
-    rows = []
-    for shown, batch, batches, problems in (
-        *(("digits, MNIST (n = 64)", str(size), (size,), ("digits", "mnist")) for size in (1, 128, 1024, 8192)),
-        ("convolution, 64 x 16 x 16", "1, 16", (1, 16), ("convolution, 64 x 16 x 16",)),
-        ("convolution, 128 x 32 x 32", "1", (1,), ("convolution, 128 x 32 x 32",)),
-        ("attention, 16 tokens of 32", "64", (64,), ("attention",)),
-        ("graph, 50 nodes of 16", "64", (64,), ("graph",)),
-        ("linear, spectral radius 0.99", "128", (128,), ("linear, radius 0.99",)),
-    ):
-        chosen = [record for record in races if record["problem"] in problems and record["batch"] in batches]
-        chosen = [record for record in chosen if record["direction"] in SOLVES]
-        rows += [_ratio_row(shown, batch, tolerance, chosen) for tolerance in ("1e-3", "1e-5")]
+    races = races_of(results["records"])
+    rows = [
+        _ratio_row(shown, batch, tolerance, chosen)
+        for shown, batch, chosen in groups(races)
+        for tolerance in ("1e-3", "1e-5")
+    ]
     rows.append(_ratio_row("training step", "128", "1e-3", [r for r in races if r["direction"] == "training step"]))
     columns = ["cell", "batch", "tolerance", "Anderson, compiled", "eager", "Broyden, compiled", "eager"]
     note = "Median (lowest to highest); above 1, ours is faster."
     return _published(results, "TorchDEQ's time over ours", columns, rows, note)
+
+
+def groups(races: list[Record]) -> list[tuple[str, str, list[Record]]]:
+    """Return the solves that stand together: the cell and the batch as they are shown, and their records."""
+    solves = [record for record in races if record["direction"] in SOLVES]
+    return [
+        (shown, batch, [one for one in solves if one["problem"] in problems and one["batch"] in batches])
+        for shown, batch, batches, problems in (
+            *(("digits, MNIST (n = 64)", str(size), (size,), ("digits", "mnist")) for size in (1, 128, 1024, 8192)),
+            ("convolution, 64 x 16 x 16", "1, 16", (1, 16), ("convolution, 64 x 16 x 16",)),
+            ("convolution, 128 x 32 x 32", "1", (1,), ("convolution, 128 x 32 x 32",)),
+            ("attention, 16 tokens of 32", "64", (64,), ("attention",)),
+            ("graph, 50 nodes of 16", "64", (64,), ("graph",)),
+            ("linear, spectral radius 0.99", "128", (128,), ("linear, radius 0.99",)),
+        )
+    ]
 
 
 def _ratio_row(cell: str, batch: str, tolerance: str, records: list[Record]) -> list[str]:
@@ -115,7 +124,7 @@ def _ratio_row(cell: str, batch: str, tolerance: str, records: list[Record]) -> 
     for solver in GOALS:
         chosen = [r for r in records if r["solver"] == solver and r["tolerance"] == float(tolerance)]
         unreached = any("TorchDEQ" in r["contestants"] and not r["contestants"]["TorchDEQ"] for r in chosen)
-        row += [_range(_medians(chosen, mode)) or "not reached" * unreached for mode in MODES]
+        row += [_range(medians(chosen, mode)) or "not reached" * unreached for mode in MODES]
     return row
 
 
@@ -131,11 +140,11 @@ def _range(ratio: list[float]) -> str:
 
 def goal_table(results: Record) -> Record:
     """Return the medians over all cases beside what was aimed at, for the results page."""
-    races = _races(results["records"])
+    races = races_of(results["records"])
     rows = []
     for solver, goals in GOALS.items():
         chosen = [record for record in races if record["solver"] == solver and record["direction"] in SOLVES]
-        count = len(_medians(chosen, "compiled"))
+        count = len(medians(chosen, "compiled"))
         rows.append([f"{solver.capitalize()}, median of {count}", *_beside_goals(chosen, goals)])
     for what, goal in OTHER_GOALS.items():
         chosen = [record for record in races if record["direction"] == what]
@@ -143,7 +152,7 @@ def goal_table(results: Record) -> Record:
             rows.append([what, *_beside_goals(chosen, dict.fromkeys(MODES, goal))])
     slowest = ["slowest case"]
     for mode in MODES:
-        ratio = _medians(races, mode)
+        ratio = medians(races, mode)
         below = sum(value < 1 for value in ratio)
         slowest += [f"{min(ratio):.2f}; below 1 in {below} of {len(ratio)}", f"1, {'missed' if below else 'reached'}"]
     columns = ["over all cases", "ours compiled", "goal", "ours eager", "goal"]
@@ -153,7 +162,7 @@ def goal_table(results: Record) -> Record:
 def _beside_goals(records: list[Record], goals: dict[str, float]) -> list[str]:
     cells = []
     for mode in MODES:
-        found = median(_medians(records, mode))
+        found = median(medians(records, mode))
         cells += [f"{found:.2f}", f"{goals[mode]:g}, {'reached' if found >= goals[mode] else 'missed'}"]
     return cells
 
@@ -176,16 +185,16 @@ def _machine(results: Record) -> str:
 
 def summary(records: list[Record]) -> list[str]:
     """Return the lines that compare the ratios with the goals."""
-    races = _races(records)
+    races = races_of(records)
     lines = []
     for solver, goals in GOALS.items():
         solves = [record for record in races if record["solver"] == solver and record["direction"] in SOLVES]
-        lines += [_against_goal(f"{solver}, {mode}", _medians(solves, mode), goal) for mode, goal in goals.items()]
+        lines += [_against_goal(f"{solver}, {mode}", medians(solves, mode), goal) for mode, goal in goals.items()]
     for what, goal in OTHER_GOALS.items():
         chosen = [record for record in races if record["direction"] == what]
-        lines += [_against_goal(f"{what}, {mode}", _medians(chosen, mode), goal) for mode in MODES]
+        lines += [_against_goal(f"{what}, {mode}", medians(chosen, mode), goal) for mode in MODES]
     for mode in MODES:
-        ratio = _medians(races, mode)
+        ratio = medians(races, mode)
         if ratio:
             lines.append(
                 f"smallest ratio, {mode}: {min(ratio):.2f} (goal: never below 1); below 1 in {sum(r < 1 for r in ratio)} of {len(ratio)}"
@@ -198,12 +207,12 @@ def _against_goal(what: str, ratio: list[float], goal: float) -> str:
     return f"median ratio, {what}: {found} (goal: {goal:g})"
 
 
-def _medians(records: list[Record], mode: str) -> list[float]:
+def medians(records: list[Record], mode: str) -> list[float]:
     name = f"TorchDEQ/{mode}"
     return [record["ratios"][name][1] for record in records if name in record["ratios"]]
 
 
-def _races(records: list[Record]) -> list[Record]:
+def races_of(records: list[Record]) -> list[Record]:
     return [record for record in records if "direction" in record]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import results_page
+from benchmarks import ratio_figure, results_page
 from benchmarks.results_page import BLOCK, COMPUTED, MEASURED, PAGE, block, measured, with_tables
 from benchmarks.table import goal_table, ratio_table
 
@@ -99,3 +99,20 @@ def test_solver_tables_show_medians_ranges_and_what_was_missed():
 def test_a_solver_that_never_reaches_the_tolerance_is_named():
     results = {"records": [race("broyden", "forward", None, None)], "date": "", "machine": {}, "command": ""}
     assert ratio_table(results)["rows"][0][-2:] == ["not reached", "not reached"]
+
+
+def test_the_figure_of_ratios_has_a_dot_for_each_group_that_was_raced(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    dots = []
+    plain = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axis, x, *rest, **options: (dots.append(x), plain(axis, x, *rest, **options))[1]
+    )
+    results = tmp_path / "results.json"
+    records = [race("anderson", "forward", 6.0, 0.5), race("anderson", "forward and backward", 20.0, 0.7)]
+    results.write_text(json.dumps({"records": [*records, race("broyden", "forward", None, None)]}), encoding="utf-8")
+    ratio_figure.draw(tmp_path / "ratios.png", results)
+    assert [dot for dot in dots if not isinstance(dot, list)] == [13.0, 0.6]
+    assert [dot for dot in dots if isinstance(dot, list)] == [[6.0, 20.0], [0.5, 0.7]]
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
