@@ -22,7 +22,7 @@ $(VENV)/.tested: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	rm -rf runs/demo
-	$(BIN)/stabdeq train digits --kind lyadeq-anchored --out runs/demo
+	$(BIN)/stabdeq train digits --kind lyadeq-certified --set model.backbone=lipschitz-cnn --out runs/demo
 	$(BIN)/stabdeq audit runs/demo/checkpoint.safetensors
 	@echo "metrics of every epoch: runs/demo/metrics.jsonl"
 
