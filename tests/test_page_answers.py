@@ -79,7 +79,8 @@ def test_the_head_says_the_outcome_and_what_was_judged(report):
         "98.44 %, 126 of 128 images",
         "digits, 128 images of its test split",
         "2026-11-28, 18:16 UTC",
-        "decay (raw field)",
+        "decay: raw field",
+        "small pushes die out without stabilising",
         "stabdeq replay report.json",
     ):
         assert words in head

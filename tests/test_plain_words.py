@@ -133,8 +133,8 @@ def test_only_what_is_proved_is_called_proved() -> None:
 def test_a_row_about_something_else_is_passed_over() -> None:
     plain = in_plain_words(read({"check": "equilibrium", "name": "unique", "verdict": "PROVED"}))
     stabilised = in_plain_words(finding(("equilibrium", "unique", "stabilised field"), "PROVED"))
-    assert plain.startswith("This is proved: for each image there is one resting state only")
-    assert stabilised.startswith("This is proved: the stabilised model rests")
+    assert plain.startswith("This is proved: for an image on which the cell comes to rest at all")
+    assert stabilised.startswith("This is proved: the stabilised model rests where a resting state was found")
 
 
 @pytest.mark.parametrize("item", [{}, {"check": None, "name": ["x"], "verdict": 3}, {"check": "decay", "name": "<b>"}])

@@ -99,12 +99,12 @@ def _restart_some(subject: Subject, images: Tensor, generator: torch.Generator) 
 def judge_unique(subject: Subject, around: list[Located]) -> tuple[Finding, Measurement]:
     """Return the finding on uniqueness, and how often a restart ended elsewhere; ``around`` are the balls of the equilibria found."""
     restarts = _restart(subject)
-    claim = "The equilibrium is the only one: it does not depend on where the solver starts."
+    claim = "Where the cell has an equilibrium, that is its only one, wherever the solver starts."
     anchored = subject.lyapunov is not None and subject.lyapunov.centre == "equilibrium"
     contraction = proved_contraction(subject)
     judged: dict[str, object]
     if anchored and subject.structured:
-        claim = "z* is the only equilibrium of the stabilised field."
+        claim = "Where the cell has an equilibrium z*, that is the only one of the stabilised field."
         evidence = (
             "By construction: away from z* the stabilised field satisfies grad V · F^ <= -alpha V < 0, so it cannot vanish, and V's "
             f"weights give V > 0 there for all states. Of the unprojected cell: {restarts.measurement.text}."

@@ -18,13 +18,15 @@ Need = Literal["lyapunov", "equilibria", "image", "pixels", "classes", "choices"
 class ClaimWords:
     """What a claim means to a reader who knows no Lyapunov theory.
 
-    ``holds`` says what is true where the claim is, as the end of "We cannot tell whether ..."; ``fails``, a sentence, what was
-    seen where it is refuted, empty where it never is. Of two rows of one name the first counts whose ``about`` stands in the
-    finding's claim. A claim ``by_some`` is judged of models that make it alone.
+    ``title`` says it in a few words, for lists of claims: a claim without one is listed by its name. ``holds`` says what is true
+    where the claim is, as the end of "We cannot tell whether ..."; ``fails``, a sentence, what was seen where it is refuted, empty
+    where it never is. Of two rows of one name the first counts whose ``about`` stands in the finding's claim. A claim ``by_some``
+    is judged of models that make it alone.
     """
 
     name: str
     holds: str
+    title: str = ""
     fails: str = ""
     about: str = ""
     by_some: bool = False

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from analysis.findings import Verdict
+from analysis.findings import Finding, Verdict
+from analysis.findings.catalogue import words_of
 from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
 from analysis.report.made_by import command_line
@@ -40,29 +41,30 @@ def outcome(report: Report) -> str:
     return f"{report.sentence} {' and '.join(held)}{'.' if held else ''}".strip()
 
 
-def which(report: Report) -> dict[Verdict, str]:
-    """Return which claims end in each verdict, by their names.
+def which(report: Report) -> dict[Verdict, list[str]]:
+    """Return which claims end in each verdict, in a few words each, and how many more where they are many.
 
     >>> from analysis.report.report import Report
-    >>> found = [{"check": "decay", "name": name, "verdict": "PROVED"} for name in ("flow", "stabilised")]
-    >>> which(Report.parse({"findings": [*found, {"check": "zero", "name": "zero", "verdict": "PROVED"}]}))[Verdict.PROVED]
-    'decay (flow, stabilised), zero'
+    >>> found = [{"check": "decay", "name": name, "verdict": "PROVED"} for name in ("flow", "mine")]
+    >>> which(Report.parse({"findings": found}))[Verdict.PROVED]
+    ['V falls as promised along simulated trajectories', 'decay: mine']
     """
-    listed: dict[Verdict, dict[str, list[str]]] = {word: {} for word in Verdict}
+    listed: dict[Verdict, list[str]] = {word: [] for word in Verdict}
     for finding in report.findings:
-        names = listed[finding.verdict].setdefault(in_words(finding.check), [])
-        names += [in_words(finding.name)] if finding.name != finding.check else []
-    return {word: _listed(checks) for word, checks in listed.items()}
+        listed[finding.verdict].append(_title(finding))
+    return {word: _few(titles) for word, titles in listed.items()}
 
 
-def _listed(checks: dict[str, list[str]]) -> str:
-    said = [f"{check} ({_few(names)})" if names else check for check, names in checks.items()]
-    return _few(said)
+def _title(finding: Finding) -> str:
+    words = words_of(finding.check, finding.name, finding.claim)
+    if words and words.title:
+        return words.title
+    check, name = in_words(finding.check), in_words(finding.name)
+    return check if name == check else f"{check}: {name}"
 
 
-def _few(words: list[str]) -> str:
-    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
-    return ", ".join(words[:MOST_NAMED]) + more
+def _few(words: list[str]) -> list[str]:
+    return words[:MOST_NAMED] + ([f"{len(words) - MOST_NAMED} more"] if len(words) > MOST_NAMED else [])
 
 
 def in_words(name: str) -> str:
