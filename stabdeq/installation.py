@@ -20,6 +20,7 @@ Standing = Literal["ok", "missing", "optional"]
 IMPORTED = {"pillow": "PIL", "python-flint": "flint", "scikit-learn": "sklearn"}
 OPTIONAL = {
     "ray": "stabdeq reproduce --ray, on several machines (pip install 'stabdeq[ray]')",
+    "tensorboard": "stabdeq train --tensorboard, curves in TensorBoard (pip install tensorboard)",
     "torchdeq": "models of TorchDEQ, and the benchmarks against it (pip install torchdeq)",
 }
 COMPILED = "model.solver.compiled=true"

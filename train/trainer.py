@@ -4,6 +4,7 @@ import json
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from train.progress import Progress
 from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
 from train.run_folder import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, RunFolder
+from train.tensorboard import event_files
 
 EVALUATION_BATCH = 1000
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -43,13 +45,20 @@ class Scores:
 
 
 def train(
-    recipe: Recipe, data: DataSet, out: Path, *, resume: bool = False, progress: Progress | None = None
+    recipe: Recipe,
+    data: DataSet,
+    out: Path,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
 ) -> Scores:
     """Train ``recipe`` on ``data``, write checkpoints and metrics into ``out``, and return the final test scores.
 
     ``out`` gets ``checkpoint.safetensors`` after every epoch (the result, and what ``resume`` goes on from),
-    ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``. The test split is used once, at the end. On the CPU a
-    resumed run gives the same losses to the last bit. Raises ConfigError where ``out`` holds a run and ``resume`` is not
+    ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``, and with ``tensorboard`` the same numbers as event files in
+    a folder of that name. The test split is used once, at the end. On the CPU a resumed run gives the same losses to the last bit.
+    Raises ConfigError where ``out`` holds a run and ``resume`` is not
     given, or holds one with other settings, or where another training is at work in it; MetricsError where ``resume`` finds
     metrics that training did not write; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError,
     keeping the last checkpoint too, where a file cannot be written.
@@ -57,7 +66,11 @@ def train(
     progress = progress or Progress(quiet=True)
     with RunFolder(out) as folder:
         resumes = resume and folder.has_checkpoint()
-        return _finish((_Run.resume if resumes else _Run.start)(recipe, data, folder), progress)
+        run = (_Run.resume if resumes else _Run.start)(recipe, data, folder)
+        if not tensorboard:
+            return _finish(run, progress)
+        with event_files(out) as run.tell:
+            return _finish(run, progress)
 
 
 def _finish(run: "_Run", progress: Progress) -> Scores:
@@ -96,6 +109,7 @@ class _Run:
         )
         self.epoch = 0
         self.best_validation: float | None = None
+        self.tell: Callable[[dict[str, Any]], None] | None = None  # what else gets each line of the metrics
 
     @classmethod
     def start(cls, recipe: Recipe, data: DataSet, folder: RunFolder) -> "_Run":
@@ -305,6 +319,8 @@ class _Run:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one line of JSON."""
         append_line(self.out / METRICS_NAME, metrics_line(metrics))
+        if self.tell:
+            self.tell(metrics)
 
 
 def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:

@@ -20,6 +20,7 @@ def train(
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     resume: Annotated[bool, Parameter(negative="")] = False,
     deterministic: Annotated[bool, Parameter(negative="")] = False,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model from a recipe; writes checkpoint.safetensors, best.safetensors and metrics.jsonl.
@@ -47,6 +48,8 @@ def train(
         Go on from the last checkpoint in --out; begins anew where there is none.
     deterministic
         Use one thread, and kernels that give the same bits at every call: the numbers then do not depend on the threads.
+    tensorboard
+        Write the numbers of metrics.jsonl for TensorBoard, too, into the folder tensorboard in --out; TensorBoard must be installed.
     """
     from stabdeq.terminal import Console
     from train.training import train as run_training
@@ -62,6 +65,7 @@ def train(
         settings=settings,
         resume=resume,
         deterministic=deterministic,
+        tensorboard=tensorboard,
         quiet=quiet,
     )
     console = Console()
