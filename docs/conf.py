@@ -44,7 +44,8 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "write_computation_times": False,
     "show_signature": False,
-    "capture_repr": (),
+    "capture_repr": ("_repr_html_",),  # what a notebook shows of the last line of a cell
+    "remove_config_comments": True,
     "image_srcset": ["2x"],
 }
 

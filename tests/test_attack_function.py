@@ -111,6 +111,7 @@ def test_the_fault_on_purpose_needs_a_models_normalisation(checkpoint: Path) -> 
     found = attack(model, test.images, test.labels, samples=20, clamp_normalised=True)
     assert "NOT A ROBUST ACCURACY" in found.warnings[0]
     assert "FAULTY ON PURPOSE" in str(found)
+    assert repr(found) == str(found)
 
 
 def test_progress_is_told_of_the_control_and_of_the_attack() -> None:

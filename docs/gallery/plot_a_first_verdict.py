@@ -2,9 +2,11 @@
 Two first verdicts
 ==================
 
-From ``import stabdeq`` to a verdict: on a Lyapunov function of your own in three lines, on a model in four. In a notebook the last
-line of a cell shows the report's page; ``print`` shows its table.
+From ``import stabdeq`` to a verdict: on a Lyapunov function of your own in three lines, on a model in four. This page is a notebook,
+which the link at its end downloads: a report that ends a cell is shown as a page, ``print`` shows it as a table.
 """
+
+# sphinx_gallery_thumbnail_path = '_static/report.png'
 
 # %%
 # A Lyapunov function of your own
@@ -29,6 +31,11 @@ def f(z):
 report = stabdeq.check(V, f, dim=2)
 
 print(report)
+
+# %%
+# The same as a page, from which each claim opens to its evidence:
+
+report
 
 # %%
 # ``report["decrease"]`` is the part of the report on one claim, ``report.holds`` says whether all claims stand, and

@@ -19,9 +19,9 @@ CLAMPED = (
 )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class AttackResult:
-    """What a model gets right of N images; ``print`` shows the table and the warnings.
+    """What a model gets right of N images; ``print``, and a notebook, show the table and the warnings.
 
     ``subject`` names the "checkpoint" with its "sha256", the model's "kind" and the "data", None where there is none;
     ``settings`` are those of the attack, and ``radius`` is its eps as it was written. ``indices`` (N,) int64 are the places of
@@ -120,6 +120,9 @@ class AttackResult:
         with console.capture() as captured:
             self.show(console)
         return captured.get().rstrip("\n")
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _table(self) -> Table:
         data = f" on {self.subject['data']}" if self.subject["data"] else ""
