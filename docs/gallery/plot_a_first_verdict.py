@@ -6,13 +6,12 @@ From ``import stabdeq`` to a verdict: on a Lyapunov function of your own in thre
 which the link at its end downloads: a report that ends a cell is shown as a page, ``print`` shows it as a table.
 """
 
-# sphinx_gallery_thumbnail_path = '_static/report.png'
-
 # %%
 # A Lyapunov function of your own
 # -------------------------------
 # V and the dynamics take states (B, 2), one a row. This V proves that a pendulum with friction comes to rest.
 
+# sphinx_gallery_thumbnail_path = '_static/report.png'
 import tempfile
 
 import torch
