@@ -102,7 +102,7 @@ DECAY = Check(
         ),
         ClaimWords(
             name="flow",
-            title="V falls as promised along simulated trajectories",
+            title="V falls as promised along whole trajectories",
             holds="the energy of the stabilised model, followed over time, falls as fast as promised or faster",
             fails="We followed the stabilised model from a random state, and its energy did not fall as fast as promised.",
         ),

@@ -47,7 +47,7 @@ def which(report: Report) -> dict[Verdict, list[str]]:
     >>> from analysis.report.report import Report
     >>> found = [{"check": "decay", "name": name, "verdict": "PROVED"} for name in ("flow", "mine")]
     >>> which(Report.parse({"findings": found}))[Verdict.PROVED]
-    ['V falls as promised along simulated trajectories', 'decay: mine']
+    ['V falls as promised along whole trajectories', 'decay: mine']
     """
     listed: dict[Verdict, list[str]] = {word: [] for word in Verdict}
     for finding in report.findings:
