@@ -19,7 +19,7 @@ Standing = Literal["ok", "missing", "optional"]
 # Packages that are imported under another name than that they are installed by.
 IMPORTED = {"pillow": "PIL", "python-flint": "flint", "scikit-learn": "sklearn"}
 OPTIONAL = {
-    "ray": "stabdeq reproduce --ray, on several machines (pip install 'stabdeq[ray]')",
+    "ray": "stabdeq reproduce --ray, on several machines (pip install ray)",
     "tensorboard": "stabdeq train --tensorboard, curves in TensorBoard (pip install tensorboard)",
     "torchdeq": "models of TorchDEQ, and the benchmarks against it (pip install torchdeq)",
 }

@@ -76,7 +76,7 @@ def reproduce(
     hours
         End after this time: what is done stays, what is next is said, and the same command goes on from there.
     ray
-        Run the jobs through Ray, on all machines of the cluster that RAY_ADDRESS names (pip install 'stabdeq[ray]').
+        Run the jobs through Ray, on all machines of the cluster that RAY_ADDRESS names (pip install ray).
     dry_run
         Print the command lines of what is missing, for a cluster of your own, and run nothing.
     """

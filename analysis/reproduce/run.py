@@ -97,7 +97,7 @@ class RayEngine:
             ray = import_module("ray")
         except ModuleNotFoundError:
             raise ConfigError(
-                "--ray needs Ray, which is not installed: pip install 'stabdeq[ray]', or leave --ray out and use --jobs"
+                "--ray needs Ray, which is not installed: pip install ray, or leave --ray out and use --jobs"
             ) from None
         self._ray = ray
         ray.init(ignore_reinit_error=True, logging_level="warning")
