@@ -90,7 +90,7 @@ def test_without_ray_nothing_is_run_or_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'stabdeq\[ray\]'"):
+    with pytest.raises(ConfigError, match="pip install ray"):
         call("table1", ray=True)
     assert not list(Path("out").iterdir())
     assert capsys.readouterr().out == ""
