@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.audit import audit
+from analysis.checks import convergence, separation
 from analysis.measure import rows
 from analysis.measure.rows import Rows, in_parts
 from analysis.measure.subject import prepare
@@ -15,7 +16,7 @@ from stabdeq.adapters import from_functions
 from stabdeq.errors import FileError
 from stabdeq.model import EquilibriumModel
 
-CHECKS = ["equilibrium", "separation", "spectrum", "convergence", "iteration"]
+CHECKS = ["equilibrium", "spectrum", "convergence", "iteration"]
 DIM = 4
 
 
@@ -63,6 +64,7 @@ def judged(count: int, numbers: int, monkeypatch: pytest.MonkeyPatch) -> tuple[R
 
 
 def test_parts_give_the_findings_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convergence, "DRAWN", 10)
     whole, at_once = judged(30, 2**18, monkeypatch)
     parts, largest = judged(30, 32, monkeypatch)
     assert largest < at_once
@@ -71,13 +73,27 @@ def test_parts_give_the_findings_of_the_whole(monkeypatch: pytest.MonkeyPatch) -
     for name, finding in whole.named.items():
         other = parts.named[name]
         assert (other.verdict, other.samples) == (finding.verdict, finding.samples), name
-        assert other.margin == pytest.approx(finding.margin, rel=1e-6, abs=1e-9), name
+        if finding.margin is not None:
+            assert other.margin == pytest.approx(finding.margin, rel=1e-6, abs=1e-9), name
         assert (other.witness or {}).get("image") == (finding.witness or {}).get("image"), name
     assert parts.sample == whole.sample
     assert parts.images == whole.images
     for item, other in zip(whole.measurements, parts.measurements, strict=True):
         if item.name != "a random state":  # whose draws go by parts
             assert other.text == item.text
+    assert "drawn" not in whole.series["convergence"]
+    assert parts.series["convergence"]["drawn"] == 16  # of parts of eight those that ten lie in
+
+
+def test_distances_are_taken_between_so_many_as_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separation, "embedding", lambda subject: {})
+    model, _ = built()
+    (all_pairs,) = separation.check(prepare(model, *images(30))).measurements
+    assert "between the first" not in all_pairs.text
+    monkeypatch.setattr(separation, "PAIRED", 6)
+    found = separation.check(prepare(model, *images(30)))
+    assert "; between the first 6 equilibria" in found.measurements[0].text
+    assert len(found.series["before"]) <= 3
 
 
 def test_what_a_cell_is_given_at_once_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
