@@ -123,7 +123,7 @@ GROUPS: dict[str, tuple[Callable[[int], list[Work]], tuple[int, ...]]] = {
     "n of a solve, batch 16": (lambda size: solving(16, size), (1024, 4096, 16384)),
     "n of a spectrum": (spectrum, (1024, 4096, 16384)),
     "states of a judgement, n = 64": (judging, (2**14, 2**16, 2**18, 2**20)),
-    "images of an audit, n = 64": (auditing, (1024, 4096, 16384)),
+    "images of an audit, n = 64": (auditing, (4096, 16384, 65536)),
     "processes of an audit": (sharing, (1, 2, 3)),
 }
 

@@ -72,9 +72,8 @@ def outer_spectrum(subject: Subject, position: int, z: Tensor | None = None) -> 
     """
     products = products_at(subject, subject.equilibria[position] if z is None else z, position)
     generator = subject.generator()
-    for _ in range(1 if z is None else 2):
-        drawn = torch.randn(subject.dim, generator=generator, dtype=torch.float64)
-    start = drawn.numpy()
+    starts = [torch.randn(subject.dim, generator=generator, dtype=torch.float64).numpy() for _ in range(2)]
+    start = starts[0 if z is None else 1]
     first = products.forward(start)
     if not np.isfinite(first + products.backward(start)).all():
         return UNKNOWN
