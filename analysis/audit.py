@@ -93,22 +93,22 @@ def _right(subject: Subject) -> dict[str, int]:
     """Return how many of the images the model, by its own solver, answers as labelled, in all tokens; nothing where it gives numbers."""
     if subject.answers == "numbers":
         return {}
-    logits = subject.model.readout(subject.model.solve(subject.h).z)
-    classes = logits.shape[-1]
-    right = is_correct(logits.reshape(-1, classes), subject.labels.flatten()).view(len(logits), -1)
-    return {"right": int(right.all(1).sum())}
+    count = 0
+    for part in subject.parts(len(subject.images)):
+        logits = subject.model.readout(subject.model.solve(subject.h[part]).z)
+        classes = logits.shape[-1]
+        right = is_correct(logits.reshape(-1, classes), subject.labels[part].flatten()).view(len(logits), -1)
+        count += int(right.all(1).sum())
+    return {"right": count}
 
 
 def _images_in_witnesses(subject: Subject, findings: Collection[Finding]) -> dict[str, Any]:
     """Return the label and the pixels of each image that a witness names, by its place in the test split."""
-    positions = {place: position for position, place in enumerate(subject.indices.tolist())}
     named = {place for finding in findings for place in images_named(finding.witness)}
+    positions = {place: int((subject.indices == place).nonzero()[-1]) for place in sorted(named)}
     return {
-        str(place): {
-            "label": subject.labels[positions[place]].tolist(),
-            **_content(subject.images[positions[place]][None]),
-        }
-        for place in sorted(named)
+        str(place): {"label": subject.labels[position].tolist(), **_content(subject.images[position][None])}
+        for place, position in positions.items()
     }
 
 

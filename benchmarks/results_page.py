@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import ratio_figure
+from benchmarks import ratio_figure, scaling_page
 from benchmarks.gpu import page
 from benchmarks.table import Record, goal_table, ratio_table, table
 from stabdeq.files import replace_file
@@ -23,14 +23,16 @@ COMPUTED = {
     "solver-goals": (SOLVERS, goal_table),
     "gpu-epochs": (GPU, page.epochs),
     "gpu-table": (GPU, page.table),
+    "scaling": (scaling_page.FILE, scaling_page.record),
 }
 FIELDS = {"title", "date", "machine", "commands", "columns", "rows", "note"}
 BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite the page, and draw its figure."""
+    """Rewrite the page, and draw its figures."""
     ratio_figure.draw()
+    scaling_page.draw()
     replace_file(PAGE, with_tables(PAGE.read_text(encoding="utf-8")).encode())
 
 

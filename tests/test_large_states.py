@@ -13,6 +13,7 @@ from analysis.evidence import shrink
 from analysis.evidence.claim import Claim
 from analysis.evidence.judge import EVALUATED, Effort, judge
 from analysis.evidence.regions import Ball
+from analysis.measure import rows
 from analysis.measure.arnoldi import outer_spectrum
 from analysis.measure.subject import Subject, prepare, solve_accurately
 from stabdeq.adapters import from_functions
@@ -139,7 +140,7 @@ def test_the_restarts_of_many_images_are_solved_in_parts_and_agree(monkeypatch: 
     subject = prepare(from_functions(lambda x: x.flatten(1), three, lambda z: z), pixels, torch.zeros(9).long())
     monkeypatch.setattr(uniqueness, "solve_accurately", counted)
     whole = uniqueness._restart(subject)
-    monkeypatch.setattr(uniqueness, "NUMBERS", 128)
+    monkeypatch.setattr(rows, "NUMBERS", 128)
     parts = uniqueness._restart(subject)
     assert solved == [288, 128, 128, 32]
     torch.testing.assert_close(parts.distance, whole.distance)

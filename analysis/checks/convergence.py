@@ -1,5 +1,7 @@
 """Do the solvers converge? The model's own with its own settings, and three solvers at equal evaluations of the cell."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,13 +9,15 @@ from analysis.checks.witness import Replay, require_one_image, unknown_claim
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
-from analysis.measure.solvers import SOLVERS, residual_curve, trace_solver
+from analysis.measure.solutions import joined, stateless
+from analysis.measure.solvers import SOLVERS, curve_of, trace_solver
 from analysis.measure.subject import Subject
 from stabdeq.solvers import Solution, Status, norm, relative_residual
 
 TOLERANCE = 1e-9
 EVALUATIONS = 60
 COMPARED = ("anderson", "broyden", "picard")
+DRAWN = 1024  # images, the first ones and no fewer, whose residuals are drawn: of all others it is kept how they ended
 
 
 @torch.no_grad()
@@ -21,23 +25,77 @@ def check(subject: Subject) -> CheckResult:
     """Judge the model's own solver; compare Anderson, Broyden and Picard from z = 0 at equal evaluations."""
     result = CheckResult(findings=[_own_solver(subject)], series={"tolerance": TOLERANCE, "solvers": {}})
     for name in COMPARED:
-        solution = trace_solver(subject, SOLVERS[name], TOLERANCE, EVALUATIONS)
-        converged = float(solution.converged.double().mean())
-        result.series["solvers"][name] = residual_curve(solution) | {"converged": converged}
-        result.measurements.append(_measurement(name, solution))
+        ended, residuals = [], []
+        for part in subject.parts(len(subject.images)):
+            solution = trace_solver(subject, SOLVERS[name], TOLERANCE, EVALUATIONS, part)
+            if part.start < DRAWN:
+                assert solution.trace is not None
+                residuals.append(solution.trace.residual)
+            ended.append(stateless(solution))
+        whole, drawn = joined(ended, ended[0].z), sum(part.shape[1] for part in residuals)
+        converged = float(whole.converged.double().mean())
+        result.series["solvers"][name] = curve_of(residuals) | {"converged": converged}
+        if drawn < len(subject.images):
+            result.series["drawn"] = drawn
+        result.measurements.append(_measurement(name, whole))
     return result
 
 
-def _solve(subject: Subject) -> tuple[Solution, Tensor, Tensor]:
-    """Return the model's own solution, its residuals measured anew (a solver's word is no evidence), and where it lied."""
-    solution = subject.model.solve(subject.h)
-    measured = relative_residual(solution.z.flatten(1), subject.model.cell(solution.z, subject.h).flatten(1))
-    return solution, measured, solution.converged & ~(measured <= 2 * solution.residual + TOLERANCE)
+@dataclass(frozen=True)
+class _Solved:
+    """How the model's own solver ended on N images, without its states.
+
+    ``measured`` (N,) are its residuals measured anew (a solver's word is no evidence), and ``untrue`` (N,) bool says where it lied.
+    Where an equilibrium is known and the solver did not fail, ``distance`` is the largest to it, and ``change`` what that changes in
+    what is read: how many classes, or the largest difference of a number.
+    """
+
+    solution: Solution
+    measured: Tensor
+    untrue: Tensor
+    distance: float
+    change: float
+
+    @property
+    def failed(self) -> Tensor:
+        """(F,) the positions of the images where it did not converge, or lied."""
+        return (~self.solution.converged | self.untrue).nonzero().squeeze(1)
+
+
+def _solve(subject: Subject) -> _Solved:
+    parts = [_solve_some(subject, part) for part in subject.parts(len(subject.images))]
+    distances, changes = [part.distance for part in parts], [part.change for part in parts]
+    ended = [part.solution for part in parts]
+    return _Solved(
+        joined(ended, ended[0].z),
+        torch.cat([part.measured for part in parts]),
+        torch.cat([part.untrue for part in parts]),
+        max(distances),
+        max(changes) if subject.answers == "numbers" else sum(changes),
+    )
+
+
+def _solve_some(subject: Subject, which: slice) -> _Solved:
+    """Solve for the images ``which``."""
+    h = subject.h[which]
+    solution = subject.model.solve(h)
+    measured = relative_residual(solution.z.flatten(1), subject.model.cell(solution.z, h).flatten(1))
+    untrue = solution.converged & ~(measured <= 2 * solution.residual + TOLERANCE)
+    compared = subject.solution.converged[which] & solution.converged & ~untrue
+    near, accurate = solution.z[compared], subject.solution.z[which][compared]
+    distance, change = 0.0, 0.0
+    if len(near):
+        distance = float(norm(near - accurate).max())
+        if subject.answers == "numbers":
+            change = float((subject.model.readout(near) - subject.model.readout(accurate)).abs().max())
+        else:
+            change = float((subject.read(near.flatten(1)) != subject.read(accurate.flatten(1))).sum())
+    return _Solved(stateless(solution), measured, untrue, distance, change)
 
 
 def _own_solver(subject: Subject) -> Finding:
-    solution, measured, untrue = _solve(subject)
-    failed = (~solution.converged | untrue).nonzero().squeeze(1)
+    solved = _solve(subject)
+    solution, measured, untrue, failed = solved.solution, solved.measured, solved.untrue, solved.failed
     count = len(solution.converged)
     witness = None
     if len(failed):
@@ -56,7 +114,7 @@ def _own_solver(subject: Subject) -> Finding:
         bound = clopper_pearson_upper(0, count)
         evidence = (
             f"All {count} images converge, after {int(solution.evaluations.max())} evaluations of the cell at most and a residual of "
-            f"{float(measured.max()):.1e} at most, measured anew. {_cost(subject, solution)} Fewer than "
+            f"{float(measured.max()):.1e} at most, measured anew. {_cost(subject, solved)} Fewer than "
             f"{100 * bound:.2g} % of images fail, with 95 % confidence."
         )
     return Finding(
@@ -74,19 +132,14 @@ def _own_solver(subject: Subject) -> Finding:
     )
 
 
-def _cost(subject: Subject, solution: Solution) -> str:
+def _cost(subject: Subject, solved: _Solved) -> str:
     """Say how far the states that the model predicts from lie from the accurate equilibria, and what that changes."""
-    found = subject.found
-    near, accurate = solution.z[found], subject.solution.z[found]
-    if not len(found):
+    if not len(subject.found):
         return ""
-    distance = float(norm(near - accurate).max())
-    there = f"They lie within {distance:.1e} of the audit's own equilibria"
+    there = f"They lie within {solved.distance:.1e} of the audit's own equilibria"
     if subject.answers == "numbers":
-        change = float((subject.model.readout(near) - subject.model.readout(accurate)).abs().max())
-        return f"{there}; what is read from them differs by at most {change:.1e}."
-    flips = int((subject.read(near.flatten(1)) != subject.read(accurate.flatten(1))).sum())
-    return f"{there}; {flips} predictions differ."
+        return f"{there}; what is read from them differs by at most {solved.change:.1e}."
+    return f"{there}; {int(solved.change)} predictions differ."
 
 
 def _measurement(name: str, solution: Solution) -> Measurement:
@@ -106,10 +159,10 @@ def replay(subject: Subject, finding: Finding) -> Replay:
     if finding.name != "own solver":
         raise unknown_claim(finding)
     require_one_image(subject)
-    solution, measured, untrue = _solve(subject)
+    solved = _solve(subject)
     return Replay(
         quantity="residual where the solver stops",
         reported=number((finding.witness or {}).get("residual")),
-        now=float(measured),
-        refutes=bool(~solution.converged | untrue),
+        now=float(solved.measured),
+        refutes=len(solved.failed) > 0,
     )

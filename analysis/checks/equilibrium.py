@@ -25,7 +25,9 @@ from stabdeq.solvers import Status, norm, relative_residual
 @torch.no_grad()
 def check(subject: Subject) -> CheckResult:
     """Judge existence, uniqueness and preservation of the equilibria."""
-    around = [located(subject, z, position) for position, z in enumerate(subject.equilibria)]
+    around: list[Located] = []
+    for part in subject.parts(len(subject.found)):
+        around += [located(subject, subject.equilibria[place], place) for place in range(part.start, part.stop)]
     result = CheckResult(findings=[_exists(subject, around)])
     if not len(subject.found):
         return result
@@ -52,14 +54,20 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
     claim = "For every audited image the cell has an equilibrium f(z, h) = z, and a solver finds it from z = 0."
     count, found = len(subject.images), len(subject.found)
     # One image at a time: the residual must not depend on its neighbours in the batch.
-    replayed = [_replayed_residual(subject, position) for position in subject.found.tolist()]
+    replayed = [
+        _replayed_residual(subject, position)
+        for part in subject.parts(found)
+        for position in subject.found[part].tolist()
+    ]
     worst = max(replayed, default=float("inf"))
     common = {"samples": count, "tolerance": TOLERANCE}
     contraction = proved_contraction(subject)
     if found == count and worst <= 10 * TOLERANCE and contraction is not None:
-        furthest = float(subject.field(subject.equilibria, torch.arange(count)).norm(dim=1).max()) / (
-            1 - contraction.rate
-        )
+        speeds = [
+            subject.field(subject.equilibria[part], torch.arange(part.start, part.stop)).norm(dim=1).max()
+            for part in subject.parts(count)
+        ]
+        furthest = float(torch.stack(speeds).max()) / (1 - contraction.rate)
         evidence = (
             f"By construction: {contraction.words}, so it has an equilibrium, and no other. The state that the solver finds is within "
             f"{furthest:.1e} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to the "
@@ -133,11 +141,9 @@ def _preserved(subject: Subject) -> Finding:
     claim = "The stabilised field has the equilibrium that the model reads its prediction from."
     lyapunov = subject.lyapunov
     assert lyapunov is not None
-    which = torch.arange(len(subject.equilibria))
-    z = subject.equilibria
-    before, after = subject.field(z, which).norm(dim=1), subject.stabilised(z, which).norm(dim=1)
-    common = {"samples": len(z), "tolerance": TOLERANCE}
-    moved = (after - before) / z.norm(dim=1).clamp(min=1)
+    norms = [_norms(subject, torch.arange(part.start, part.stop)) for part in subject.parts(len(subject.found))]
+    after, moved = (torch.cat(parts) for parts in zip(*norms, strict=True))
+    common = {"samples": len(after), "tolerance": TOLERANCE}
     if float(moved.max()) <= TOLERANCE:
         proved = lyapunov.centre == "equilibrium" and subject.structured
         reason = (
@@ -145,10 +151,19 @@ def _preserved(subject: Subject) -> Finding:
             if proved
             else ""
         )
-        evidence = f"{reason}Evaluated at all {len(z)} equilibria, ||F^(z*)|| = ||F(z*)|| <= {float(after.max()):.1e}."
+        evidence = (
+            f"{reason}Evaluated at all {len(after)} equilibria, ||F^(z*)|| = ||F(z*)|| <= {float(after.max()):.1e}."
+        )
         verdict = Verdict.PROVED if proved else Verdict.SUPPORTED
         return _finding(subject, "preserved", claim, verdict=verdict, margin=None, evidence=evidence, **common)
     return _finding(subject, "preserved", claim, **_destroyed(subject, after, moved), **common)
+
+
+def _norms(subject: Subject, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ||F^(z*)|| (B,) of the found images ``which`` (B,), and by how much it exceeds ||F(z*)||, relative to the state."""
+    z = subject.equilibria[which]
+    before, after = subject.field(z, which).norm(dim=1), subject.stabilised(z, which).norm(dim=1)
+    return after, (after - before) / z.norm(dim=1).clamp(min=1)
 
 
 def _destroyed(subject: Subject, after: Tensor, moved: Tensor) -> dict[str, object]:
@@ -165,13 +180,16 @@ def _destroyed(subject: Subject, after: Tensor, moved: Tensor) -> dict[str, obje
         f"(V and its gradient taken anew, by automatic differentiation), so the state is pushed away from it."
     )
     if lyapunov.centre == "origin":
-        everyone = torch.arange(len(subject.equilibria))
-        at_origin = subject.field(torch.zeros_like(subject.equilibria), everyone).norm(dim=1)
+        at_origin = [
+            subject.field(torch.zeros_like(subject.equilibria[part]), torch.arange(part.start, part.stop)).norm(dim=1)
+            for part in subject.parts(len(subject.found))
+        ]
+        nearest = float(torch.cat(at_origin).min())
         words += (
             f" V is centred at the origin: wherever z is not 0, V must fall at rate alpha, so the stabilised field cannot vanish; at "
-            f"z = 0 it equals f(0, h), whose norm is at least {float(at_origin.min()):.3g} over all {len(after)} images."
+            f"z = 0 it equals f(0, h), whose norm is at least {nearest:.3g} over all {len(after)} images."
         )
-        if float(at_origin.min()) > 0:
+        if nearest > 0:
             words += " The stabilised field therefore has no equilibrium at all."
         else:
             words += " Where that is 0, the origin is the equilibrium for every such image, whatever its class."

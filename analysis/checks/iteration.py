@@ -1,5 +1,6 @@
 """Does the iteration do anything? Answers without it, from other starts, and after more of it than the model makes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from analysis.checks.witness import (
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
+from analysis.measure.rows import in_parts
 from analysis.measure.subject import TOLERANCE, Subject, solve_accurately
 from stabdeq.solvers import Anderson, norm, solve
 
@@ -30,22 +32,56 @@ SAME_ANSWER = "The answer at an image is the class of the largest logit, of each
 @torch.no_grad()
 def check(subject: Subject) -> CheckResult:
     """Judge whether the cell reads its state, and whether longer solves and other starts change answers; measure bypasses."""
-    answers = subject.read(subject.equilibria)
-    own = subject.model.solve(subject.h)
-    stopped = own.z[subject.found].flatten(1)
-    bypassed = {"where the model stops": stopped, **_bypasses(subject)}
-    curve = {"steps": list(STEPS), **_after_steps(subject, answers)}
     labels = subject.labels[subject.found]
-    accuracies = {name: _share(subject.read(z) == labels) for name, z in bypassed.items()}
+    answers = torch.cat([subject.read(subject.equilibria[part]) for part in subject.parts(len(labels))])
+    stopped = _stopped(subject, answers)
+    bypassed = {"where the model stops": stopped.answers, **_bypasses(subject)}
+    accuracies = {name: _share(given == labels) for name, given in bypassed.items()}
     accuracies = {"the equilibrium": _share(answers == labels), **accuracies}
-    findings = [_reads_state(subject), _longer(subject, answers, stopped, own.evaluations), _start(subject, answers)]
+    findings = [_reads_state(subject), _longer(subject, answers, stopped), _start(subject, answers)]
+    curve = {"steps": list(STEPS), **_after_steps(subject, answers)}
     result = CheckResult(findings=findings, series={"accuracies": accuracies, **curve})
     for name, accuracy in accuracies.items():
-        agrees = 1.0 if name == "the equilibrium" else _share(subject.read(bypassed[name]) == answers)
+        agrees = 1.0 if name == "the equilibrium" else _share(bypassed[name] == answers)
         text = f"read from {name}, {accuracy:.1%} of {labels.numel()} answers are right, and {agrees:.1%} are the equilibrium's"
         result.measurements.append(Measurement(check="iteration", name=name, value=accuracy, text=text))
-    result.measurements.append(_difficulty(subject, own.evaluations[subject.found]))
+    result.measurements.append(_difficulty(subject, stopped.evaluations[subject.found]))
     return result
+
+
+@dataclass(frozen=True)
+class _Stopped:
+    """Where the model's own solver stops at the M found images: what is read there, and of N images its evaluations.
+
+    ``farthest`` is the position of the image, of those whose answer is another than the equilibrium's, that stops farthest from it,
+    ``distance`` how far, and ``state`` (n,) where; None where there is no such image.
+    """
+
+    answers: Tensor
+    evaluations: Tensor
+    farthest: int | None
+    distance: float
+    state: Tensor | None
+
+
+def _stopped(subject: Subject, answers: Tensor) -> _Stopped:
+    read, evaluations = [], []
+    farthest, distance, state, begin = None, -1.0, None, 0
+    for part in subject.parts(len(subject.images)):
+        own = subject.model.solve(subject.h[part])
+        evaluations.append(own.evaluations)
+        z = own.z[subject.solution.converged[part]].flatten(1)
+        if not len(z):
+            continue
+        here = slice(begin, begin + len(z))
+        begin += len(z)
+        read.append(subject.read(z))
+        changed = _differ(read[-1], answers[here]).nonzero().squeeze(1)
+        away = norm(z - subject.equilibria[here])
+        if len(changed) and float(away[changed].max()) > distance:
+            place = int(changed[away[changed].argmax()])
+            farthest, distance, state = here.start + place, float(away[place]), z[place].clone()
+    return _Stopped(torch.cat(read), torch.cat(evaluations), farthest, distance, state)
 
 
 def _differ(answers: Tensor, others: Tensor) -> Tensor:
@@ -58,44 +94,57 @@ def _share(outcomes: Tensor) -> float:
 
 
 def _bypasses(subject: Subject) -> dict[str, Tensor]:
-    """Return the states (M, n) that stand in for the equilibrium, by what they are."""
-    count, dim = subject.equilibria.shape
-    which = torch.arange(count)
-    states = {
-        "one evaluation from 0": _next(subject, subject.equilibria.new_zeros(count, dim), which),
-        "a random state": _noise(subject, 1)[:, 0],
-        "the mean equilibrium": subject.equilibria.mean(0).expand(count, dim),
-    }
-    h = subject.h[subject.found].flatten(1)
-    if h.shape == (count, dim):
-        states["the features"] = h
-    return states
+    """Return what is read from the states that stand in for the equilibrium, by what they are: answers (M,) or (M, T)."""
+    found, noise, read = subject.found, _Noise(subject), {}
+    mean = torch.stack([subject.equilibria[part].sum(0) for part in subject.parts(len(found))]).sum(0) / len(found)
+    for part in subject.parts(len(found)):
+        zero = torch.zeros_like(subject.equilibria[part])
+        states = {
+            "one evaluation from 0": _next(subject, zero, torch.arange(part.start, part.stop)),
+            "a random state": noise.draw(len(zero), 1)[:, 0],
+            "the mean equilibrium": mean.expand_as(zero),
+        }
+        h = subject.h[found[part]].flatten(1)
+        if h.shape == zero.shape:
+            states["the features"] = h
+        for name, z in states.items():
+            read.setdefault(name, []).append(subject.read(z))
+    return {name: torch.cat(answers) for name, answers in read.items()}
 
 
 def _next(subject: Subject, z: Tensor, which: Tensor) -> Tensor:
     return subject.field(z, which) + z
 
 
-def _noise(subject: Subject, starts: int) -> Tensor:
-    """Return random states (M, starts, n) as large as the equilibria are."""
-    shape = (len(subject.equilibria), starts, subject.dim)
-    scale = float(subject.equilibria.norm(dim=1).mean().clamp(min=1)) / subject.dim**0.5
-    return scale * torch.randn(shape, generator=subject.generator(), dtype=torch.float64)
+class _Noise:
+    """Random states, as large as the equilibria are, one image after the other."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.dim, self.generator = subject.dim, subject.generator()
+        norms = torch.cat([subject.equilibria[part].norm(dim=1) for part in subject.parts(len(subject.found))])
+        self.scale = float(norms.mean().clamp(min=1)) / self.dim**0.5
+
+    def draw(self, images: int, starts: int) -> Tensor:
+        """Return states (images, starts, n)."""
+        return self.scale * torch.randn((images, starts, self.dim), generator=self.generator, dtype=torch.float64)
 
 
 def _after_steps(subject: Subject, answers: Tensor) -> dict[str, list[float]]:
     """Return, after so many steps of Anderson's method from 0, accuracy and agreement with the equilibria's answers."""
-    h, labels = subject.h[subject.found], subject.labels[subject.found]
     found: dict[str, list[float]] = {"accuracy": [], "agreement": []}
     for steps in STEPS:
-        start = torch.zeros_like(subject.solution.z[subject.found])
-        z = solve(
-            lambda z: subject.model.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1
-        ).z
-        now = subject.read(z.flatten(1).nan_to_num())
-        found["accuracy"].append(_share(now == labels))
+        parts = [_answers_after(subject, steps, part) for part in subject.parts(len(subject.found))]
+        now = torch.cat(parts)
+        found["accuracy"].append(_share(now == subject.labels[subject.found]))
         found["agreement"].append(_share(now == answers))
     return found
+
+
+def _answers_after(subject: Subject, steps: int, which: slice) -> Tensor:
+    h = subject.h[subject.found[which]]
+    start = torch.zeros_like(subject.solution.z[subject.found[which]])
+    z = solve(lambda z: subject.model.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1).z
+    return subject.read(z.flatten(1).nan_to_num())
 
 
 def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:
@@ -118,8 +167,14 @@ def _moves(subject: Subject, states: Tensor, which: Tensor) -> Tensor:
 
 def _reads_state(subject: Subject) -> Finding:
     claim = "The cell reads its state: f(z, h) depends on z, so that an equilibrium is more than one evaluation."
-    states = _noise(subject, 1)[:, 0]
-    moved = _moves(subject, states, torch.arange(len(states)))
+    noise, parts, state = _Noise(subject), [], None
+    for part in subject.parts(len(subject.found)):
+        states = noise.draw(part.stop - part.start, 1)[:, 0]
+        parts.append(_moves(subject, states, torch.arange(part.start, part.stop)))
+        unmoved = (parts[-1] <= UNMOVED).nonzero().squeeze(1)
+        if state is None and len(unmoved):
+            state = states[int(unmoved[0])].tolist()
+    moved = torch.cat(parts)
     least, count = float(moved.min()), len(moved)
     still = (moved <= UNMOVED).nonzero().squeeze(1)
     if len(still):
@@ -128,7 +183,7 @@ def _reads_state(subject: Subject) -> Finding:
             f"At {len(still)} of {count} images f is the same at 0, at a random state and at the equilibrium, to "
             f"{float(moved[position]):.1e} of its size: one evaluation reaches the equilibrium, and no solver is needed."
         )
-        witness = {"image": int(subject.indices[subject.found[position]]), "state": states[position].tolist()}
+        witness = {"image": int(subject.indices[subject.found[position]]), "state": state}
         return _finding(
             subject,
             "state",
@@ -145,12 +200,11 @@ def _reads_state(subject: Subject) -> Finding:
     )
 
 
-def _longer(subject: Subject, answers: Tensor, stopped: Tensor, evaluations: Tensor) -> Finding:
+def _longer(subject: Subject, answers: Tensor, stopped: _Stopped) -> Finding:
     claim = "More iterations do not change the answer: it is the same where the model's own solver stops and at the equilibrium."
-    changed = _differ(subject.read(stopped), answers).nonzero().squeeze(1)
-    count = len(answers)
-    after = f"after {int(evaluations.double().median())} evaluations (median)"
-    if not len(changed):
+    changed, count = int(_differ(stopped.answers, answers).sum()), len(answers)
+    after = f"after {int(stopped.evaluations.double().median())} evaluations (median)"
+    if stopped.farthest is None or stopped.state is None:
         bound = clopper_pearson_upper(0, count)
         evidence = (
             f"At all {count} images the answer where the own solver stops, {after}, is that of the equilibrium at a residual of "
@@ -159,11 +213,10 @@ def _longer(subject: Subject, answers: Tensor, stopped: Tensor, evaluations: Ten
         return _finding(
             subject, "longer", claim, verdict=Verdict.SUPPORTED, margin=None, samples=count, evidence=evidence
         )
-    position = int(changed[norm(stopped - subject.equilibria)[changed].argmax()])
-    witness = {"image": int(subject.indices[subject.found[position]]), "state": stopped[position].tolist()}
+    witness = {"image": int(subject.indices[subject.found[stopped.farthest]]), "state": stopped.state.tolist()}
     evidence = (
-        f"At {len(changed)} of {count} images the answer where the own solver stops, {after}, is not that of the equilibrium which lies "
-        f"{float((stopped[position] - subject.equilibria[position]).norm()):.1e} away. {SAME_ANSWER}."
+        f"At {changed} of {count} images the answer where the own solver stops, {after}, is not that of the equilibrium which lies "
+        f"{stopped.distance:.1e} away. {SAME_ANSWER}."
     )
     return _finding(
         subject,
@@ -179,29 +232,24 @@ def _longer(subject: Subject, answers: Tensor, stopped: Tensor, evaluations: Ten
 
 def _start(subject: Subject, answers: Tensor) -> Finding:
     claim = "The answer does not depend on the start: solved from random states the model answers as from 0."
-    count = len(subject.equilibria)
-    starts = _noise(subject, RESTARTS)
-    which = torch.arange(count).repeat_interleave(RESTARTS)
-    h = subject.h[subject.found[which]]
-    shape = subject.solution.z.shape[1:]
-    solution = solve_accurately(lambda z, h: subject.model.cell(z, h), starts.view(-1, *shape), h)
-    states, converged = solution.z.flatten(1), solution.converged
-    first = subject.equilibria[which]
-    # Two answers at one equilibrium are a tie, which rounding decides.
-    apart = (states - first).norm(dim=1) > DISTINCT * first.norm(dim=1).clamp(min=1)
-    other = _differ(subject.read(states.nan_to_num()), answers[which])
-    differs = (converged & apart & other).nonzero().squeeze(1)
-    samples = int(converged.sum())
-    if len(differs):
-        row = int(differs[0])
-        position = int(which[row])
-        witness = {
-            "image": int(subject.indices[subject.found[position]]),
-            "state": states[row].tolist(),
-            "first": subject.equilibria[position].tolist(),
-        }
+    count, noise = len(subject.found), _Noise(subject)
+    differing, samples, witness = 0, 0, {}
+    for part in in_parts(count, RESTARTS * subject.dim):
+        which = torch.arange(part.start, part.stop).repeat_interleave(RESTARTS)
+        states, converged = _restarted(subject, noise.draw(part.stop - part.start, RESTARTS), which)
+        first = subject.equilibria[which]
+        # Two answers at one equilibrium are a tie, which rounding decides.
+        apart = (states - first).norm(dim=1) > DISTINCT * first.norm(dim=1).clamp(min=1)
+        other = _differ(subject.read(states.nan_to_num()), answers[which])
+        differs = (converged & apart & other).nonzero().squeeze(1)
+        samples, differing = samples + int(converged.sum()), differing + len(differs)
+        if len(differs) and not witness:
+            row = int(differs[0])
+            image = int(subject.indices[subject.found[which[row]]])
+            witness = {"image": image, "state": states[row].tolist(), "first": first[row].tolist()}
+    if witness:
         evidence = (
-            f"At {len(differs)} of {samples} restarts that converged the answer is another: two equilibria of one image are read as two "
+            f"At {differing} of {samples} restarts that converged the answer is another: two equilibria of one image are read as two "
             f"classes. {SAME_ANSWER}."
         )
         return _finding(
@@ -215,9 +263,9 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
             evidence=evidence,
             witness=witness,
         )
-    enough = samples >= 0.9 * len(which)
+    enough = samples >= 0.9 * RESTARTS * count
     evidence = (
-        f"{samples} of {len(which)} restarts, {RESTARTS} for each of {count} images, converged, and all of these answer alike."
+        f"{samples} of {RESTARTS * count} restarts, {RESTARTS} for each of {count} images, converged, and all of these answer alike."
         + (
             ""
             if enough
@@ -229,17 +277,29 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
     return _finding(subject, "start", claim, verdict=verdict, margin=None, evidence=evidence, **common)
 
 
+def _restarted(subject: Subject, starts: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states (B, n) reached from ``starts`` (M, R, n) for the found images ``which`` (B,), and where they converged, (B,)."""
+    start, h = starts.view(-1, *subject.solution.z.shape[1:]), subject.h[subject.found[which]]
+    solution = solve_accurately(lambda z, h: subject.model.cell(z, h), start, h)
+    return solution.z.flatten(1), solution.converged
+
+
 def _difficulty(subject: Subject, evaluations: Tensor) -> Measurement:
     """Return the rank correlation of the own solver's evaluations and the margin of the answer."""
-    logits = subject.model.readout(subject.solution.z[subject.found])
-    top = logits.topk(min(2, logits.shape[-1]), dim=-1).values
-    margin = (top[..., 0] - top[..., -1]).view(len(logits), -1).amin(1)  # of the token that is least sure
+    margin = torch.cat([_margin(subject, part) for part in subject.parts(len(subject.found))])
     evaluations = evaluations.double()
     constant = len(set(evaluations.tolist())) < 2 or len(set(margin.tolist())) < 2
     value = None if constant else float(spearmanr(evaluations, margin).statistic)
     said = "all are alike, so nothing correlates" if value is None else f"{value:.2f}"
     text = f"rank correlation of the own solver's evaluations with the margin of the answer (below 0: hard images take longer): {said}"
     return Measurement(check="iteration", name="difficulty", value=value, text=text)
+
+
+def _margin(subject: Subject, which: slice) -> Tensor:
+    """Return by how much the largest logit exceeds the second, (B,), of the token that is least sure."""
+    logits = subject.model.readout(subject.solution.z[subject.found[which]])
+    top = logits.topk(min(2, logits.shape[-1]), dim=-1).values
+    return (top[..., 0] - top[..., -1]).view(len(logits), -1).amin(1)
 
 
 @torch.no_grad()

@@ -17,13 +17,15 @@ from stabdeq.linear_algebra import spectral_norm
 from stabdeq.lyapunov import claims
 from stabdeq.model import StabilisedDEQ
 
+PAIRED = 1024  # equilibria, the first ones, between which distances are taken: a square of them lies in memory
+NUMBERS, LEAST = 2**24, 128  # in these, of large states, of which so many are taken all the same
 NOT_FINITE = "The layer's weights are not finite, so it has no distances to keep: look at the training that made them."
 
 
 def check(subject: Subject) -> CheckResult:
     """Judge what the orthogonal map is claimed to do, and measure distances between classes before and after it."""
-    before, after = read_by_head(subject.model, subject.equilibria)
-    labels = subject.labels[subject.found]
+    before, after = read_by_head(subject.model, subject.equilibria[: _paired(subject)])
+    labels = subject.labels[subject.found[: len(before)]]
     same = labels[:, None] == labels[None, :]
     result = CheckResult() if bool(same.all()) else _measured(subject, before, after, same)
     if "separation.isometry" in subject.claims:
@@ -33,9 +35,14 @@ def check(subject: Subject) -> CheckResult:
     return result
 
 
+def _paired(subject: Subject) -> int:
+    """Return between how many equilibria distances are taken."""
+    return min(len(subject.found), PAIRED, max(LEAST, NUMBERS // subject.dim))
+
+
 def _measured(subject: Subject, before: Tensor, after: Tensor, same: Tensor) -> CheckResult:
     """Measure the distances between classes before and after the map; ``same`` (M, M) bool tells pairs of one class."""
-    labels = subject.labels[subject.found]
+    labels = subject.labels[subject.found[: len(before)]]
     means_before, means_after = _class_means(before, labels), _class_means(after, labels)
     distance = torch.cdist(before, before)
     within = distance[same & ~torch.eye(len(labels), dtype=torch.bool)]
@@ -44,6 +51,7 @@ def _measured(subject: Subject, before: Tensor, after: Tensor, same: Tensor) -> 
         f"median distance between features of different classes {float(distance[~same].median()):.3g}, smallest "
         f"{float(distance[~same].min()):.3g}"
         + ("" if ratio is None else f"; {ratio:.3g} times the median distance within a class")
+        + ("" if len(before) == len(subject.found) else f"; between the first {len(before)} equilibria")
     )
     return CheckResult(
         measurements=[Measurement(check="separation", name="between classes", value=ratio, text=text)],
@@ -121,11 +129,12 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     apart_before = float((before[first] - before[second]).norm())
     apart_after = float((after[first] - after[second]).norm())
     gained = apart_after / apart_before - 1 if apart_before else 0.0
+    among = "" if len(before) == len(subject.found) else f" among the first {len(before)} equilibria"
     relative = f"by {gained:.1e} of itself" if gained > 0 else "no longer than before"
     refuted = deviation <= tolerance  # distances, whatever they are, then change by rounding alone
     evidence = (
         f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is an isometry, a change of coordinates. "
-        f"Of {int(different.sum()) // 2} pairs of different classes, the one that gains most goes from {apart_before:.6g} "
+        f"Of {int(different.sum()) // 2} pairs of different classes{among}, the one that gains most goes from {apart_before:.6g} "
         f"to {apart_after:.6g} ({relative})."
     )
     altered = _alteration(subject)

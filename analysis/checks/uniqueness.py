@@ -12,12 +12,12 @@ from analysis.findings import Finding, Measurement, Verdict
 from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import are_two, located
 from analysis.measure.newton import Located
+from analysis.measure.rows import in_parts
 from analysis.measure.subject import DENSE, Subject, solve_accurately
 from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
 from stabdeq.solvers import norm
 
 RESTARTS = 8
-NUMBERS = 2**20  # in the states that are solved for at once
 COMPARED = 0.9  # of all restarts: fewer that converge leave open whether the start matters
 EXAMINED = 32  # pairs of states that may be two equilibria, the farthest apart first
 DISTINCT = 1e-6  # relative distance beyond which two converged equilibria differ
@@ -61,8 +61,8 @@ class _Restarts:
 
 def _restart(subject: Subject) -> _Restarts:
     generator = subject.generator()
-    parts = torch.arange(len(subject.equilibria)).split(max(1, NUMBERS // (RESTARTS * subject.dim)))
-    found = [_restart_some(subject, images, generator) for images in parts]
+    parts = in_parts(len(subject.found), RESTARTS * subject.dim)
+    found = [_restart_some(subject, torch.arange(part.start, part.stop), generator) for part in parts]
     elsewhere = [ended for part in found for ended in part.elsewhere]
     return _Restarts(
         torch.cat([part.converged for part in found]),

@@ -65,10 +65,15 @@ class _Pairs(NamedTuple):
     vectors: np.ndarray
 
 
-def outer_spectrum(subject: Subject, position: int) -> Spectrum:
-    """Return the outermost eigenvalues of J at the equilibrium ``position``: of largest magnitude and of largest real part."""
-    products = products_at(subject, subject.equilibria[position], position)
-    start = torch.randn(subject.dim, generator=subject.generator(), dtype=torch.float64).numpy()
+def outer_spectrum(subject: Subject, position: int, z: Tensor | None = None) -> Spectrum:
+    """Return the outermost eigenvalues of J at the equilibrium ``position``: of largest magnitude and of largest real part.
+
+    Where a state ``z`` (n,) is given, those of J there, with the same features and from another start.
+    """
+    products = products_at(subject, subject.equilibria[position] if z is None else z, position)
+    generator = subject.generator()
+    starts = [torch.randn(subject.dim, generator=generator, dtype=torch.float64).numpy() for _ in range(2)]
+    start = starts[0 if z is None else 1]
     first = products.forward(start)
     if not np.isfinite(first + products.backward(start)).all():
         return UNKNOWN

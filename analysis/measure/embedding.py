@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EPS = 8  # of the PGD attack, in grey levels
 BATCH = 250
+NUMBERS = 2**22  # in the states of a batch of an audit: of large ones fewer are attacked at once
 IMAGES = 128  # of an audit
 PERPLEXITY = 30.0  # scikit-learn's, and that of van der Maaten & Hinton 2008
 
@@ -58,13 +59,17 @@ def read_by_head(model: EquilibriumModel, z: Tensor) -> tuple[Tensor, Tensor]:
     return before, model.head.rotate(before)
 
 
-def gather_states(model: EquilibriumModel, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> States:
+def gather_states(
+    model: EquilibriumModel, images: Tensor, labels: Tensor, *, generator: torch.Generator, batch: int = BATCH
+) -> States:
     """Return the states of ``images`` (N, C, H, W) with ``labels`` (N,), and of the same under PGD, by the model's own solver.
+
+    ``batch`` of them are taken at once.
 
     A model that cannot be attacked, for want of a gradient or of logits for all labels, is read on clean images alone.
     """
     attack = build_attack("pgd", eps=EPS / 255)
-    parts, unattacked = list(zip(images.split(BATCH), labels.split(BATCH), strict=True)), ""
+    parts, unattacked = list(zip(images.split(batch), labels.split(batch), strict=True)), ""
     try:
         found = [
             (
@@ -103,7 +108,8 @@ def embedding(subject: Subject) -> dict[str, Any]:
         return {"not_drawn": "a state of one component needs no map"}
     shown = subject.found[:IMAGES]
     images, labels = subject.images[shown], subject.labels[shown]
-    states = gather_states(subject.model, images, labels, generator=subject.generator())
+    batch = min(BATCH, max(1, NUMBERS // subject.dim))
+    states = gather_states(subject.model, images, labels, generator=subject.generator(), batch=batch)
     layered = has_orthogonal_layer(subject.model)
     maps = {"before": states.before} | ({"after": states.after} if layered else {})
     for name, values in maps.items():

@@ -1,11 +1,13 @@
 """Which states are next to an equilibrium of the cell, as far as its Jacobian can be inverted."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from analysis.measure.arnoldi import products_at
 from analysis.measure.newton import Located, locate
-from analysis.measure.newton_large import locate_by_products
+from analysis.measure.newton_large import Product, locate_by_products, solved
 from analysis.measure.subject import DENSE, Subject
 
 APART = 100  # times the radii of balls: a state, or another ball's, so far away is another one for sure
@@ -24,9 +26,30 @@ def located_by_products(subject: Subject, z: Tensor, position: int) -> Located:
     """Return the same without a Jacobian where the state is large: fewer states are looked at, and it takes many products."""
     if subject.dim <= DENSE:
         return located(subject, z, position)
-    cell, products = subject.cell_at(position), products_at(subject, z, position)
-    forward = lambda v: torch.from_numpy(products.forward(v.numpy()))  # noqa: E731
-    return locate_by_products(lambda w: cell(w) - w, forward, z, subject.generator())
+    cell = subject.cell_at(position)
+    return locate_by_products(lambda w: cell(w) - w, _forward_at(subject, position), z, subject.generator())
+
+
+@torch.no_grad()
+def stepped(subject: Subject, z: Tensor, position: int) -> Tensor | None:
+    """Return where Newton's step leads from ``z`` (n,), a state nearer to the equilibrium; None where it is not found."""
+    field = subject.cell_at(position)(z[None])[0] - z
+    if subject.dim > DENSE:
+        step = solved(_forward_at(subject, position)(z), field)
+        return None if step is None else z + step
+    matrix = torch.eye(subject.dim, dtype=z.dtype) - subject.jacobian(z, position)
+    step, failed = torch.linalg.solve_ex(matrix, field)
+    return None if bool(failed) or not bool(step.isfinite().all()) else z + step
+
+
+def _forward_at(subject: Subject, position: int) -> Callable[[Tensor], Product]:
+    """Return w -> (v -> J(w) v), with the features of the found image ``position``."""
+
+    def at(state: Tensor) -> Product:
+        products = products_at(subject, state, position)
+        return lambda v: torch.from_numpy(products.forward(v.numpy()))
+
+    return at
 
 
 def are_two(first: Located, other: Located, apart: float) -> bool:

@@ -16,16 +16,20 @@ def are_pixels(inputs: Tensor) -> bool:
     return inputs.dim() == 4 and inputs.is_floating_point()
 
 
-def as_read(inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return ``inputs`` (N, *) as a model in float64 reads them: whole numbers, such as tokens, stay what they are.
-
-    Raises DataError where there are none, where ``labels`` are not one for each, or where images (N, C, H, W) are not in [0, 1].
-    """
+def require_labelled(inputs: Tensor, labels: Tensor) -> None:
+    """Raise DataError where there are no ``inputs`` (N, *), or ``labels`` (N, *) are not one for each."""
     if not inputs.dim() or not len(inputs) or labels.shape[:1] != inputs.shape[:1]:
         raise DataError(
             "expected images (N, C, H, W), or inputs of another shape (N, *), and labels (N,), (N, tokens) or (N, numbers), N >= 1: "
             f"got {tuple(inputs.shape)}, {tuple(labels.shape)}"
         )
+
+
+def as_read(inputs: Tensor) -> Tensor:
+    """Return ``inputs`` (B, *) as a model in float64 reads them: whole numbers, such as tokens, stay what they are.
+
+    Raises DataError where images (B, C, H, W) are not in [0, 1], and others not finite.
+    """
     if inputs.is_complex():
         raise DataError(f"inputs of {inputs.dtype}: expected real or whole numbers; write torch.view_as_real(inputs)")
     if inputs.dim() == 4 and (inputs.is_floating_point() or inputs.dtype == torch.uint8):

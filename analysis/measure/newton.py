@@ -20,6 +20,7 @@ JACOBIANS = 2  # of these pairs, at which the Jacobian is taken too
 NEAR = 1e-3  # largest radius, relative to the state, of a ball that counts as next to it
 STEP = 0.25  # of the radius: what Newton's step may take
 LIPSCHITZ = 0.7  # of the radius: by how much kinks, curvature and rounding together may move Newton's map
+NOT_SETTLED = "Newton's second step, from where the first leads, is no shorter: between the two lies a kink or a jump"
 ROUNDING = 1e-2  # what the rounding of I - J may do to its inverse, relatively
 
 
@@ -65,11 +66,27 @@ def locate(
         offsets = (z + offsets) - z  # what rounding left of them
         bent = field(z + offsets) - step_field + offsets @ matrix.T
         if step <= STEP * radius and float((bent @ inverse.T).norm(dim=1).max()) <= LIPSCHITZ * radius:
-            return _checked(jacobian, z, slope, inverse, offsets, radius)
+            ball = _checked(jacobian, z, slope, inverse, offsets, radius)
+            moved = z + inverse @ step_field
+            again, failed = torch.linalg.solve_ex(
+                torch.eye(len(z), dtype=z.dtype) - jacobian(moved), field(moved[None])[0]
+            )
+            if not ball.is_shown or (not bool(failed) and is_settled(inverse @ step_field, again, float(rounding), z)):
+                return ball
+            return _none(NOT_SETTLED)
         radius *= 10
     if step > STEP * largest / 2:
         return _none(f"Newton's step there is {step:.1e} long, which is not small beside the state")
     return _none("rounding or a kink moves Newton's map as much as the states next to it differ")
+
+
+def is_settled(first: Tensor, second: Tensor, rounding: float, z: Tensor) -> bool:
+    """Whether Newton's ``second`` step, evaluated where the ``first`` leads from ``z``, is small beside that, or is of rounding.
+
+    What values at a distance of the ball's radius do not show, a jump or a kink between the state and where the step leads, shows here.
+    """
+    allowed = STEP * first.norm() + 2 / STEP * rounding + torch.finfo(z.dtype).eps * z.norm().clamp(min=1)
+    return bool(second.norm() <= allowed)
 
 
 def _checked(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.sampling import directions
-from analysis.measure.newton import LIPSCHITZ, NEAR, STEP, Located
+from analysis.measure.newton import LIPSCHITZ, NEAR, NOT_SETTLED, STEP, Located, is_settled
 
 OFFSETS = 2  # pairs of opposite states at which Newton's map is taken, besides those along the step
 ACCURACY = 1e-6  # of a linear system, relative: a step needs few digits
@@ -21,15 +21,17 @@ Product = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def locate_by_products(field: Product, forward: Product, z: Tensor, generator: torch.Generator) -> Located:
+def locate_by_products(
+    field: Product, forward_at: Callable[[Tensor], Product], z: Tensor, generator: torch.Generator
+) -> Located:
     """Return the ball around ``z`` (n,), float64, that holds an equilibrium of f.
 
-    ``field`` is F, (B, n) -> (B, n), and ``forward`` v -> J(z) v on vectors (n,).
+    ``field`` is F, (B, n) -> (B, n), and ``forward_at`` gives, for a state w (n,), v -> J(w) v on vectors (n,).
     """
-    here = field(z[None])[0]
+    here, forward = field(z[None])[0], forward_at(z)
     rounding = 4 * torch.finfo(z.dtype).eps * (2 * z.abs() + here.abs())
     signs = torch.randint(2, z.shape, generator=generator) * 2 - 1
-    steps = [_solved(forward, right) for right in (here, rounding * signs)]
+    steps = [solved(forward, right) for right in (here, rounding * signs)]
     if steps[0] is None or steps[1] is None:
         return _none("the linear system of Newton's step was not solved by GMRES: I - J may be near to singular")
     step = float(steps[0].norm() + steps[1].norm())
@@ -41,7 +43,11 @@ def locate_by_products(field: Product, forward: Product, z: Tensor, generator: t
     rays = torch.cat([rays, -rays])
     while radius <= largest:
         if all(_stays(field, forward, z, here, radius * ray, radius) for ray in rays):
-            return Located(radius)
+            moved = z + steps[0]
+            again = solved(forward_at(moved), field(moved[None])[0])
+            if again is not None and is_settled(steps[0], again, float(steps[1].norm()), z):
+                return Located(radius)
+            return _none(NOT_SETTLED)
         radius *= 10
     if step > STEP * largest / 2:
         return _none(f"Newton's step there is {step:.1e} long, which is not small beside the state")
@@ -52,11 +58,11 @@ def _stays(field: Product, forward: Product, z: Tensor, here: Tensor, offset: Te
     """Whether Newton's map moves by little of ``radius`` more at z + ``offset`` (n,) than at z."""
     offset = (z + offset) - z  # what rounding left of it
     bent = field((z + offset)[None])[0] - here + offset - forward(offset)
-    moved = _solved(forward, bent)
+    moved = solved(forward, bent)
     return moved is not None and float(moved.norm()) <= LIPSCHITZ * radius
 
 
-def _solved(forward: Product, right: Tensor) -> Tensor | None:
+def solved(forward: Product, right: Tensor) -> Tensor | None:
     """Return the solution (n,) of (I - J) x = ``right`` (n,), or None where GMRES does not find it."""
     from scipy.sparse.linalg import LinearOperator, gmres
 

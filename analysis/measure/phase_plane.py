@@ -56,13 +56,20 @@ def planes(subject: Subject, horizon: float) -> dict[str, Any]:
 def _targets(subject: Subject) -> list[int]:
     """Return the positions of the two equilibria that the second plane goes through, fewer where there are not so many."""
     z, labels = subject.equilibria, subject.labels[subject.found]
-    apart = (z - subject.centres()[IMAGE]).norm(dim=1) > APART * subject.radius
+    parts = [
+        ((z[part] - subject.centres()[IMAGE]).norm(dim=1), (z[part] - z[IMAGE]).norm(dim=1))
+        for part in subject.parts(len(z))
+    ]
+    from_centre, from_image = (torch.cat(distances) for distances in zip(*parts, strict=True))
+    apart = from_centre > APART * subject.radius
     nearest: dict[int, int] = {}
-    for position in (z - z[IMAGE]).norm(dim=1).argsort().tolist():
+    for position in from_image.argsort().tolist():
         # This image's own is among them where it is not V's centre, and then it comes first.
         if bool(apart[position]) and (position == IMAGE or labels[position] != labels[IMAGE]):
             nearest.setdefault(int(labels[position]), position)
-    return list(nearest.values())[:2]
+        if len(nearest) == 2:
+            break
+    return list(nearest.values())
 
 
 def _extreme_directions(lyapunov: LyapunovFunction, distance: float, subject: Subject) -> tuple[Tensor, Tensor]:

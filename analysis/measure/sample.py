@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.measure.rows import in_parts
 from stabdeq.checkpoint import Checkpoint, library_versions, load_checkpoint
 from stabdeq.data import load_data, to_unit
 from stabdeq.errors import ConfigError, DataError
@@ -75,10 +76,12 @@ def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[st
 
     That is of ``images`` (N, *) as float64 and ``labels`` (N, *) as int64, or float64 where they are floating, little-endian.
     """
-    content = images.double().cpu().contiguous().numpy().astype("<f8").tobytes()
+    content = sha256()
+    for part in in_parts(len(images), images[0].numel()):
+        content.update(images[part].double().cpu().contiguous().numpy().astype("<f8").tobytes())
     kind = "<f8" if labels.is_floating_point() else "<i8"
-    content += labels.cpu().contiguous().numpy().astype(kind).tobytes()
-    return {"seed": seed, "images": indices.tolist(), "sha256": sha256(content).hexdigest()}
+    content.update(labels.cpu().contiguous().numpy().astype(kind).tobytes())
+    return {"seed": seed, "images": indices.tolist(), "sha256": content.hexdigest()}
 
 
 def describe(loaded: Checkpoint) -> dict[str, Any]:

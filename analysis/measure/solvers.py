@@ -1,11 +1,13 @@
 """Runs of fixed-point solvers on one subject: residuals, work, time and local rates."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from analysis.measure.subject import Subject
 from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig, SolverConfig, SquaremConfig
@@ -33,11 +35,14 @@ class Reached:
 
 
 @torch.no_grad()
-def trace_solver(subject: Subject, solver: Solver, tolerance: float, evaluations: int) -> Solution:
-    """Return the solve of all images from z = 0, with the residual of every evaluation."""
+def trace_solver(
+    subject: Subject, solver: Solver, tolerance: float, evaluations: int, which: slice = slice(None)
+) -> Solution:
+    """Return the solve of all images, or of those in ``which``, from z = 0, with the residual of every evaluation."""
+    h = subject.h[which]
     return solve(
-        lambda z: subject.model.cell(z, subject.h),
-        torch.zeros_like(subject.solution.z),
+        lambda z: subject.model.cell(z, h),
+        torch.zeros_like(subject.solution.z[which]),
         solver,
         tolerance=tolerance,
         max_evaluations=evaluations,
@@ -59,8 +64,15 @@ def time_solver(subject: Subject, solver: Solver, tolerance: float, evaluations:
 def residual_curve(solution: Solution) -> dict[str, list[float]]:
     """Return the best residual so far against evaluations: its median and 10 % and 90 % quantiles over the images."""
     assert solution.trace is not None
+    return curve_of([solution.trace.residual])
+
+
+def curve_of(residuals: Sequence[Tensor]) -> dict[str, list[float]]:
+    """Return the same of the residuals (T, B) of several parts of the images, each with an own number T of evaluations."""
+    longest = max(map(len, residuals))
+    padded = [pad(part, (0, 0, 0, longest - len(part)), value=torch.inf) for part in residuals]
     # A state that is not finite is no progress; quantiles of NaN would hide the other images.
-    best = solution.trace.residual.nan_to_num(nan=torch.inf).cummin(0).values
+    best = torch.cat(padded, 1).nan_to_num(nan=torch.inf).cummin(0).values
     levels = torch.tensor([0.1, 0.5, 0.9], dtype=best.dtype)
     # Each is the residual of an image: between two that are infinite, interpolation finds NaN.
     low, median, high = torch.quantile(best, levels, dim=1, interpolation="nearest")

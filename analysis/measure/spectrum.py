@@ -10,7 +10,7 @@ from torch import Tensor
 from analysis.measure.arnoldi import ROUNDING, UNKNOWN, Spectrum, outer_spectrum
 from analysis.measure.subject import DENSE, Subject
 
-__all__ = ["ROUNDING", "Spectrum", "images_looked_at", "spectral_radii", "spectrum_at"]
+__all__ = ["ROUNDING", "UNKNOWN", "Spectrum", "images_looked_at", "spectral_radii", "spectrum_at"]
 
 IMAGES = 64
 IMAGES_SPARSE = 4
@@ -21,13 +21,16 @@ def images_looked_at(subject: Subject) -> int:
     return min(IMAGES if subject.dim <= DENSE else IMAGES_SPARSE, len(subject.found))
 
 
-def spectrum_at(subject: Subject, position: int) -> Spectrum:
-    """Return the spectrum of J at the equilibrium ``position``: all eigenvalues, or of a large state the outermost."""
+def spectrum_at(subject: Subject, position: int, z: Tensor | None = None) -> Spectrum:
+    """Return the spectrum of J at the equilibrium ``position``: all eigenvalues, or of a large state the outermost.
+
+    Where a state ``z`` (n,) is given, that of J there, with the same features.
+    """
     if subject.dim > DENSE:
-        return outer_spectrum(subject, position)
+        return outer_spectrum(subject, position, z)
     from scipy.linalg import eig
 
-    jacobian = subject.jacobian(subject.equilibria[position], position).numpy()
+    jacobian = subject.jacobian(subject.equilibria[position] if z is None else z, position).numpy()
     if not np.isfinite(jacobian).all():
         return UNKNOWN
     try:

@@ -8,11 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from analysis.measure.inputs import Answers, as_read, kind_of_answers
+from analysis.measure.inputs import Answers, as_read, kind_of_answers, require_labelled
+from analysis.measure.rows import Rows, in_parts
+from analysis.measure.solutions import joined, stateless
 from analysis.proofs.structure import is_structured
 from stabdeq.cells import CertifiedCell, ReluCell, is_as_made
 from stabdeq.errors import DataError, StabdeqError
-from stabdeq.lyapunov import LyapunovFunction, centre_of, stabilised_field
+from stabdeq.lyapunov import LyapunovFunction, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve
 
@@ -27,8 +29,9 @@ class Subject:
 
     ``images`` (N, C, H, W) and ``labels`` (N,) are test images, or inputs (N, *) and labels (N, *) as ``answers`` says, ``indices``
     (N,) their places in the test split, ``h`` (N, *) their features, ``solution`` the audit's own equilibria, to a residual of
-    ``TOLERANCE`` where they converged. ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of
-    this library's family, whose properties follow from the way it is built.
+    ``TOLERANCE`` where they converged. Features and states of many images lie in files: whoever takes all takes them by ``parts``.
+    ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of this library's family, whose properties
+    follow from the way it is built.
     """
 
     model: EquilibriumModel
@@ -55,7 +58,17 @@ class Subject:
     @cached_property
     def equilibria(self) -> Tensor:
         """(M, n) the equilibria found, flattened."""
-        return self.solution.z[self.found].flatten(1)
+        flat = self.solution.z.flatten(1)
+        if len(self.found) in (0, len(flat)):
+            return flat[: len(self.found)]
+        rows = Rows()
+        for part in self.parts(len(self.found)):
+            rows.add(flat[self.found[part]])
+        return rows.gathered()
+
+    def parts(self, count: int, states: int = 1) -> Iterator[slice]:
+        """Yield slices that cover ``count`` images, of which so many are taken together as memory should hold ``states`` each of."""
+        return in_parts(count, states * max(self.dim, self.h[0].numel()))
 
     @property
     def dim(self) -> int:
@@ -65,7 +78,10 @@ class Subject:
     @cached_property
     def radius(self) -> float:
         """Radius of the ball of states that claims are judged on: twice the largest norm of an equilibrium, at least 1."""
-        return max([1.0, *(2 * self.equilibria.norm(dim=1)).tolist()])
+        largest = 1.0
+        for part in self.parts(len(self.found)):
+            largest = max([largest, *(2 * self.equilibria[part].norm(dim=1)).tolist()])
+        return largest
 
     def answers_as(self, needs: frozenset[str]) -> bool:
         """Return whether a check with ``needs`` can read the answers."""
@@ -84,7 +100,9 @@ class Subject:
     def centres(self) -> Tensor:
         """Return V's centre (M, n) for each equilibrium found."""
         assert self.lyapunov is not None
-        return centre_of(self.lyapunov, self.equilibria)
+        if self.lyapunov.centre == "equilibrium":
+            return self.equilibria
+        return self.equilibria.new_zeros(self.dim).expand_as(self.equilibria)
 
     def field(self, z: Tensor, which: Tensor) -> Tensor:
         """Return the unprojected field F(z, h) = f(z, h) - z, (B, n), h being that of the found images ``which`` (B,)."""
@@ -163,23 +181,33 @@ def prepare(
     ``model``, where it is a module, is converted to float64 and put into evaluation mode in place, for as long as the subject is
     in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit, of which the model solves but one first.
     """
-    images = as_read(images, labels)
+    require_labelled(images, labels)
+    first = as_read(images[:1])
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
-    with torch.no_grad(), _told_of_ones_own(model, images):
-        answers = kind_of_answers(model.readout(model.solve(model.inject(images[:1])).z), labels)
-        h = model.inject(images)
+    read, features, states, solved = Rows(), Rows(), Rows(), []
+    with torch.no_grad(), _told_of_ones_own(model, (len(images), *images.shape[1:]), first.dtype):
+        h = model.inject(first)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
-        state = model.solve(h[:1]).z
-        cell, rows = _map(model, h)
-        solution = solve_accurately(cell, state.new_zeros(len(h), *state.shape[1:]), rows)
+        state = model.solve(h).z
+        answers = kind_of_answers(model.readout(state), labels)
+        cell, beside = _map(model)
+        for part in in_parts(len(images), max(first.numel(), h.numel(), state.numel())):
+            some = as_read(images[part])
+            h = model.inject(some)
+            solution = solve_accurately(cell, state.new_zeros(len(h), *state.shape[1:]), beside(h))
+            if some.dtype != images.dtype:
+                read.add(some)
+            features.add(h)
+            states.add(solution.z)
+            solved.append(stateless(solution))
     return Subject(
         model=model,
-        images=images,
+        images=images if first.dtype == images.dtype else read.gathered(),
         labels=labels.double() if answers == "numbers" else labels.long(),
         indices=torch.arange(len(images)) if indices is None else indices,
-        h=h,
-        solution=solution,
+        h=features.gathered(),
+        solution=joined(solved, states.gathered()),
         claims=claims_of(model),
         structured=is_structured(model.lyapunov),
         seed=seed,
@@ -188,8 +216,8 @@ def prepare(
 
 
 @contextmanager
-def _told_of_ones_own(model: EquilibriumModel, images: Tensor) -> Iterator[None]:
-    """Raise DataError for what somebody's model raises on ``images``; an error of our own models is our fault, and stays what it is."""
+def _told_of_ones_own(model: EquilibriumModel, shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[None]:
+    """Raise DataError for what somebody's model raises on such inputs; an error of our own models is our fault, and stays what it is."""
     try:
         yield
     except (StabdeqError, torch.OutOfMemoryError):
@@ -198,21 +226,21 @@ def _told_of_ones_own(model: EquilibriumModel, images: Tensor) -> Iterator[None]
         if isinstance(model, StabilisedDEQ):
             raise
         raise DataError(
-            f"the model fails on inputs {tuple(images.shape)} of {images.dtype}: {type(error).__name__}: "
+            f"the model fails on inputs {shape} of {dtype}: {type(error).__name__}: "
             f"{str(error).partition(chr(10))[0]}; its weights are float64 here; are these the inputs that it expects?"
         ) from error
 
 
-def _map(model: EquilibriumModel, h: Tensor) -> tuple[Callable[..., Tensor], Tensor]:
-    """Return f and what it reads beside the state, a row (B, *) for each image: the features.
+def _map(model: EquilibriumModel) -> tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]:
+    """Return f, and what makes of features (B, *) that which f reads beside the state, a row for each image: they themselves.
 
     Of one of this library's cells, whose matrix takes long, all that no state changes is computed ahead.
     """
     cell = model.cell
     if isinstance(cell, ReluCell) and is_as_made(cell):
         folded = cell.fold()
-        return folded, folded.inject(h)
-    return (lambda z, h: cell(z, h)), h  # no module: what changes its own buffers is told by its values
+        return folded, folded.inject
+    return (lambda z, h: cell(z, h)), lambda h: h  # no module: what changes its own buffers is told by its values
 
 
 def claims_of(model: EquilibriumModel) -> frozenset[str]:

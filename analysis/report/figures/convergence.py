@@ -36,12 +36,18 @@ def convergence(title: str, series: dict[str, Any]) -> Drawing:
         name="convergence",
         title=title,
         caption="How far each solver still is from an equilibrium after as many evaluations of the cell. "
-        "Lines are medians over images, bands span the quantiles listed in the data, and the percentage is the "
+        f"Lines are medians over {_drawn(series)}images, bands span the quantiles listed in the data, and the percentage is the "
         "share of images that converged. Lower is better.",
         alternative=alternative,
         svg=drawing.inline_svg(figure, "convergence", alternative),
         table=drawing.table(["solver", "evaluations", "median", "lower", "upper"], rows),
     )
+
+
+def _drawn(series: dict[str, Any]) -> str:
+    """Return in words of which images the residuals were kept, where not of all."""
+    count = number(series.get("drawn"))
+    return f"the first {count:.0f} " if math.isfinite(count) else ""
 
 
 def _draw_curves(axes: Any, solvers: dict[str, Any], labels: dict[str, str], colours: Sequence[str]) -> list[list[Any]]:
