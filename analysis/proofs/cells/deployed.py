@@ -77,12 +77,44 @@ class Near:
         return Near(centre, stretch * self.apart + rounding, stretch * self.error + rounding)
 
 
-def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "") -> Near:
-    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,)."""
-    terms, sway = weight.shape[1], arithmetic.sway(name, weight)
-    swaying = (1 + arithmetic.gamma(terms + 1) * min(weight.shape) ** 0.5) * sway * v.size()
-    rounding = arithmetic.rounding(terms + 1, v.weighed(weight) + lengths(bias[None]) + swaying) + swaying
-    return v.rounded(size(weight), v.centre @ weight.mT + bias, rounding)
+def linear(
+    v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "", block: int | None = None
+) -> Near:
+    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,).
+
+    With a ``block`` each sum is one of sums of so many products, each of which is rounded.
+    """
+    terms, sway = weight.shape[1] + 1, arithmetic.sway(name, weight)
+    centre, absolute = v.centre @ weight.mT + bias, padded(weight)
+    entries = padded(v.centre) @ absolute.mT + padded(bias)
+    stretch, spread = size(weight), size(absolute)
+    swaying = (1 + arithmetic.gamma(terms) * min(weight.shape) ** 0.5) * sway * v.size()
+    if block is None:
+        rounding = summed(arithmetic, terms, entries, centre, (stretch, spread), v.apart)
+    else:  # no product meets more roundings than these
+        most, sizes = block + math.ceil(weight.shape[1] / block) + 1, lengths(entries) + spread * v.apart
+        rounding = arithmetic.rounding(most, sizes) + gamma(terms, torch.float64) * sizes
+    return v.rounded(stretch, centre, rounding + swaying)
+
+
+def summed(
+    arithmetic: Arithmetic, terms: int, sizes: Tensor, values: Tensor, norms: tuple[float, float], reach: Tensor
+) -> Tensor:
+    """Return bounds (B,) of the norm of the rounding of the sums W v of ``terms`` products each, for v within ``reach`` (B,) of some c.
+
+    ``values`` (B, *) are W c, ``sizes`` (B, *) what the absolute values of their terms add up to; ``norms`` bound ||W|| and || |W| ||.
+
+    No part of a sum is larger than M, half of its size and its value's size: the greater of what its positive terms make and its
+    negative ones. Each of k - 1 additions errs by at most u times what it returns, so by u (M + gamma_k size), and each product by
+    u times its size. Both M and the size are moved by no more than |W| |v - c| and |W (v - c)| say.
+    """
+    stretch, spread = norms
+    u = torch.finfo(arithmetic.dtype).eps / 2
+    whole = lengths(sizes) + spread * reach
+    parts = lengths((sizes + values.abs()) / 2) + (spread + stretch) / 2 * reach
+    further = u + (terms - 1) * u * gamma(terms, arithmetic.dtype) + gamma(terms, torch.float64)
+    rounding = ((terms - 1) * u * parts + further * whole) * SLACK
+    return torch.where(whole < torch.finfo(arithmetic.dtype).max / 2, rounding, torch.inf)
 
 
 def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: float, arithmetic: Arithmetic) -> Near:
