@@ -66,12 +66,6 @@ class Near:
         """Return a bound (B,) of the norms of the computed values."""
         return lengths(self.centre) + self.apart
 
-    def weighed(self, weight: Tensor) -> Tensor:
-        """Return a bound (B,) of || |W| |v| || for the computed vectors v, W = ``weight`` (m, k)."""
-        absolute = padded(weight)
-        reached = self.apart + PAD * self.centre.shape[1] ** 0.5
-        return lengths(self.centre.abs() @ absolute.mT) + size(absolute) * reached
-
     def rounded(self, stretch: float, centre: Tensor, rounding: Tensor) -> "Near":
         """Return what a map of the Lipschitz constant ``stretch`` makes of it: ``centre``, up to ``rounding`` (B,) of its own."""
         return Near(centre, stretch * self.apart + rounding, stretch * self.error + rounding)
@@ -138,15 +132,20 @@ def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: fl
     scale_sway = arithmetic.sway("scale", cell.scale) / least
     exact = Near(z, gain * h.apart + doubt, doubt)  # the equilibria of all images within reach
     entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
-    disturbed = h.error + (unit * (1 + scale_sway) + scale_sway) * entering
-    disturbed = disturbed + unit * exact.weighed(weights) + transition_sway * exact.size()
+    injected, spread = h.centre + cell.bias, size(padded(weights))
+    sizes, values = padded(z) @ weights.mT + injected.abs() + tiny, z @ divided.centre.mT + injected
+    # The sum reads the features, too, which move it by no more than themselves.
+    norms = (max(1.0, stretch), max(1.0, spread))
+    disturbed = h.error + (arithmetic.gamma(2) * (1 + scale_sway) + scale_sway) * (1 + unit) * entering
+    disturbed = disturbed + summed(arithmetic, n + 1, sizes, values, norms, exact.apart + h.apart)
+    disturbed = disturbed + transition_sway * exact.size()
     # Squares that underflow are missing from the norm of the residual.
     stopped = stop * exact.size().clamp(min=1) + (n * torch.finfo(arithmetic.dtype).tiny) ** 0.5
     fixed = stopped + gain * (disturbed + stretch * stopped)
-    growing = (stop + gain * (unit * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
+    growing = (stop + gain * (unit * spread + transition_sway + stretch * stop)) * SLACK
     error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
     # A sum that overflows to -inf is 0 after the ReLU, so that nothing of it shows.
-    sizes = max(1.0, size(cell.scale)) * (entering + exact.weighed(weights) + size(padded(weights)) * error)
+    sizes = max(1.0, size(cell.scale)) * (lengths(sizes) + spread * (exact.apart + error) + h.apart)
     error = error + arithmetic.rounding(n + 4, sizes)
     return Near(z, exact.apart + error, error)
 
