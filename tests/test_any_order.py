@@ -96,6 +96,17 @@ def test_no_order_of_a_residual_layer_errs_by_more_than_is_charged(make: Callabl
     assert bool((error * 300 >= found.error).any())
 
 
+def test_a_residual_layer_that_overflows_has_no_bound() -> None:
+    """Its scale is small, so that nothing overflows as the bound measures it."""
+    layer = ResidualLinear(2, 1).double().requires_grad_(False)
+    layer.weight.fill_(1000.0)
+    x = torch.full((1, 2), 3e35, dtype=torch.float64)
+    assert bool(layer(x).isfinite().all())
+    assert not bool(layer.float()(x.float()).isfinite().all())
+    found = _through(layer.double(), exactly(x), Arithmetic(torch.float32, 1.0, {"layer": 1e-6}), "layer")
+    assert found.error.tolist() == [torch.inf]
+
+
 def test_orthonormal_rows_add_up_sums_of_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside 2^24 float32 has no odd numbers: what is lost of 3/4 is lost in one block alone."""
     terms = 4 * OrthonormalRows.BLOCK

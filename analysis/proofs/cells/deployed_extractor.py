@@ -68,11 +68,14 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
     before = product(x.centre, weight) + bias
     sizes = product(padded(x.centre), padded(weight)) + padded(bias)
     entering = summed(arithmetic, terms, root * sizes, root * before, norms, x.apart)
+    # Overflow shows in what is computed, not in what is measured by S^(1/2).
+    entering = entering + arithmetic.rounding(0, lengths(sizes) + size(absolute) * x.apart)
 
     inner, drift = functional.relu(before), arithmetic.sway(name, scale) / least
     length = lengths(root * inner) + steep * x.apart + entering
     underflow = PAD * (inner[0].numel() / least) ** 0.5
     scaling = drift * length + arithmetic.rounding(1, (1 + drift) * length + underflow)
+    scaling = scaling + arithmetic.rounding(0, (1 + drift) * float(root.max()) * length)
 
     scaled, terms = inner * _beside(scale, x.centre), weight.numel() // weight.shape[1]
     moved, sizes = back(scaled, weight), back(padded(scaled), padded(weight))
