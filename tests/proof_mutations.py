@@ -37,6 +37,7 @@ TOLERANCE = 1e-9  # of the judge's floating point, relative
 MODELS: dict[str, dict[str, Any]] = {
     "certified": {"cell": "certified", "stability": "anchored", "head": "orthogonal"},
     "lipschitz": {"cell": "certified", "backbone": "lipschitz-fcn"},
+    "convolution": {"cell": "certified", "backbone": "lipschitz-cnn"},
     "interval": {"cell": "interval"},
     "batchnorm": {"cell": "batchnorm", "head": "orthogonal-direct"},
 }

@@ -30,6 +30,8 @@ IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
 DIRECTIONS = 256
 NUMBERS = 2**22  # in the states that are measured at once: of large ones fewer directions are tried
+SEARCH = Effort(samples=4096, starts=16, steps=40)
+LOOK = Effort(samples=512, starts=2, steps=10)  # where weights prove it: enough to see that another function runs
 THINNED = 4  # of so many states one shows the margins of both fields
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 
@@ -143,11 +145,9 @@ def _claim(subject: Subject, name: str, sentence: str) -> Claim:
     )
 
 
-def _searched(subject: Subject, claim: Claim) -> Finding:
+def _searched(subject: Subject, claim: Claim, effort: Effort = SEARCH) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    return judge(
-        claim, region, seed=subject.seed, effort=Effort(samples=4096, starts=16, steps=40).affordable(subject.dim)
-    )
+    return judge(claim, region, seed=subject.seed, effort=effort.affordable(subject.dim))
 
 
 def _stabilised(subject: Subject) -> Finding:
@@ -255,9 +255,10 @@ def judge_unprojected(subject: Subject) -> Finding:
     assert lyapunov is not None
     alpha = f"{lyapunov.alpha:g}"
     sentence = f"Along the unprojected field V falls at rate {alpha} or faster, for every input: V-dot <= -{alpha} V."
-    finding = _searched(subject, _claim(subject, "unprojected", sentence))
     rate = unprojected_rate(lyapunov, subject.model.cell)
-    if finding.verdict is Verdict.SUPPORTED and rate is not None and rate >= lyapunov.alpha:
+    is_proof = rate is not None and rate >= lyapunov.alpha
+    finding = _searched(subject, _claim(subject, "unprojected", sentence), LOOK if is_proof else SEARCH)
+    if finding.verdict is Verdict.SUPPORTED and rate is not None and is_proof:
         return proved(
             finding,
             f"The weights of V and of the cell prove the rate {at_least(rate)} for every input; so the projection never acts.",

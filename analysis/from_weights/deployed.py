@@ -95,7 +95,8 @@ def judge_deployed(
     _put_down(gathered, bounds, run, radius)
     evidence = (
         f"{_name(run.dtype)}, solver tolerance {run.tolerance:g}, delta {at_most(max(deltas.values()))}: {_cost(bounds, run, radius)} "
-        "Holds for sums in any order and batches of any size; for products as IEEE 754 has them (no TF32, autocast or Winograd); where "
+        "Holds for sums in any order and batches of any size, none joined with another by a compiler; for products as IEEE 754 has them "
+        "(no TF32, autocast or Winograd); where "
         "the solver meets its tolerance; and for derived weights within delta of those in float64, in the spectral norm, relative to "
         f"it where it is above 1: here within {at_most(max(apart.values()))}."
     )

@@ -1,6 +1,6 @@
 """What lies before and after the cell: features of images, with how far they move, and logits."""
 
-from functools import reduce
+from functools import partial, reduce
 from operator import mul
 from typing import Any
 
@@ -40,24 +40,97 @@ def linear(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_
 
 
 def orthonormal(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
-    """The map x -> W x + b with W = [(I + Z)^-1 (I - Z), 2 (I + Z)^-1 V], Z = S - S' + V V'."""
+    """The map x -> W x + b with W = (I + Z)^-1 [I - Z, 2 V], Z = S - S' + V V'.
+
+    W W' = I, since (I - Z)(I - Z)' + 4 V V' = (I + Z)(I + Z)' by Z + Z' = 2 V V'; so it moves nothing further than X moves.
+    """
     S, V = model.square(f"{name}.square"), model.matrix(f"{name}.rest", model.n, len(spread) - model.n)
     Z, one = S - S.transpose() + V * V.transpose(), diagonal([1] * model.n)
-    W = (one + Z).solve(block([one - Z, 2 * V]))
-    return affine(X, W, model.vector(f"{name}.bias")), W * diagonal(spread)
+    image = (one + Z).solve(block([one - Z, 2 * V]) * X.transpose()).transpose()
+    return affine(image, one, model.vector(f"{name}.bias")), diagonal([reduce(arb.max, spread)] * model.n)
 
 
 def residual(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
     """The map x -> x - W' (2 / t) relu(W x + b), 1-Lipschitz since t_i >= sum_j |W W'|_ij q_j / q_i makes diag(t) >= W W'."""
     W = model.matrix(f"{name}.weight", None, len(spread))
-    q = [x.exp() for x in model.matrix(f"{name}.log_weighting", W.nrows()).entries()]
-    rows = zip((W * W.transpose()).tolist(), q, strict=True)
-    t = [sum(map(mul, map(abs, row), q)) / own + arb(1) / 10**8 for row, own in rows]
     inner = relu(affine(X, W, model.matrix(f"{name}.bias", W.nrows())))
-    return X - inner * diagonal([2 / x for x in t]) * W, [reduce(arb.max, spread)] * len(spread)
+    sizes = [list(map(abs, row)) for row in (W * W.transpose()).tolist()]
+    return X - inner * _scale(model, name, sizes) * W, [reduce(arb.max, spread)] * len(spread)
 
 
-EXTRACTORS = {"fcn": {1: linear}, "lipschitz-fcn": {1: residual, 2: residual, 3: orthonormal}}
+def _scale(model: Model, name: str, sizes: list[list[arb]]) -> arb_mat:
+    """Return diag(2 / t) for the ``sizes`` |W W'|."""
+    q = [x.exp() for x in model.matrix(f"{name}.log_weighting", len(sizes)).entries()]
+    return diagonal([2 / (sum(map(mul, row, q)) / own + arb(1) / 10**8) for row, own in zip(sizes, q, strict=True)])
+
+
+def convolution(shrunk: int, model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
+    """That map for a 3 x 3 convolution W, zeros around the image: |W W'| is summed over all shifts of a kernel along another.
+
+    On an image without end W W' would be these correlations, and with zeros around it is a part of that.
+    """
+    height, width = (side // shrunk for side in model.settings["image_shape"][1:])
+    area = height * width
+    kernels = model.matrix(f"{name}.weight", None, len(spread) // area, 3, 3).tolist()
+    taps = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    W = {tap: arb_mat([row[i::9] for row in kernels]) for i, tap in enumerate(taps)}
+    zero, bias = arb_mat(len(kernels), len(kernels)), model.matrix(f"{name}.bias", len(kernels))
+    sizes = zero.tolist()
+    for shift in [(y, x) for y in range(-2, 3) for x in range(-2, 3)]:
+        pairs = [(W[y, x], W.get((y + shift[0], x + shift[1]))) for y, x in taps]
+        product = sum((one * other.transpose() for one, other in pairs if other is not None), zero)
+        sizes = [[a + abs(b) for a, b in zip(*rows, strict=True)] for rows in zip(sizes, product.tolist(), strict=True)]
+    scale = _scale(model, name, sizes)
+    forth = block([W[tap] for tap in taps])
+    back = block([(scale * W[y, x]).transpose() for y, x in ((-y, -x) for y, x in taps)])
+    # The place that each tap reads at each place, one beyond the image where it holds a zero.
+    places = [(y, x) for y in range(height) for x in range(width)]
+    read = {
+        (a, b): [(y + a) * width + x + b if 0 <= y + a < height and 0 <= x + b < width else area for y, x in places]
+        for a, b in taps
+    }
+
+    def patches(channels: list[list[arb]]) -> arb_mat:
+        return arb_mat([[row[i] for i in read[tap]] for tap in taps for row in ([*one, 0] for one in channels)])
+
+    rows = []
+    for image in X.tolist():
+        channels = [image[i : i + area] for i in range(0, len(image), area)]
+        inner = relu(forth * patches(channels) + bias * arb_mat(1, area, [1] * area))
+        rows.append((arb_mat(channels) - back * patches(inner.tolist())).entries())
+    return arb_mat(rows), [reduce(arb.max, spread)] * len(spread)
+
+
+def squares(shrunk: int, model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
+    """The pixels of each square of 2 x 2 become four channels, in the order of rows."""
+    height, width = (side // shrunk for side in model.settings["image_shape"][1:])
+    require(height % 2 == width % 2 == 0, "checkpoint: expected an image that can be halved")
+    places = [
+        (channel * height + y) * width + x
+        for channel in range(len(spread) // (height * width))
+        for top, left in ((0, 0), (0, 1), (1, 0), (1, 1))
+        for y in range(top, height, 2)
+        for x in range(left, width, 2)
+    ]
+    return arb_mat([[row[i] for i in places] for row in X.tolist()]), [spread[i] for i in places]
+
+
+def widened(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
+    """Channels of zeros follow, up to what the next layer reads."""
+    _, height, width = model.settings["image_shape"]
+    wide = model.matrix("backbone.2.weight", None, None, 3, 3).ncols() // 9
+    added = wide * (height // 2) * (width // 2) - len(spread)
+    require(added >= 0, "checkpoint: backbone.2 reads too few channels")
+    return arb_mat([row + [0] * added for row in X.tolist()]), spread + [arb(0)] * added
+
+
+half, quarter = partial(convolution, 2), partial(convolution, 4)
+EXTRACTORS: dict[str, dict[int, Any]] = {
+    "fcn": {1: linear},
+    "lipschitz-fcn": {1: residual, 2: residual, 3: orthonormal},
+    "lipschitz-cnn": {0: partial(squares, 1), 1: widened, 2: half, 3: half, 4: half}
+    | {5: partial(squares, 2), 6: quarter, 7: quarter, 8: quarter, 10: orthonormal},
+}
 
 
 def read_features(model: Model, levels: bytes, eps: arb) -> tuple[arb_mat, arb_mat]:

@@ -66,23 +66,49 @@ class Near:
         """Return a bound (B,) of the norms of the computed values."""
         return lengths(self.centre) + self.apart
 
-    def weighed(self, weight: Tensor) -> Tensor:
-        """Return a bound (B,) of || |W| |v| || for the computed vectors v, W = ``weight`` (m, k)."""
-        absolute = padded(weight)
-        reached = self.apart + PAD * self.centre.shape[1] ** 0.5
-        return lengths(self.centre.abs() @ absolute.mT) + size(absolute) * reached
-
     def rounded(self, stretch: float, centre: Tensor, rounding: Tensor) -> "Near":
         """Return what a map of the Lipschitz constant ``stretch`` makes of it: ``centre``, up to ``rounding`` (B,) of its own."""
         return Near(centre, stretch * self.apart + rounding, stretch * self.error + rounding)
 
 
-def linear(v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "") -> Near:
-    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,)."""
-    terms, sway = weight.shape[1], arithmetic.sway(name, weight)
-    swaying = (1 + arithmetic.gamma(terms + 1) * min(weight.shape) ** 0.5) * sway * v.size()
-    rounding = arithmetic.rounding(terms + 1, v.weighed(weight) + lengths(bias[None]) + swaying) + swaying
-    return v.rounded(size(weight), v.centre @ weight.mT + bias, rounding)
+def linear(
+    v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "", block: int | None = None
+) -> Near:
+    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,).
+
+    With a ``block`` each sum is one of sums of so many products, each of which is rounded.
+    """
+    terms, sway = weight.shape[1] + 1, arithmetic.sway(name, weight)
+    centre, absolute = v.centre @ weight.mT + bias, padded(weight)
+    entries = padded(v.centre) @ absolute.mT + padded(bias)
+    stretch, spread = size(weight), size(absolute)
+    swaying = (1 + arithmetic.gamma(terms) * min(weight.shape) ** 0.5) * sway * v.size()
+    if block is None:
+        rounding = summed(arithmetic, terms, entries, centre, (stretch, spread), v.apart)
+    else:  # no product meets more roundings than these
+        most, sizes = block + math.ceil(weight.shape[1] / block) + 1, lengths(entries) + spread * v.apart
+        rounding = arithmetic.rounding(most, sizes) + gamma(terms, torch.float64) * sizes
+    return v.rounded(stretch, centre, rounding + swaying)
+
+
+def summed(
+    arithmetic: Arithmetic, terms: int, sizes: Tensor, values: Tensor, norms: tuple[float, float], reach: Tensor
+) -> Tensor:
+    """Return bounds (B,) of the norm of the rounding of the sums W v of ``terms`` products each, for v within ``reach`` (B,) of some c.
+
+    ``values`` (B, *) are W c, ``sizes`` (B, *) what the absolute values of their terms add up to; ``norms`` bound ||W|| and || |W| ||.
+
+    No part of a sum is larger than M, half of its size and its value's size: the greater of what its positive terms make and its
+    negative ones. Each of k - 1 additions errs by at most u times what it returns, so by u (M + gamma_k size), and each product by
+    u times its size. Both M and the size are moved by no more than |W| |v - c| and |W (v - c)| say.
+    """
+    stretch, spread = norms
+    u = torch.finfo(arithmetic.dtype).eps / 2
+    whole = lengths(sizes) + spread * reach
+    parts = lengths((sizes + values.abs()) / 2) + (spread + stretch) / 2 * reach
+    further = u + (terms - 1) * u * gamma(terms, arithmetic.dtype) + gamma(terms, torch.float64)
+    rounding = ((terms - 1) * u * parts + further * whole) * SLACK
+    return torch.where(whole < torch.finfo(arithmetic.dtype).max / 2, rounding, torch.inf)
 
 
 def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: float, arithmetic: Arithmetic) -> Near:
@@ -106,15 +132,20 @@ def equilibria(cell: FoldedReluCell, h: Near, z: Tensor, doubt: Tensor, gain: fl
     scale_sway = arithmetic.sway("scale", cell.scale) / least
     exact = Near(z, gain * h.apart + doubt, doubt)  # the equilibria of all images within reach
     entering = lengths(h.centre + cell.bias) + h.apart + tiny * n
-    disturbed = h.error + (unit * (1 + scale_sway) + scale_sway) * entering
-    disturbed = disturbed + unit * exact.weighed(weights) + transition_sway * exact.size()
+    injected, spread = h.centre + cell.bias, size(padded(weights))
+    sizes, values = padded(z) @ weights.mT + injected.abs() + tiny, z @ divided.centre.mT + injected
+    # The sum reads the features, too, which move it by no more than themselves.
+    norms = (max(1.0, stretch), max(1.0, spread))
+    disturbed = h.error + (arithmetic.gamma(2) * (1 + scale_sway) + scale_sway) * (1 + unit) * entering
+    disturbed = disturbed + summed(arithmetic, n + 1, sizes, values, norms, exact.apart + h.apart)
+    disturbed = disturbed + transition_sway * exact.size()
     # Squares that underflow are missing from the norm of the residual.
     stopped = stop * exact.size().clamp(min=1) + (n * torch.finfo(arithmetic.dtype).tiny) ** 0.5
     fixed = stopped + gain * (disturbed + stretch * stopped)
-    growing = (stop + gain * (unit * size(padded(weights)) + transition_sway + stretch * stop)) * SLACK
+    growing = (stop + gain * (unit * spread + transition_sway + stretch * stop)) * SLACK
     error = fixed / (1 - growing) * SLACK if growing < 1 else torch.full_like(fixed, torch.inf)
     # A sum that overflows to -inf is 0 after the ReLU, so that nothing of it shows.
-    sizes = max(1.0, size(cell.scale)) * (entering + exact.weighed(weights) + size(padded(weights)) * error)
+    sizes = max(1.0, size(cell.scale)) * (lengths(sizes) + spread * (exact.apart + error) + h.apart)
     error = error + arithmetic.rounding(n + 4, sizes)
     return Near(z, exact.apart + error, error)
 

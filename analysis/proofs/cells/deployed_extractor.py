@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, lengths, linear, padded, size
-from analysis.proofs.cells.extractor import correlations, lipschitz_constant
+from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, lengths, linear, padded, size, summed
+from analysis.proofs.cells.extractor import domination, lipschitz_constant
 from stabdeq.backbones.lipschitz import OrthonormalRows, Residual, ResidualConvolution
 from stabdeq.model import StabilisedDEQ
 
@@ -45,46 +45,52 @@ def derived(model: StabilisedDEQ) -> dict[str, Tensor]:
 
 def _through(layer: nn.Module, x: Near, arithmetic: Arithmetic, name: str) -> Near:
     if isinstance(layer, nn.Linear | OrthonormalRows):
-        return linear(x, layer.weight, layer.bias, arithmetic, name)
+        block = layer.BLOCK if isinstance(layer, OrthonormalRows) else None
+        return linear(x, layer.weight, layer.bias, arithmetic, name, block)
     if isinstance(layer, Residual):
         return _residual(layer, x, arithmetic, name)
     return Near(layer(x.centre), x.apart, x.error)  # numbers change their places, or zeros are added
 
 
 def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Near:
-    """Return x - W'(s relu(W x + b)), which in real arithmetic moves no further than x does, but for the rounding of s."""
-    weight, bias, scale = layer.weight, layer.bias, layer.scale()
-    product, back, stretch, spread = _operators(layer)
-    most, sway = size(scale) + PAD, arithmetic.sway(name, scale)
-    terms = weight[0].numel()
-    absolute = lengths(product(padded(x.centre), padded(weight)) + padded(_beside(bias, x.centre)))
-    inner_rounding = arithmetic.rounding(terms + 1, absolute + spread * x.apart)
-    inner = x.rounded(stretch, functional.relu(product(x.centre, weight) + _beside(bias, x.centre)), inner_rounding)
-    swaying = sway * inner.size() + arithmetic.rounding(1, (most + sway) * inner.size())
-    scaled = inner.rounded(most, inner.centre * _beside(scale, x.centre), swaying)
-    terms = weight.numel() // weight.shape[1]
-    padding = PAD * scaled.centre[0].numel() ** 0.5
-    absolute = lengths(back(padded(scaled.centre), padded(weight))) + spread * (scaled.apart + padding)
-    moved = stretch * (most * inner_rounding + swaying) + arithmetic.rounding(terms, absolute)
-    result = x.rounded(lipschitz_constant(layer), x.centre - back(scaled.centre, weight), moved)
+    """Return x - W'(s relu(W x + b)), which in real arithmetic moves no further than x does, but for the rounding of s.
+
+    With S = diag(s), ||S^(1/2) W|| is at most ``steep``, about the root of 2, since W W' <= 2 / S. So all is measured by S^(1/2)
+    before the ReLU, and by S^(-1/2) after the scale: an error e there is one of at most ``steep`` ||e|| of the result.
+    """
+    weight, scale = layer.weight, layer.scale()
+    product, back, absolute = _operators(layer)
+    root, least = scale.sqrt(), float(scale.min())
+    steep, spread = (2 * domination(layer)) ** 0.5 * SLACK, size(root[:, None] * absolute) * SLACK
+    norms, root = (steep, spread), _beside(root, x.centre)
+
+    bias, terms = _beside(layer.bias, x.centre), weight[0].numel() + 1
+    before = product(x.centre, weight) + bias
+    sizes = product(padded(x.centre), padded(weight)) + padded(bias)
+    entering = summed(arithmetic, terms, root * sizes, root * before, norms, x.apart)
+    # Overflow shows in what is computed, not in what is measured by S^(1/2).
+    entering = entering + arithmetic.rounding(0, lengths(sizes) + size(absolute) * x.apart)
+
+    inner, drift = functional.relu(before), arithmetic.sway(name, scale) / least
+    length = lengths(root * inner) + steep * x.apart + entering
+    underflow = PAD * (inner[0].numel() / least) ** 0.5
+    scaling = drift * length + arithmetic.rounding(1, (1 + drift) * length + underflow)
+    scaling = scaling + arithmetic.rounding(0, (1 + drift) * float(root.max()) * length)
+
+    scaled, terms = inner * _beside(scale, x.centre), weight.numel() // weight.shape[1]
+    moved, sizes = back(scaled, weight), back(padded(scaled), padded(weight))
+    leaving = summed(arithmetic, terms, sizes, moved, norms, steep * x.apart + entering + scaling + underflow)
+    result = x.rounded(lipschitz_constant(layer), x.centre - moved, steep * (entering + scaling) + leaving)
     return result.rounded(1.0, result.centre, arithmetic.rounding(1, result.size()))
 
 
-def _operators(layer: Residual) -> tuple[Product, Product, float, float]:
-    """Return the products with W and with its transpose, and bounds of ||W|| and || |W| ||, padded."""
-    weight = layer.weight
+def _operators(layer: Residual) -> tuple[Product, Product, Tensor]:
+    """Return the products with W and with its transpose, and a matrix with a norm of at least || |W| ||, also with rows scaled."""
+    absolute = padded(layer.weight)
     if not isinstance(layer, ResidualConvolution):
-        return functional.linear, torch.matmul, size(weight), size(padded(weight))
-    # ||A||^2 is at most the largest sum of a row of |A| times that of a column; ||W||^2 = ||W W'||, too.
-    sums = padded(weight).sum((2, 3))
-    spread = float(sums.sum(0).max() * sums.sum(1).max()) * SLACK
-    stretch = min(spread, float(correlations(layer).sum(1).max()) * SLACK)
-    return (
-        partial(functional.conv2d, padding=1),
-        partial(functional.conv_transpose2d, padding=1),
-        stretch**0.5,
-        spread**0.5,
-    )
+        return functional.linear, torch.matmul, absolute
+    # Between two channels a convolution has at most the norm that the absolute values of its kernel add up to.
+    return partial(functional.conv2d, padding=1), partial(functional.conv_transpose2d, padding=1), absolute.sum((2, 3))
 
 
 def _beside(vector: Tensor, values: Tensor) -> Tensor:

@@ -90,12 +90,17 @@ def _residual_constant(layer: Residual) -> float:
 
     With W W' <= r diag(2 / s), J'J <= 1 + 4 (r - 1) r of the layer's Jacobians J where r > 1, and 1 otherwise.
     """
+    r = domination(layer)
+    return 1.0 if r <= 1 else math.sqrt(1 + 4 * (r - 1) * r) * (1 + 8 * EPS)
+
+
+def domination(layer: Residual) -> float:
+    """Return r with W W' <= r diag(2 / s), s being the float64 numbers of the scale: 1 but for rounding."""
     sizes = correlations(layer)
     weighting = layer.log_weighting.exp()
     terms = len(weighting) + 16
     sums = sizes @ weighting / weighting * (1 + terms * EPS)
-    r = float((sums * layer.scale() / 2).max()) * (1 + 8 * EPS)
-    return 1.0 if r <= 1 else math.sqrt(1 + 4 * (r - 1) * r) * (1 + 8 * EPS)
+    return float((sums * layer.scale() / 2).max()) * (1 + 8 * EPS)
 
 
 def correlations(layer: Residual) -> Tensor:
