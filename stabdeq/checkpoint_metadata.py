@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stabdeq.config import STRICT, DataConfig, ModelConfig, SolverConfig, parse_config
+from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.config.kinds import KINDS, is_of_kind
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.reading import parsed_json
@@ -21,6 +21,7 @@ SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 # The most of each that a file may ask for: work and memory of whoever reads it grow with it.
 MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100}
+LARGEST_STATE = 65536  # numbers in a state: those of a convolutional cell take no bytes of the file
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -80,9 +81,13 @@ def parse_metadata(path: Path, text: Mapping[str, str]) -> Metadata:
     return metadata
 
 
-def require_modest(path: Path, solver: SolverConfig) -> None:
-    """Raise CheckpointError where the ``solver`` settings of the file ``path`` ask for more than a file may."""
-    remedy = "if it is your own, say so with --trusted, or trusted=True in Python"
+def require_modest(path: Path, model: ModelConfig) -> None:
+    """Raise CheckpointError where the settings ``model`` of the file ``path`` ask for more work or memory than a file may."""
+    remedy, solver = "if it is your own, say so with --trusted, or trusted=True in Python", model.solver
+    if model.state_dim > LARGEST_STATE:
+        raise CheckpointError(
+            f"{path}: asks for model.state_dim = {model.state_dim}, and a file may ask for {LARGEST_STATE}: {remedy}"
+        )
     for name, most in MOST.items():
         value = getattr(solver, name, 0)
         if value > most:
