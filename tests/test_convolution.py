@@ -119,6 +119,19 @@ def test_group_norm_treats_samples_alone_and_batch_norm_couples_them_until_told(
     torch.testing.assert_close(parted(z[:1], h[:1]), coupled(z, h)[:1])
 
 
+@pytest.mark.parametrize("kind", [ConvolutionCell, BatchConvolutionCell])
+def test_the_products_of_its_jacobian_are_those_of_autograd(kind: type[ConvolutionCell]) -> None:
+    cell, z, h, u = drawn(kind(8 * 12, PLACES), spread=0.3).eval(), *(states(seed=seed, n=96) for seed in (3, 4, 5))
+    assert isinstance(cell, ConvolutionCell)
+    folded = cell.fold()
+    torch.testing.assert_close(folded(z, folded.inject(h)), cell(z, h))
+    pull_back, rows = folded.linearise(z, folded.inject(h))
+    expected = torch.func.vjp(lambda z: cell(z, h), z)[1](u)[0]
+    torch.testing.assert_close(pull_back(u, *rows), expected)
+    some = torch.tensor([1, 3])
+    torch.testing.assert_close(pull_back(u[some], *(row[some] for row in rows)), expected[some])
+
+
 def test_its_running_statistics_are_those_of_a_channel_over_samples_and_places() -> None:
     cell, z, h = drawn(BatchConvolutionCell(N, PLACES), spread=0.3).train(), states(seed=3), states(seed=4)
     assert isinstance(cell, BatchConvolutionCell)

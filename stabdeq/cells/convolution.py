@@ -1,13 +1,15 @@
 """The cell of the paper (Eq. 11) with convolutions in the place of its matrices, on states (C, H, W) that are held as vectors."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.cells.batchnorm import INNER_GAIN, BatchStatistics, EquilibriumBatchNorm, batch_statistics
-from stabdeq.cells.equilibrium import EquilibriumCell
+from stabdeq.cells.equilibrium import EquilibriumCell, FoldedMap, UnfoldedCell
 from stabdeq.places import Places, shape_of
 
 GROUPS = (
@@ -49,9 +51,78 @@ class ConvolutionCell(EquilibriumCell):
         hidden = self.inner_norm(functional.relu(self.inner(self.shaped(z))))
         return self.outer_norm(functional.relu(self.shaped(h) + self.outer(hidden))).flatten(1)
 
+    def fold(self) -> FoldedMap:
+        """Return the map with the products of its Jacobian in closed form, which take no evaluation of it."""
+        return FoldedConvolution(self)
+
     def shaped(self, z: Tensor) -> Tensor:
         """Return states ``z`` (B, n) as (B, C, H, W)."""
         return z.reshape(-1, *self.shape)
+
+
+@dataclass(frozen=True)
+class FoldedConvolution:
+    """The map of a ``cell`` with GroupNorms, whose weights may change after it: they are read when it is called."""
+
+    cell: ConvolutionCell
+
+    def inject(self, h: Tensor) -> Tensor:
+        """Return ``h`` (B, n)."""
+        return h
+
+    def __call__(self, z: Tensor, injected: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = h."""
+        return self.cell(z, injected)
+
+    @torch.no_grad()
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple["ConvolutionPullBack", tuple[Tensor, ...]]:
+        """Return the vector-Jacobian product at ``z`` (B, n), and of both norms the slopes and what they normalised, (B, C, H, W)."""
+        cell = self.cell
+        entering = cell.inner(cell.shaped(z))
+        inner = _Normalised.of(functional.relu(entering), cell.inner_norm)
+        leaving = cell.shaped(injected) + cell.outer(cell.inner_norm(functional.relu(entering)))
+        outer = _Normalised.of(functional.relu(leaving), cell.outer_norm)
+        rows = (inner.scale * (entering > 0), inner.values, outer.scale * (leaving > 0), outer.values)
+        return ConvolutionPullBack(cell), rows
+
+
+class _Normalised(NamedTuple):
+    """What a GroupNorm makes of x (B, C, H, W) before its gain and shift, ``values``, and by what it multiplies it, ``scale``."""
+
+    values: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, norm: nn.Module) -> "_Normalised":
+        assert isinstance(norm, nn.GroupNorm)
+        groups = x.unflatten(1, (norm.num_groups, -1)).flatten(2)
+        scale = (groups.var(2, correction=0, keepdim=True) + norm.eps).rsqrt()
+        values = (groups - groups.mean(2, keepdim=True)) * scale
+        return cls(values.view_as(x), scale.expand_as(groups).reshape(x.shape))
+
+
+@dataclass(frozen=True)
+class ConvolutionPullBack:
+    """u -> J' u for J = df/dz of a ``cell`` with GroupNorms, from the slopes and the normalised numbers at a state."""
+
+    cell: ConvolutionCell
+
+    def __call__(self, u: Tensor, inner_slope: Tensor, inner: Tensor, outer_slope: Tensor, outer: Tensor) -> Tensor:
+        """Return J' u, (B, n) -> (B, n)."""
+        cell = self.cell
+        hidden = _through_norm(cell.shaped(u), outer, cell.outer_norm) * outer_slope
+        hidden = functional.conv_transpose2d(hidden, cell.outer.weight, padding=1)
+        entering = _through_norm(hidden, inner, cell.inner_norm) * inner_slope
+        return functional.conv_transpose2d(entering, cell.inner.weight, padding=1).flatten(1)
+
+
+def _through_norm(u: Tensor, normalised: Tensor, norm: nn.Module) -> Tensor:
+    """Return what J' of a GroupNorm makes of ``u`` (B, C, H, W), before the multiplication by its scale."""
+    assert isinstance(norm, nn.GroupNorm)
+    sizes = (norm.num_groups, -1)
+    weighted, values = ((part.unflatten(1, sizes).flatten(2)) for part in (u * norm.weight[:, None, None], normalised))
+    along = (weighted * values).mean(2, keepdim=True)
+    return (weighted - weighted.mean(2, keepdim=True) - along * values).reshape(u.shape)
 
 
 class BatchConvolutionCell(ConvolutionCell):
@@ -74,6 +145,10 @@ class BatchConvolutionCell(ConvolutionCell):
         inner, outer = statistics or (None, None)
         hidden = self.inner_norm(functional.relu(self.inner(self.shaped(z))), inner)
         return self.outer_norm(functional.relu(self.shaped(h) + self.outer(hidden)), outer).flatten(1)
+
+    def fold(self) -> FoldedMap:
+        """Return the map itself, with autograd's products."""
+        return UnfoldedCell(self)
 
     @torch.no_grad()
     def statistics(self, z: Tensor, h: Tensor) -> tuple[BatchStatistics, BatchStatistics]:
