@@ -20,8 +20,7 @@ from stabdeq.reading import parsed_json
 SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 # The most of each that a file may ask for: work and memory of whoever reads it grow with it.
-MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100}
-LARGEST_STATE = 65536  # numbers in a state: those of a convolutional cell take no bytes of the file
+MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100, "state_dim": 65_536}
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -83,18 +82,15 @@ def parse_metadata(path: Path, text: Mapping[str, str]) -> Metadata:
 
 def require_modest(path: Path, model: ModelConfig) -> None:
     """Raise CheckpointError where the settings ``model`` of the file ``path`` ask for more work or memory than a file may."""
-    remedy, solver = "if it is your own, say so with --trusted, or trusted=True in Python", model.solver
-    if model.state_dim > LARGEST_STATE:
-        raise CheckpointError(
-            f"{path}: asks for model.state_dim = {model.state_dim}, and a file may ask for {LARGEST_STATE}: {remedy}"
-        )
-    for name, most in MOST.items():
-        value = getattr(solver, name, 0)
-        if value > most:
-            raise CheckpointError(
-                f"{path}: asks for model.solver.{name} = {reprlib.repr(value)}, and a file may ask for {most}: {remedy}"
-            )
-    if solver.compiled:
+    remedy = "if it is your own, say so with --trusted, or trusted=True in Python"
+    for group, settings in (("model", model), ("model.solver", model.solver)):
+        for name, most in MOST.items():
+            value = getattr(settings, name, 0)
+            if value > most:
+                raise CheckpointError(
+                    f"{path}: asks for {group}.{name} = {reprlib.repr(value)}, and a file may ask for {most}: {remedy}"
+                )
+    if model.solver.compiled:
         raise CheckpointError(
             f"{path}: asks for model.solver.compiled, which runs a C++ compiler, and a file may not: {remedy}"
         )

@@ -173,6 +173,7 @@ def register_backbone(name: str, backbone: "Backbone") -> None:
 def register_cell(name: str, make: "Callable[[int], EquilibriumCell]") -> None:
     """Make the cell that ``make(state_dim)`` returns known as ``name``, for ``model.cell`` of a recipe and for checkpoints.
 
+    Where ``make.reads_places`` is true, as in a subclass of EquilibriumCell that says so, it is called with the places (H, W) too.
     Every kind whose own cell is the paper's takes it; what is proved of ours by their make is not proved of it. Raises ConfigError
     where the name is taken by another.
     """
