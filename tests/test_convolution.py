@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from small_models import generator
 from torch import Tensor, nn
 
+from analysis.audit import audit
+from analysis.checks import separation
 from analysis.measure.arnoldi import outer_spectrum
 from analysis.measure.subject import prepare
 from analysis.proofs.cells.network import forms_of
@@ -362,3 +364,12 @@ def test_the_head_reads_means_over_quarters_of_the_places() -> None:
     assert model.head.rotation is not None
     assert model.head.rotation.weight.shape == (16, 16)
     assert build_cell("convolution", 144, (6, 6)).shape == (4, 6, 6)  # pyrefly: ignore
+
+
+def test_an_audit_says_that_the_layer_keeps_distances_between_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separation, "embedding", lambda subject: {})
+    images = torch.rand(2, 1, 6, 6, generator=generator(), dtype=torch.float64)
+    report = audit(StabilisedDEQ(settings()).eval(), images, torch.tensor([0, 1]), checks=["separation"])
+    finding = report.named["separation.isometry"]
+    assert finding.verdict == "PROVED"
+    assert "between pooled equilibria" in finding.claim

@@ -91,16 +91,11 @@ def test_an_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, numbers in few.items():
         for name, number in numbers.items():
             monkeypatch.setattr(module, name, number)
-    checks = ["positivity", "convexity", "decay", "separation", "spectrum", "equilibrium", "convergence"]
+    checks = ["positivity", "convexity", "decay", "equilibrium"]
     with NothingSquare():
-        report = audit(model("convolutional").eval(), images(2), torch.tensor([0, 1]), checks=checks)
+        report = audit(model("convolutional").eval(), images(1), torch.tensor([0]), checks=checks)
     named = report.named
     proved = ["positivity.zero", "positivity.positive", "convexity.convex", "decay.stabilised"]
     assert {name: named[name].verdict for name in proved} == dict.fromkeys(proved, "PROVED")
     assert named["equilibrium.exists"].verdict == "SUPPORTED"
     assert "That alone was looked at" in named["equilibrium.exists"].evidence
-    assert named["spectrum.stable"].verdict == "SUPPORTED"
-    assert "others may have been missed" in named["spectrum.stable"].evidence
-    assert named["separation.isometry"].claim.startswith(
-        "The orthogonal layer keeps every distance between pooled equilibria"
-    )

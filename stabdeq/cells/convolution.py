@@ -1,7 +1,6 @@
 """The cell of the paper (Eq. 11) with convolutions in the place of its matrices, on states (C, H, W) that are held as vectors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -60,30 +59,27 @@ class ConvolutionCell(EquilibriumCell):
         return z.reshape(-1, *self.shape)
 
 
-@dataclass(frozen=True)
-class FoldedConvolution:
-    """The map of a ``cell`` with GroupNorms, whose weights may change after it: they are read when it is called."""
+class FoldedConvolution(UnfoldedCell):
+    """The map of a ``ConvolutionCell`` with GroupNorms, with the products of its Jacobian in closed form."""
 
     cell: ConvolutionCell
 
-    def inject(self, h: Tensor) -> Tensor:
-        """Return ``h`` (B, n)."""
-        return h
-
-    def __call__(self, z: Tensor, injected: Tensor) -> Tensor:
-        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = h."""
-        return self.cell(z, injected)
-
     @torch.no_grad()
-    def linearise(self, z: Tensor, injected: Tensor) -> tuple["ConvolutionPullBack", tuple[Tensor, ...]]:
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
         """Return the vector-Jacobian product at ``z`` (B, n), and of both norms the slopes and what they normalised, (B, C, H, W)."""
         cell = self.cell
         entering = cell.inner(cell.shaped(z))
         inner = _Normalised.of(functional.relu(entering), cell.inner_norm)
         leaving = cell.shaped(injected) + cell.outer(cell.inner_norm(functional.relu(entering)))
         outer = _Normalised.of(functional.relu(leaving), cell.outer_norm)
-        rows = (inner.scale * (entering > 0), inner.values, outer.scale * (leaving > 0), outer.values)
-        return ConvolutionPullBack(cell), rows
+        return self._products, (inner.scale * (entering > 0), inner.values, outer.scale * (leaving > 0), outer.values)
+
+    def _products(self, u: Tensor, inner_slope: Tensor, inner: Tensor, outer_slope: Tensor, outer: Tensor) -> Tensor:
+        cell = self.cell
+        hidden = _through_norm(cell.shaped(u), outer, cell.outer_norm) * outer_slope
+        hidden = functional.conv_transpose2d(hidden, cell.outer.weight, padding=1)
+        entering = _through_norm(hidden, inner, cell.inner_norm) * inner_slope
+        return functional.conv_transpose2d(entering, cell.inner.weight, padding=1).flatten(1)
 
 
 class _Normalised(NamedTuple):
@@ -99,21 +95,6 @@ class _Normalised(NamedTuple):
         scale = (groups.var(2, correction=0, keepdim=True) + norm.eps).rsqrt()
         values = (groups - groups.mean(2, keepdim=True)) * scale
         return cls(values.view_as(x), scale.expand_as(groups).reshape(x.shape))
-
-
-@dataclass(frozen=True)
-class ConvolutionPullBack:
-    """u -> J' u for J = df/dz of a ``cell`` with GroupNorms, from the slopes and the normalised numbers at a state."""
-
-    cell: ConvolutionCell
-
-    def __call__(self, u: Tensor, inner_slope: Tensor, inner: Tensor, outer_slope: Tensor, outer: Tensor) -> Tensor:
-        """Return J' u, (B, n) -> (B, n)."""
-        cell = self.cell
-        hidden = _through_norm(cell.shaped(u), outer, cell.outer_norm) * outer_slope
-        hidden = functional.conv_transpose2d(hidden, cell.outer.weight, padding=1)
-        entering = _through_norm(hidden, inner, cell.inner_norm) * inner_slope
-        return functional.conv_transpose2d(entering, cell.inner.weight, padding=1).flatten(1)
 
 
 def _through_norm(u: Tensor, normalised: Tensor, norm: nn.Module) -> Tensor:
