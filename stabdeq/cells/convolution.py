@@ -59,10 +59,20 @@ class ConvolutionCell(EquilibriumCell):
         return z.reshape(-1, *self.shape)
 
 
-class FoldedConvolution(UnfoldedCell):
-    """The map of a ``ConvolutionCell`` with GroupNorms, with the products of its Jacobian in closed form."""
+class FoldedConvolution(nn.Module):
+    """The map of a ``cell`` with GroupNorms as a ``FoldedMap``, with the products of its Jacobian in closed form."""
 
-    cell: ConvolutionCell
+    def __init__(self, cell: ConvolutionCell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def inject(self, h: Tensor) -> Tensor:
+        """Return ``h`` (B, n)."""
+        return h
+
+    def forward(self, z: Tensor, injected: Tensor) -> Tensor:
+        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = h."""
+        return self.cell(z, injected)
 
     @torch.no_grad()
     def linearise(self, z: Tensor, injected: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
