@@ -107,7 +107,7 @@ def checkpoint_in(content: bytes, path: Path, *, trusted: bool = False) -> Check
     tensors, text = _parts(path, content)
     metadata = parse_metadata(path, text)
     if not trusted:
-        require_modest(path, metadata.model.solver)
+        require_modest(path, metadata.model)
     model = _build_without_storage(path, metadata)
     _require_whole(path, model)
     _require_fitting(path, model, tensors)

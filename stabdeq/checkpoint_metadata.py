@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stabdeq.config import STRICT, DataConfig, ModelConfig, SolverConfig, parse_config
+from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.config.kinds import KINDS, is_of_kind
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.reading import parsed_json
@@ -20,7 +20,7 @@ from stabdeq.reading import parsed_json
 SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 # The most of each that a file may ask for: work and memory of whoever reads it grow with it.
-MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100}
+MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100, "state_dim": 65_536}
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -80,16 +80,17 @@ def parse_metadata(path: Path, text: Mapping[str, str]) -> Metadata:
     return metadata
 
 
-def require_modest(path: Path, solver: SolverConfig) -> None:
-    """Raise CheckpointError where the ``solver`` settings of the file ``path`` ask for more than a file may."""
+def require_modest(path: Path, model: ModelConfig) -> None:
+    """Raise CheckpointError where the settings ``model`` of the file ``path`` ask for more work or memory than a file may."""
     remedy = "if it is your own, say so with --trusted, or trusted=True in Python"
-    for name, most in MOST.items():
-        value = getattr(solver, name, 0)
-        if value > most:
-            raise CheckpointError(
-                f"{path}: asks for model.solver.{name} = {reprlib.repr(value)}, and a file may ask for {most}: {remedy}"
-            )
-    if solver.compiled:
+    for group, settings in (("model", model), ("model.solver", model.solver)):
+        for name, most in MOST.items():
+            value = getattr(settings, name, 0)
+            if value > most:
+                raise CheckpointError(
+                    f"{path}: asks for {group}.{name} = {reprlib.repr(value)}, and a file may ask for {most}: {remedy}"
+                )
+    if model.solver.compiled:
         raise CheckpointError(
             f"{path}: asks for model.solver.compiled, which runs a C++ compiler, and a file may not: {remedy}"
         )

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stabdeq.backbones import build_backbone
+from stabdeq.backbones import build_backbone, places_of
 from stabdeq.cells import ConstantCell, EquilibriumCell, build_cell
 from stabdeq.config import ModelConfig
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.heads import Head
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, stabilise
+from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, build_lyapunov, stabilise
+from stabdeq.places import shape_of
 from stabdeq.solvers import Forward, Implicit, Solution, Unrolled, build_solver, fixed_point
 from stabdeq.solvers.iteration import require_tensors
 
@@ -76,12 +77,14 @@ class StabilisedDEQ(nn.Module):
         backbone = build_backbone(config.backbone, config.image_shape, config.state_dim)
         # Convolutions with channels last are a quarter faster, in both directions; a checkpoint holds them in the usual order.
         self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.cell: EquilibriumCell = build_cell(config.cell, config.state_dim)
+        places = places_of(config.backbone, config.image_shape)
+        self.cell: EquilibriumCell = build_cell(config.cell, config.state_dim, places)
+        shape = shape_of(config.state_dim, places) if places and self.cell.reads_places else None
         self.lyapunov: InputConvexLyapunov | None = None
         if config.stability != "none":
             centre = "equilibrium" if config.stability == "anchored" else "origin"
-            self.lyapunov = InputConvexLyapunov(config.state_dim, config.lyapunov, centre)
-        self.head = Head(config.head, config.state_dim, config.classes)
+            self.lyapunov = build_lyapunov(config.lyapunov, centre, config.state_dim, shape)
+        self.head = Head(config.head, config.state_dim, config.classes, shape)
 
     def inject(self, x: Tensor) -> Tensor:
         """Return the injected features h (B, n) of images ``x`` (B, C, H, W) in [0, 1].

@@ -105,6 +105,9 @@ BACKBONES = Registry(  # of stabdeq.backbones.Backbone
     {
         "fcn": "stabdeq.backbones.fully_connected:FCN",
         "cnn": "stabdeq.backbones.small_convolutional:CNN",
+        "conv": "stabdeq.backbones.places:CONV",
+        "conv-half": "stabdeq.backbones.places:CONV_HALF",
+        "resnet20-places": "stabdeq.backbones.places:RESNET20_PLACES",
         "lipschitz-fcn": "stabdeq.backbones.lipschitz.networks:FCN",
         "lipschitz-cnn": "stabdeq.backbones.lipschitz.networks:CNN",
         "resnet20": "stabdeq.backbones.resnet:RESNET20",
@@ -113,13 +116,15 @@ BACKBONES = Registry(  # of stabdeq.backbones.Backbone
         "wrn-28-10": "stabdeq.backbones.wide_resnet:WRN_28_10",
     },
 )
-CELLS = Registry(  # state_dim -> stabdeq.cells.EquilibriumCell
+CELLS = Registry(  # state_dim -> stabdeq.cells.EquilibriumCell; where it ``reads_places``, state_dim, (H, W) -> it
     "cell",
     {
         "batchnorm": "stabdeq.cells.batchnorm:Cell",
         "certified": "stabdeq.cells.certified:CertifiedCell",
         "monotone": "stabdeq.cells.monotone:MonotoneCell",
         "interval": "stabdeq.cells.interval:IntervalCell",
+        "convolution": "stabdeq.cells.convolution:ConvolutionCell",
+        "convolution-batchnorm": "stabdeq.cells.convolution:BatchConvolutionCell",
         "constant": "stabdeq.cells.constant:ConstantCell",
     },
 )
@@ -168,6 +173,7 @@ def register_backbone(name: str, backbone: "Backbone") -> None:
 def register_cell(name: str, make: "Callable[[int], EquilibriumCell]") -> None:
     """Make the cell that ``make(state_dim)`` returns known as ``name``, for ``model.cell`` of a recipe and for checkpoints.
 
+    Where ``make.reads_places`` is true, as in a subclass of EquilibriumCell that says so, it is called with the places (H, W) too.
     Every kind whose own cell is the paper's takes it; what is proved of ours by their make is not proved of it. Raises ConfigError
     where the name is taken by another.
     """

@@ -89,7 +89,11 @@ def test_the_cell_of_a_kind() -> None:
         ("resnet20", {"cell": "certified"}, "kind resnet20 has cell constant, not certified"),
         ("resnet20", {"head": "orthogonal"}, "kind resnet20 has head linear, not orthogonal"),
         ("mondeq", {"cell": "batchnorm"}, "kind mondeq has cell monotone, not batchnorm"),
-        ("deq", {"cell": "constant"}, "kind deq has cell batchnorm or certified or monotone or interval, not constant"),
+        (
+            "deq",
+            {"cell": "constant"},
+            "kind deq has cell batchnorm or certified or monotone or interval or convolution or conv",
+        ),
         ("lyadeq-anchord", {}, "unknown kind 'lyadeq-anchord': did you mean 'lyadeq-anchored'"),
     ],
 )

@@ -47,7 +47,18 @@ ANY_KIND = ["digits", *PAPER]
 
 
 def test_the_recipes_that_ship() -> None:
-    assert recipe_names() == ["cifar10", "cifar100", "digits", "mnist", "mnist-certified", "svhn"]
+    assert recipe_names() == [
+        *(
+            "cifar10",
+            "cifar100",
+            "digits",
+            "digits-convolution",
+            "mnist",
+            "mnist-certified",
+            "mnist-convolution",
+            "svhn",
+        )
+    ]
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -202,7 +213,10 @@ def test_a_setting_that_does_not_fit(setting: str, expected: str) -> None:
         ("Digits", "did you mean 'digits'?"),
         ("cifar", "did you mean 'cifar10'?"),
         ("cifar-100", "did you mean 'cifar100'?"),
-        ("imagenet", "Valid: cifar10, cifar100, digits, mnist, mnist-certified, svhn"),
+        (
+            "imagenet",
+            "Valid: cifar10, cifar100, digits, digits-convolution, mnist, mnist-certified, mnist-convolution, svhn",
+        ),
         ("", "Valid: cifar10"),
         ("../recipes/digits", "unknown recipe"),
         ("two\nlines", "unknown recipe"),

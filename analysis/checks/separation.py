@@ -95,7 +95,8 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     holds = deviation <= tolerance and shape[0] == shape[1]
     evidence = (
         f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so no distance changes by more than {deviation:.1e} "
-        f"of itself; among {len(before)} equilibria the largest relative change is {changed:.1e}. It moves no two equilibria further apart."
+        f"of itself; among {len(before)} {_read(subject)} the largest relative change is {changed:.1e}. It moves no two of them further "
+        "apart."
     )
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
     altered = _alteration(subject)
@@ -106,7 +107,7 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     return Finding(
         check="separation",
         name="isometry",
-        claim="The orthogonal layer keeps every distance between equilibria, so it costs no certificate.",
+        claim=f"The orthogonal layer keeps every distance between {_read(subject)}, so it costs no certificate.",
         verdict=verdict,
         margin=None if verdict is Verdict.INCONCLUSIVE else tolerance - deviation,
         evidence=evidence,
@@ -116,6 +117,12 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
         seed=subject.seed,
         witness={"deviation": deviation} if verdict is Verdict.REFUTED else None,
     )
+
+
+def _read(subject: Subject) -> str:
+    """Say between what the layer keeps distances: the equilibria, or their means over places where the head pools them."""
+    assert isinstance(subject.model, StabilisedDEQ)
+    return "equilibria" if subject.model.head.pooling is None else "pooled equilibria"
 
 
 def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tensor) -> Finding:

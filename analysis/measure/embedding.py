@@ -52,10 +52,10 @@ def has_orthogonal_layer(model: EquilibriumModel) -> bool:
 
 @torch.no_grad()
 def read_by_head(model: EquilibriumModel, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the features (B, n) that the head reads of equilibria ``z`` (B, *), and what its orthogonal layer makes of them."""
+    """Return the features (B, m) that the head reads of equilibria ``z`` (B, *), pooled, and what its orthogonal layer makes of them."""
     if not isinstance(model, StabilisedDEQ):
         return z.flatten(1), z.flatten(1)
-    before = stabilise(z, model.config.stability, model.lyapunov)
+    before = model.head.pool(stabilise(z, model.config.stability, model.lyapunov))
     return before, model.head.rotate(before)
 
 

@@ -1,24 +1,39 @@
 """What the weights of this library's V prove by themselves."""
 
 import torch
+from torch import nn
 
 from stabdeq.alteration import alteration, prototype
 from stabdeq.config import LyapunovConfig
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from stabdeq.lyapunov import ConvolutionalNetwork, InputConvexLyapunov, LyapunovFunction, SeparableLyapunov
 
 
 def is_structured(lyapunov: LyapunovFunction | None) -> bool:
     """Return whether ``lyapunov`` is of the family whose properties hold for all finite weights, altered in nothing."""
     if not isinstance(lyapunov, InputConvexLyapunov):
         return False
-    weight = dict(lyapunov.named_parameters()).get("network.inner.weight")
-    hidden, dim = weight.shape if weight is not None and weight.dim() == 2 and len(weight) > 0 else (1, 1)
-    like = prototype(InputConvexLyapunov, dim, LyapunovConfig(hidden=hidden), "origin")
     return (
-        alteration(lyapunov, "V", like) is None
+        alteration(lyapunov, "V", _as_made(lyapunov)) is None
         and min(lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing) > 0
         and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
     )
+
+
+def _as_made(lyapunov: InputConvexLyapunov) -> nn.Module:
+    """Return the V that has the parts and sizes which the weights of ``lyapunov`` call for."""
+    weight = dict(lyapunov.named_parameters()).get("network.inner.weight")
+    hidden, dim = weight.shape[:2] if weight is not None and weight.dim() >= 2 and len(weight) > 0 else (1, 1)
+    config = LyapunovConfig(hidden=hidden)
+    if isinstance(lyapunov, SeparableLyapunov):
+        return prototype(SeparableLyapunov, (dim, 1, 1), config, "origin")
+    if isinstance(lyapunov._modules.get("network"), ConvolutionalNetwork):
+        return prototype(_convolutional, dim, config)
+    return prototype(InputConvexLyapunov, dim, config, "origin")
+
+
+def _convolutional(channels: int, config: LyapunovConfig) -> InputConvexLyapunov:
+    network = ConvolutionalNetwork((channels, 1, 1), config.hidden, config.smoothing)
+    return InputConvexLyapunov(channels, config, "origin", network)
 
 
 def growth(lyapunov: LyapunovFunction) -> str:

@@ -10,6 +10,7 @@ from stabdeq.backbones.small_convolutional import SmallConvolutional
 from stabdeq.backbones.vgg import VGG16
 from stabdeq.backbones.wide_resnet import WideResNet
 from stabdeq.errors import ConfigError
+from stabdeq.places import Places, Shape, places_after
 from stabdeq.registry import BACKBONES
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "WideResNet",
     "build_backbone",
     "native_width",
+    "places_of",
 ]
 
 
@@ -32,6 +34,15 @@ def native_width(name: str) -> int | None:
     Raises ConfigError where the name is unknown.
     """
     return _backbone(name).width
+
+
+def places_of(name: str, image_shape: Shape) -> Places | None:
+    """Return the places (H, W) that the features of ``name`` have for images of ``image_shape`` (C, H, W); None where they have none.
+
+    Raises ConfigError where the name is unknown.
+    """
+    stride = _backbone(name).stride
+    return None if stride is None else places_after(stride, image_shape)
 
 
 def build_backbone(name: str, image_shape: tuple[int, int, int], features: int) -> nn.Module:

@@ -4,17 +4,23 @@ from stabdeq.alteration import alteration, prototype
 from stabdeq.cells.batchnorm import Cell
 from stabdeq.cells.certified import CertifiedCell
 from stabdeq.cells.constant import ConstantCell
+from stabdeq.cells.convolution import BatchConvolutionCell, ConvolutionCell
 from stabdeq.cells.equilibrium import EquilibriumCell, FoldedMap
 from stabdeq.cells.interval import IntervalCell
 from stabdeq.cells.monotone import MonotoneCell
 from stabdeq.cells.relu import ReluCell
 from stabdeq.errors import ConfigError
-from stabdeq.registry import CELLS
+from stabdeq.places import Places
+from stabdeq.registry import BACKBONES, CELLS
+
+LARGEST_VECTOR = 65536  # numbers in a state without places
 
 __all__ = [
+    "BatchConvolutionCell",
     "Cell",
     "CertifiedCell",
     "ConstantCell",
+    "ConvolutionCell",
     "EquilibriumCell",
     "FoldedMap",
     "IntervalCell",
@@ -26,9 +32,24 @@ __all__ = [
 ]
 
 
-def build_cell(name: str, state_dim: int) -> EquilibriumCell:
-    """Return the cell ``name`` for states of ``state_dim`` numbers; raises ConfigError where the name is unknown."""
-    cell = CELLS[name](state_dim)
+def build_cell(name: str, state_dim: int, places: Places | None = None) -> EquilibriumCell:
+    """Return the cell ``name`` for states of ``state_dim`` numbers, on ``places`` (H, W) where the features have them.
+
+    Raises ConfigError where the name is unknown, the cell needs places and there are none, or the state is too large for it.
+    """
+    make = CELLS[name]
+    if getattr(make, "reads_places", False):
+        if places is None:
+            having = ", ".join(name for name in BACKBONES.own_names() if BACKBONES[name].stride)
+            raise ConfigError(
+                f"cell {name} needs features that keep their places: set model.backbone to one of {having}"
+            )
+        return make(state_dim, places)
+    if state_dim > LARGEST_VECTOR:
+        raise ConfigError(
+            f"model.state_dim = {state_dim}, and cell {name} takes up to {LARGEST_VECTOR}: for more, set model.cell=convolution"
+        )
+    cell = make(state_dim)
     if not isinstance(cell, EquilibriumCell):
         raise ConfigError(
             f"the cell {name!r} is registered with a maker of {type(cell).__name__}: expected a subclass of "
@@ -44,8 +65,11 @@ def cell_alteration(cell: object) -> str | None:
     """
     if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
         return f"the cell is a {type(cell).__name__}, expected one of this library's cells, no subclass of it"
-    width = max((size for tensor in cell.parameters() for size in tensor.shape), default=1)
-    return alteration(cell, "the cell", prototype(type(cell), width))
+    if isinstance(cell, ConvolutionCell):
+        like = prototype(type(cell), cell.state_dim, cell.places)
+    else:
+        like = prototype(type(cell), max((size for tensor in cell.parameters() for size in tensor.shape), default=1))
+    return alteration(cell, "the cell", like)
 
 
 def is_as_made(cell: object) -> bool:

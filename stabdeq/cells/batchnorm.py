@@ -20,7 +20,7 @@ INNER_GAIN = 0.1
 
 
 class BatchStatistics(NamedTuple):
-    """Mean and biased variance of a batch before a BatchNorm, both (n,), and the batch's size."""
+    """Mean and biased variance of a batch before a BatchNorm, both (n,), and of how many numbers each is."""
 
     mean: Tensor
     variance: Tensor
@@ -45,7 +45,7 @@ class EquilibriumBatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(features))
 
     def forward(self, x: Tensor, statistics: BatchStatistics | None = None) -> Tensor:
-        """Normalise ``x`` (B, n): by ``statistics`` where given, else by its own batch in training, else by the running ones."""
+        """Normalise ``x`` (B, n) or (B, n, *): by ``statistics`` if given, else by its batch in training, else by the running ones."""
         if statistics is not None:
             mean, variance = statistics.mean, statistics.variance
         elif self.training:
@@ -91,8 +91,8 @@ class Cell(EquilibriumCell):
     def statistics(self, z: Tensor, h: Tensor) -> tuple[BatchStatistics, BatchStatistics]:
         """Return the batch statistics before the two BatchNorms at states ``z``: with them fixed, f has the same equilibrium."""
         active = functional.relu(self.inner(z))
-        inner = _statistics(active)
-        return inner, _statistics(functional.relu(h + self.outer(self.inner_norm(active, inner))))
+        inner = batch_statistics(active)
+        return inner, batch_statistics(functional.relu(h + self.outer(self.inner_norm(active, inner))))
 
     def decoupled(self, z: Tensor, h: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the map with the batch's statistics fixed to those at ``z`` (B, n), so that each sample is alone."""
@@ -166,6 +166,7 @@ class FoldedPullBack:
         return (((u * outer_slope) @ self.outer) * inner_slope) @ self.inner
 
 
-def _statistics(x: Tensor) -> BatchStatistics:
-    variance, mean = torch.var_mean(x, dim=0, correction=0)
-    return BatchStatistics(mean, variance, len(x))
+def batch_statistics(x: Tensor) -> BatchStatistics:
+    """Return the statistics of ``x`` (B, n), or of its channels (B, n, *), which all places of a sample add to."""
+    variance, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
+    return BatchStatistics(mean, variance, x.numel() // x.shape[1])

@@ -36,6 +36,9 @@ class EquilibriumCell(nn.Module):
     couples_samples: bool = False
     """Whether in training mode f of one sample depends on the others, as through BatchNorm."""
 
+    reads_places: bool = False
+    """Whether states are (C, H, W), held as vectors: a subclass then takes (H, W) too, and has ``shape`` (C, H, W)."""
+
     def fold(self) -> FoldedMap:
         """Return the map as it is now, for the solver, where samples are independent; by default with autograd's products."""
         return UnfoldedCell(self)

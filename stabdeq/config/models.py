@@ -23,11 +23,13 @@ UpToOne = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Width = Annotated[int, Field(ge=1, le=65536)]
+StateDim = Annotated[int, Field(ge=1, le=2**24)]
 
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
 CellName = Annotated[str, PlainValidator(CELLS.require)]
 GradientName = Literal["implicit", "unrolled"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
+ConvexName = Literal["dense", "convolutional", "separable"]
 HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
 DataName = Annotated[str, PlainValidator(DATA_SETS.require)]
 
@@ -125,13 +127,16 @@ class LyapunovConfig:
     """The learned Lyapunov function: V(z) = s(g(z - c) - g(0)) + eta ||z - c||^2 (paper, Eqs. 9, 10 and 12).
 
     ``alpha`` is the decay rate of V-dot <= -alpha V, None for the kind's own, ``smoothing`` the width d of the smooth ReLU s,
-    ``hidden`` the width of the input-convex network g. The paper states none but alpha's role.
+    ``hidden`` the width of the input-convex network g. The paper states none but alpha's role. ``network`` says what g is: "dense", as
+    in the paper; of states on places "convolutional", with ``hidden`` channels, or "separable", a V of the channels at a place
+    that is summed over the places.
     """
 
     alpha: Positive | None = None
     eta: Positive = 0.1
     smoothing: Positive = 1.0
     hidden: Width = 64
+    network: ConvexName = "dense"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -144,7 +149,7 @@ class ArchitectureConfig:
 
     backbone: BackboneName = "fcn"
     cell: CellName | None = None
-    state_dim: Width = 64
+    state_dim: StateDim = 64
     stability: StabilityName | None = None
     head: HeadName | None = None
     solver: SolverConfig = Field(default_factory=AndersonConfig)
@@ -161,7 +166,7 @@ class ModelConfig:
     std: tuple[Deviation, ...]
     backbone: BackboneName = "fcn"
     cell: CellName = "batchnorm"
-    state_dim: Width = 64
+    state_dim: StateDim = 64
     stability: StabilityName = "none"
     head: HeadName = "linear"
     solver: SolverConfig = Field(default_factory=AndersonConfig)

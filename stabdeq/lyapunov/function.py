@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 from stabdeq.config import LyapunovConfig
+from stabdeq.lyapunov.convolutional import ConvolutionalNetwork
 from stabdeq.lyapunov.input_convex import InputConvexNetwork, smooth_relu, smooth_relu_slope
 
 Centre = Literal["equilibrium", "origin"]
@@ -25,12 +26,14 @@ class InputConvexLyapunov(nn.Module):
     """The paper's V with g(0) recomputed at every call, so that V(c) = 0 whatever the weights are.
 
     For all weights: V >= eta ||z - c||^2, V is 2 eta-strongly convex, grad V vanishes at c alone, and
-    ||grad V|| >= 2 eta ||z - c||.
+    ||grad V|| >= 2 eta ||z - c||. Its network is the paper's, for states of ``dim`` numbers, or the one that is given.
     """
 
-    def __init__(self, dim: int, config: LyapunovConfig, centre: Centre) -> None:
+    def __init__(
+        self, dim: int, config: LyapunovConfig, centre: Centre, network: ConvolutionalNetwork | None = None
+    ) -> None:
         super().__init__()
-        self.network = InputConvexNetwork(dim, config.hidden, config.smoothing)
+        self.network = network or InputConvexNetwork(dim, config.hidden, config.smoothing)
         self.alpha = 1.0 if config.alpha is None else config.alpha
         self.eta, self.smoothing = config.eta, config.smoothing
         self.centre: Centre = centre

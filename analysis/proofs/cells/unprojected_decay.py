@@ -12,7 +12,7 @@ from analysis.proofs.cells.network import forms_of
 from analysis.proofs.matrices.enclosure import Enclosure, identity, spectral_norm_bound
 from analysis.proofs.structure import is_structured
 from stabdeq.cells import ReluCell, is_as_made
-from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
+from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork, LyapunovFunction
 
 UP, DOWN = 1 + 1e-12, 1 - 1e-12  # room for the few roundings of scalars
 ROOM = 1e-9  # taken off the rate, so that its inequality holds as computed
@@ -30,7 +30,7 @@ def unprojected_rate(lyapunov: LyapunovFunction | None, cell: object) -> float |
     if not (isinstance(cell, ReluCell) and is_as_made(cell) and is_structured(lyapunov)):
         return None
     assert isinstance(lyapunov, InputConvexLyapunov)
-    if lyapunov.centre != "equilibrium":
+    if lyapunov.centre != "equilibrium" or not isinstance(lyapunov.network, InputConvexNetwork):
         return None
     network, _, _ = forms_of(cell)
     transition = network.state
