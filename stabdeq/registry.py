@@ -107,7 +107,7 @@ BACKBONES = Registry(  # of stabdeq.backbones.Backbone
         "cnn": "stabdeq.backbones.small_convolutional:CNN",
         "conv": "stabdeq.backbones.places:CONV",
         "conv-half": "stabdeq.backbones.places:CONV_HALF",
-        "resnet20-places": "stabdeq.backbones.places:RESNET20_PLACES",
+        "resnet20-spatial": "stabdeq.backbones.places:RESNET20_SPATIAL",
         "lipschitz-fcn": "stabdeq.backbones.lipschitz.networks:FCN",
         "lipschitz-cnn": "stabdeq.backbones.lipschitz.networks:CNN",
         "resnet20": "stabdeq.backbones.resnet:RESNET20",

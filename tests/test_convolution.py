@@ -336,7 +336,7 @@ def test_what_does_not_fit_is_refused_in_words(changes: dict[str, object], messa
 
 @pytest.mark.parametrize(
     ("name", "shape", "places"),
-    [("conv", (1, 9, 7), (9, 7)), ("conv-half", (3, 9, 7), (5, 4)), ("resnet20-places", (3, 9, 8), (3, 2))],
+    [("conv", (1, 9, 7), (9, 7)), ("conv-half", (3, 9, 7), (5, 4)), ("resnet20-spatial", (3, 9, 8), (3, 2))],
 )
 def test_a_backbone_whose_features_keep_their_places(
     name: str, shape: tuple[int, int, int], places: tuple[int, int]
@@ -351,7 +351,7 @@ def test_a_backbone_whose_features_keep_their_places(
     image[1, :, 0, 0] += 1
     changed = (network(image)[1] - network(image)[0]).view(5, *places).abs().sum(0)
     assert float(changed[0, 0].detach()) > 0
-    if name != "resnet20-places":
+    if name != "resnet20-spatial":
         assert float(changed[-1, -1].detach()) == 0
 
 

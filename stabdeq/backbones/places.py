@@ -18,7 +18,7 @@ class Convolutional(nn.Sequential):
         super().__init__(nn.Conv2d(image_shape[0], channels, 3, stride, padding=1), nn.Flatten())
 
 
-class ResNet20Places(nn.Module):
+class ResNet20Spatial(nn.Module):
     """The ResNet20 up to its last mean, at a quarter of the height and width, with a 1 x 1 convolution to ``features`` numbers."""
 
     def __init__(self, image_shape: tuple[int, int, int], features: int) -> None:
@@ -36,4 +36,4 @@ class ResNet20Places(nn.Module):
 
 CONV = Backbone(partial(Convolutional, 1), stride=1)
 CONV_HALF = Backbone(partial(Convolutional, 2), stride=2)
-RESNET20_PLACES = Backbone(ResNet20Places, least=8, stride=4)
+RESNET20_SPATIAL = Backbone(ResNet20Spatial, least=8, stride=4)
