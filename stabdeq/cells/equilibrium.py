@@ -36,6 +36,9 @@ class EquilibriumCell(nn.Module):
     couples_samples: bool = False
     """Whether in training mode f of one sample depends on the others, as through BatchNorm."""
 
+    shares_batches: bool = False
+    """Whether a map that couples samples finds what they share among all processes, by ``stabdeq.shared_batch``."""
+
     def fold(self) -> FoldedMap:
         """Return the map as it is now, for the solver, where samples are independent; by default with autograd's products."""
         return UnfoldedCell(self)

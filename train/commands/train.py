@@ -48,22 +48,27 @@ def train(
     deterministic
         Use one thread, and kernels that give the same bits at every call: the numbers then do not depend on the threads.
     """
+    from stabdeq.processes import is_first
     from stabdeq.terminal import Console
+    from train.together import joined
     from train.training import train as run_training
 
-    trained = run_training(
-        recipe,
-        kind=kind,
-        epochs=epochs,
-        seed=seed,
-        out=out,
-        data_dir=data_dir,
-        download=download,
-        settings=settings,
-        resume=resume,
-        deterministic=deterministic,
-        quiet=quiet,
-    )
+    with joined():
+        trained = run_training(
+            recipe,
+            kind=kind,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            data_dir=data_dir,
+            download=download,
+            settings=settings,
+            resume=resume,
+            deterministic=deterministic,
+            quiet=quiet,
+        )
+        if not is_first():
+            return
     console = Console()
     scores = trained.scores
     failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
