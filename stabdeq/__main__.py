@@ -118,7 +118,10 @@ def _told(error: Exception) -> tuple[str, int]:
         return f"{name}{error.strerror}: mend that or name another file", FileError.exit_code
     if is_out_of_memory(error):
         reason = str(error).partition(". ")[0]
-        return f"out of memory ({reason}): take fewer or smaller samples at a time, or more memory", StabdeqError.exit_code
+        return (
+            f"out of memory ({reason}): take fewer or smaller samples at a time, or more memory",
+            StabdeqError.exit_code,
+        )
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"internal error ({reason}): please report it; {DEBUG} shows the trace", INTERNAL_ERROR
 

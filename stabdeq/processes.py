@@ -87,7 +87,7 @@ def _answered() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's and NCCL's, of whatever kind
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition(". ")[0].split("] ", 1)[-1]  # without the place in gloo's own code
         raise LostProcessError(
             f"process {place() + 1} of {count()} has lost another, which ended or does not answer ({reason})"
         ) from error

@@ -116,5 +116,5 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:  # pyrefly: ignore
         return processes.summed(grad_outputs[0])[processes.place()]

@@ -31,7 +31,7 @@ def _forward(norm: _BatchNorm, x: Tensor) -> Tensor:
     if not norm.training:
         return type(norm).forward(norm, x)
     normal, mean, variance = normalised(x, norm.weight, norm.bias, norm.eps)
-    if norm.track_running_stats and norm.running_mean is not None:
+    if norm.track_running_stats:
         _update(norm, mean, variance, size(x.numel() // x.shape[1]))
     return normal
 
@@ -39,6 +39,8 @@ def _forward(norm: _BatchNorm, x: Tensor) -> Tensor:
 @torch.no_grad()
 def _update(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
     """Move the running statistics as torch does, towards the mean and the unbiased variance of ``count`` numbers."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
     norm.num_batches_tracked.add_(1)
     share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     norm.running_mean.lerp_(mean, share)

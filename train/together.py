@@ -13,6 +13,7 @@ from torch import nn
 from stabdeq import processes
 from stabdeq.errors import ConfigError, LostProcessError, StabdeqError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.shared_batch import is_shared
 from train.objectives import RegisteredObjective
 from train.recipe import Recipe
 
@@ -76,6 +77,22 @@ def require_shareable(recipe: Recipe, model: StabilisedDEQ, images: int) -> None
         raise ConfigError(
             f"{noisy[0]} draws other numbers in each process: take it out of the backbone, or train in one process"
         )
+
+
+def sum_gradients(model: StabilisedDEQ, is_lost: bool) -> bool:
+    """Let each gradient of ``model`` on a shared batch be the sum over all processes, and return whether ``is_lost`` is so in any.
+
+    In place of torch's DistributedDataParallel, which weighs all processes alike though one may have an image more, and knows
+    nothing of what the backward pass of an equilibrium asks of the others.
+    """
+    if not is_shared():
+        return is_lost
+    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([float(is_lost)])])
+    *sums, lost = processes.summed(flat).split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, found in zip(gradients, sums, strict=True):
+        gradient.copy_(found.view_as(gradient))
+    return bool(lost)
 
 
 def _last_batch(images: int, batch_size: int) -> int:

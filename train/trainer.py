@@ -20,7 +20,7 @@ from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.files import append_line, replace_file
 from stabdeq.model import StabilisedDEQ
-from stabdeq.shared_batch import is_shared, shared, size
+from stabdeq.shared_batch import shared, size
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.metrics import lines_up_to, metrics_line
@@ -31,7 +31,7 @@ from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
 from train.run_folder import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, RunFolder
 from train.shared_norms import shared_norms
-from train.together import require_shareable
+from train.together import require_shareable, sum_gradients
 
 EVALUATION_BATCH = 1000
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -206,7 +206,8 @@ class _Run:
     def step(self, images: Tensor, labels: Tensor, generator: torch.Generator, fraction: float) -> dict[str, Tensor]:
         """Take one optimiser step on uint8 ``images`` (B, C, H, W) and return the batch's metrics as scalars.
 
-        Of a batch that is shared they are this process's images, and the metrics are means over them. ``fraction`` of the run is behind. ``accuracy`` is that of the images whose cross-entropy is minimised.
+        Of a shared batch they are this process's, and the metrics means over them. ``fraction`` of the run is behind. ``accuracy`` is
+        that of the images whose cross-entropy is minimised.
         """
         if self.recipe.data.augment:
             images = augment(images, generator)
@@ -221,7 +222,7 @@ class _Run:
         solution = prediction.solution
         adjoints = [adjoint for each in (prediction, *outcome.beside) for adjoint in each.solution.adjoint]
         # Where an adjoint diverged the gradient is NaN: the step is left out, and counted. One short of its tolerance is taken.
-        skipped = self.sum_gradients(any(bool(is_lost(adjoint).any()) for adjoint in adjoints))
+        skipped = sum_gradients(self.model, any(bool(is_lost(adjoint).any()) for adjoint in adjoints))
         if not skipped:
             self.optimiser.step()
             limit_curvature(self.model)
@@ -241,21 +242,6 @@ class _Run:
             **adjoint,
             **outcome.metrics,
         }
-
-    def sum_gradients(self, is_lost: bool) -> bool:
-        """Let each parameter's gradient be that of all processes, and return whether ``is_lost`` is so in any.
-
-        In place of torch's DistributedDataParallel, which weighs all processes alike though one may have an image more, and sees
-        nothing of what the backward pass of an equilibrium asks of the others.
-        """
-        if not is_shared():
-            return is_lost
-        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([float(is_lost)])])
-        *sums, lost = processes.summed(flat).split([*(gradient.numel() for gradient in gradients), 1])
-        for gradient, found in zip(gradients, sums, strict=True):
-            gradient.copy_(found.view_as(gradient))
-        return bool(lost)
 
     def require_finite(self, loss: float, step: int) -> None:
         """Stop the run, leaving the last checkpoint as it is, where the mean ``loss`` so far is NaN or infinite."""

@@ -72,9 +72,11 @@ def train(
             f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {folder}",
             soft_wrap=True,
         )
-        with _told(chosen, folder / CHECKPOINT_NAME, progress):
-            with determinism.deterministic() if deterministic else nullcontext():
-                scores = trainer.train(chosen, data, folder, resume=resume, progress=progress)
+        with (
+            _told(chosen, folder / CHECKPOINT_NAME, progress),
+            determinism.deterministic() if deterministic else nullcontext(),
+        ):
+            scores = trainer.train(chosen, data, folder, resume=resume, progress=progress)
     return Trained(scores, folder / CHECKPOINT_NAME)
 
 
@@ -103,6 +105,8 @@ def _told(recipe: Recipe, checkpoint: Path, progress: Progress) -> Iterator[None
             raise LostProcessError("; ".join(part for part in (str(error), kept) if part)) from error
         if not is_out_of_memory(error):
             raise
-        smaller = f"with more processes (torchrun) or more memory, or train anew with batch_size below {recipe.batch_size}"
+        smaller = (
+            f"with more processes (torchrun) or more memory, or train anew with batch_size below {recipe.batch_size}"
+        )
         reason = str(error).partition(". ")[0]
         raise StabdeqError(f"out of memory ({reason}); {kept or 'begin again'} {smaller}") from error

@@ -36,7 +36,8 @@ class Joint(Solver):
 
     def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """Return the rule's next states (B, n) and memory."""
-        following, memory = self.rule.step(*_as_one(z, field), memory)
+        states, fields = _as_one(z, field)
+        following, memory = self.rule.step(states, fields, memory)
         return own_rows(following.view(-1, *z.shape[1:])), memory
 
     def forget(self, memory: Any, samples: Tensor) -> Any:
