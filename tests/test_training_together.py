@@ -23,6 +23,8 @@ from stabdeq.config import AndersonConfig, BroydenConfig, DataConfig
 from stabdeq.data import DataSet
 from stabdeq.errors import ConfigError, LostProcessError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.shared_batch import mean_and_variance, shared
+from stabdeq.solvers import Anderson, fixed_point
 from train import trainer
 from train.objectives import OBJECTIVES, CrossEntropy, PGDTraining, RegisteredObjective, Trades, register_objective
 from train.recipe import JacobianConfig, Recipe
@@ -103,6 +105,35 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert distance(first[name], second[name]) == 0
         # Adam's first steps are as long where a gradient is nothing but rounding, as for some weights before a BatchNorm.
         assert distance(first[name], alone[name]) < (1e-2 if name == "resnet20" else 1e-4), name
+
+
+def coupled_solve() -> tuple[Tensor, Tensor, list[int]]:
+    """Equilibria of five samples that pull at each other, of which this process has its own, their gradient, and the evaluations."""
+    h = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with shared(5) as own:
+        mine = h[own].requires_grad_()
+        solution = fixed_point(
+            lambda z, h: 0.3 * z.sin() - 0.5 * mean_and_variance(z)[0] + h,
+            torch.zeros_like(mine),
+            Anderson(window=3),
+            inputs=[mine],
+            tolerance=1e-10,
+            max_evaluations=100,
+            coupled=True,
+        )
+        solution.z.square().sum().backward()
+    assert bool(solution.converged.all() & solution.adjoint[0].converged.all())
+    assert mine.grad is not None
+    return solution.z.detach(), mine.grad, [int(one.evaluations[0]) for one in (solution, *solution.adjoint)]
+
+
+def test_coupled_samples_in_two_processes_are_one_system(tmp_path: Path) -> None:
+    first, second = in_a_group(2, coupled_solve, tmp_path / "store")
+    z, gradient, evaluations = coupled_solve()
+    assert [len(first[0]), len(second[0])] == [3, 2]
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), z, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.cat([first[1], second[1]]), gradient, rtol=0, atol=1e-12)
+    assert first[2] == second[2] == evaluations
 
 
 def cut(folder: Path) -> None:
