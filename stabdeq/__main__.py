@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 
 from stabdeq import __version__
 from stabdeq.doors import require_own_packages
-from stabdeq.errors import FileError, StabdeqError
+from stabdeq.errors import FileError, StabdeqError, is_out_of_memory
 from stabdeq.help_texts import CODES, ending
 from stabdeq.output import steady_output
 
@@ -116,6 +116,12 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno is not None:  # of the system, about a file
         name = "" if error.filename is None else f"{error.filename}: "
         return f"{name}{error.strerror}: mend that or name another file", FileError.exit_code
+    if is_out_of_memory(error):
+        reason = str(error).partition(". ")[0]
+        return (
+            f"out of memory ({reason}): take fewer or smaller samples at a time, or more memory",
+            StabdeqError.exit_code,
+        )
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"internal error ({reason}): please report it; {DEBUG} shows the trace", INTERNAL_ERROR
 

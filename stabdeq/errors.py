@@ -71,6 +71,12 @@ class TrainingDivergedError(StabdeqError):
     exit_code = 1
 
 
+class LostProcessError(StabdeqError):
+    """Another of the processes that train one model together has ended, or does not answer; the last checkpoint stands."""
+
+    exit_code = 1
+
+
 class JobsFailedError(StabdeqError):
     """Some jobs of ``stabdeq reproduce`` failed; the others are done."""
 
@@ -79,6 +85,15 @@ class JobsFailedError(StabdeqError):
 
 class ShardError(StabdeqError):
     """A part of a work that several processes share is missing, damaged, or of another work."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that memory ran out, a GPU's or, in torch's words or Python's, the machine's."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def closest(name: str, valid: Iterable[str]) -> str:

@@ -5,7 +5,10 @@ CODES = "2, what you can mend; 70, a fault of ours; 130, interrupted."
 
 # By command: an example, and what its exit codes 0, 1 and 3 mean.
 ENDINGS = {
-    "train": ("train digits --kind lyadeq", "0, trained; 1, the loss became NaN"),
+    "train": (
+        "train digits --kind lyadeq",
+        "0, trained; 1, the loss became NaN, or under torchrun another process was lost",
+    ),
     "audit": (
         f"audit {AUDITED}/checkpoint.safetensors",
         "0, no claim is refuted or inconclusive; 1, one is refuted; 3, one is inconclusive, or none was judged",

@@ -1,6 +1,7 @@
 """What training minimises: cross-entropy, for anchored models the decay of V along the unprojected field, and a small Jacobian."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from stabdeq.bounds import logit_difference_bound
 from stabdeq.cells import CertifiedCell
 from stabdeq.lyapunov import claims
 from stabdeq.model import Prediction, StabilisedDEQ
+from stabdeq.shared_batch import drawn
 from stabdeq.solvers import squared_jacobian_norm
 from train.proved_decay import shortfall
 from train.recipe import Recipe
@@ -100,7 +102,7 @@ def decay_term(
     cell = model.cell.decoupled(equilibrium, h)
     excesses, values = [], []
     for radius in radii:
-        direction = torch.randn(h.shape, generator=generator).to(h)
+        direction = drawn(partial(torch.randn, generator=generator), h.shape).to(h)
         length = radius * h.shape[1] ** 0.5
         offset = length * direction / direction.norm(dim=1, keepdim=True)
         z = equilibrium + offset

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabdeq import processes
 from stabdeq.bounds.interval import require_interval_bounds
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
@@ -20,6 +21,7 @@ from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.files import append_line, replace_file
 from stabdeq.model import StabilisedDEQ
+from stabdeq.shared_batch import shared, size
 from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.metrics import lines_up_to, metrics_line
@@ -29,7 +31,9 @@ from train.progress import Progress
 from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
 from train.run_folder import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, RunFolder
+from train.shared_norms import shared_norms
 from train.tensorboard import event_files
+from train.together import require_shareable, sum_gradients
 
 EVALUATION_BATCH = 1000
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -62,11 +66,18 @@ def train(
     given, or holds one with other settings, or where another training is at work in it; MetricsError where ``resume`` finds
     metrics that training did not write; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError,
     keeping the last checkpoint too, where a file cannot be written.
+
+    Where torch.distributed has a group of several processes, each calls this alike and takes its rows of every batch, and the first
+    one writes: the losses are those of one process but for rounding. Raises LostProcessError where another of them ends or does not
+    answer.
     """
     progress = progress or Progress(quiet=True)
+    if not processes.is_first():
+        return _finish(_Run.follow(recipe, data, out), progress)
     with RunFolder(out) as folder:
         resumes = resume and folder.has_checkpoint()
         run = (_Run.resume if resumes else _Run.start)(recipe, data, folder)
+        run.agree()
         if not tensorboard:
             return _finish(run, progress)
         with event_files(out) as run.tell:
@@ -125,6 +136,7 @@ class _Run:
             model.predict(to_unit(data.train.images[:1]))
         if isinstance(recipe.objective, IntervalTraining):
             require_interval_bounds(model)
+        require_shareable(recipe, model, len(data.train))
         limit_curvature(model)
         folder.make()
         run = cls(recipe, data, folder.path, model)
@@ -149,6 +161,7 @@ class _Run:
             raise ConfigError(
                 f"{out} was trained on other images or classes: give the same --data-dir, or another --out"
             )
+        require_shareable(recipe, checkpoint.model, len(data.train))
         run = cls(recipe, data, out, checkpoint.model)
         run.epoch = checkpoint.epoch
         run.best_validation = checkpoint.best_validation
@@ -156,47 +169,73 @@ class _Run:
         replace_file(out / METRICS_NAME, lines_up_to(out / METRICS_NAME, checkpoint.epoch))
         return run
 
+    @classmethod
+    def follow(cls, recipe: Recipe, data: DataSet, out: Path) -> "_Run":
+        """Join the run that the first process begins or goes on with."""
+        model = StabilisedDEQ(_model_config(recipe, data)).eval()
+        require_shareable(recipe, model, len(data.train))
+        run = cls(recipe, data, out, model)
+        run.agree()
+        return run
+
+    def agree(self) -> None:
+        """Let all processes stand where the first one does."""
+        if processes.count() == 1:
+            return
+        tensors = (
+            {name: value.cpu() for name, value in those.items()}
+            for those in (self.model.state_dict(), self.optimiser_tensors())
+        )
+        told = processes.of_the_first((self.epoch, self.best_validation, *tensors))
+        self.epoch, self.best_validation, state, optimiser = told
+        self.model.load_state_dict(state)
+        self.load_optimiser(optimiser)
+
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         """Run one epoch and return its mean metrics, weighted by batch size."""
         self.model.train()
         generator = self.epoch_generator()
         steps = _steps_per_epoch(self.data.train, self.recipe.batch_size)
         totals: dict[str, Tensor] = {}
+        means: dict[str, float] = {}
         count = 0
         for step, (images, labels) in enumerate(batches(self.data.train, self.recipe.batch_size, generator=generator)):
             fraction = (self.epoch + step / steps) / self.recipe.epochs
             self.set_learning_rate(fraction)
-            with warnings.catch_warnings():
+            with shared(len(labels)) as own, warnings.catch_warnings():
                 warnings.simplefilter("ignore", InexactGradientWarning)  # ``adjoint_unconverged`` counts them
-                measured = self.step(images.to(self.device), labels.to(self.device), generator, fraction)
+                measured = self.step(images[own].to(self.device), labels[own].to(self.device), generator, fraction)
             for name, value in measured.items():
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels)
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels[own])
             count += len(labels)
-            # Waiting for the device at every step would leave it idle.
+            # Waiting for the device, or for other processes, at every step would leave this one idle.
             if step % 10 == 9 or step == steps - 1:
-                self.require_finite(totals["loss"], step)
-                means = {name: float(value) / count for name, value in totals.items()}
+                sums = processes.summed(torch.stack([value.double() for value in totals.values()]))
+                means = dict(zip(totals, (sums / count).tolist(), strict=True))
+                self.require_finite(means["loss"], step)
                 progress.update(self.epoch + step / steps, means)
-        return {name: float(value) / count for name, value in totals.items()}
+        return means
 
     def step(self, images: Tensor, labels: Tensor, generator: torch.Generator, fraction: float) -> dict[str, Tensor]:
         """Take one optimiser step on uint8 ``images`` (B, C, H, W) and return the batch's metrics as scalars.
 
-        ``fraction`` of the run is behind. ``accuracy`` is that of the images whose cross-entropy is minimised.
+        Of a shared batch they are this process's, and the metrics means over them. ``fraction`` of the run is behind. ``accuracy`` is
+        that of the images whose cross-entropy is minimised.
         """
         if self.recipe.data.augment:
             images = augment(images, generator)
-        with backbone_in(self.recipe.precision, self.model.backbone, self.device):
+        backbone = self.model.backbone
+        with backbone_in(self.recipe.precision, backbone, self.device), shared_norms(backbone):
             outcome = self.objective(self.model, to_unit(images), labels, generator=generator, fraction=fraction)
         prediction = outcome.prediction
         loss = training_loss(self.model, prediction, labels, self.recipe, generator)
         total = loss.total + outcome.term
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        (total * (len(labels) / size(len(labels)))).backward()  # of a mean over a shared batch, these images' part
         solution = prediction.solution
         adjoints = [adjoint for each in (prediction, *outcome.beside) for adjoint in each.solution.adjoint]
         # Where an adjoint diverged the gradient is NaN: the step is left out, and counted. One short of its tolerance is taken.
-        skipped = any(bool(is_lost(adjoint).any()) for adjoint in adjoints)
+        skipped = sum_gradients(self.model, any(bool(is_lost(adjoint).any()) for adjoint in adjoints))
         if not skipped:
             self.optimiser.step()
             limit_curvature(self.model)
@@ -217,9 +256,9 @@ class _Run:
             **outcome.metrics,
         }
 
-    def require_finite(self, total: Tensor, step: int) -> None:
-        """Stop the run, leaving the last checkpoint as it is, where the loss is NaN or infinite."""
-        if not math.isfinite(float(total)):
+    def require_finite(self, loss: float, step: int) -> None:
+        """Stop the run, leaving the last checkpoint as it is, where the mean ``loss`` so far is NaN or infinite."""
+        if not math.isfinite(loss):
             raise TrainingDivergedError(
                 f"the loss became NaN or infinite in epoch {self.epoch + 1} by step {step + 1}: {self.out / CHECKPOINT_NAME} "
                 f"keeps epoch {self.epoch}; lower learning_rate (now {self.recipe.learning_rate:g}) or model.solver.mixing"
@@ -252,18 +291,18 @@ class _Run:
 
     @torch.no_grad()
     def score(self, split: Split) -> Scores | None:
-        """Return the scores on ``split`` in evaluation mode; None where it is empty."""
+        """Return the scores on ``split`` in evaluation mode, of which each process has a part; None where it is empty."""
         if not len(split):
             return None
         self.model.eval()
-        correct = converged = evaluations = 0.0
-        for images, labels in batches(split, EVALUATION_BATCH):
+        sums = torch.zeros(3, dtype=torch.float64)
+        own = processes.rows(len(split))
+        for images, labels in batches(Split(split.images[own], split.labels[own]), EVALUATION_BATCH):
             prediction = self.model.predict(to_unit(images.to(self.device)))
-            correct += float((prediction.logits.argmax(1) == labels.to(self.device)).sum())
-            converged += float(prediction.solution.converged.sum())
-            evaluations += float(prediction.solution.evaluations.sum())
-        count = len(split)
-        return Scores(correct / count, 1 - converged / count, evaluations / count)
+            right, solution = prediction.logits.argmax(1) == labels.to(self.device), prediction.solution
+            sums += torch.stack([right.sum(), solution.converged.sum(), solution.evaluations.sum()]).cpu()
+        correct, converged, evaluations = (processes.summed(sums) / len(split)).tolist()
+        return Scores(correct, 1 - converged, evaluations)
 
     def epoch_generator(self) -> torch.Generator:
         """Return the source of this epoch's randomness (order, augmentation, decay states), from seed and epoch alone.
@@ -278,7 +317,9 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * fraction)) / 2
 
     def save(self, name: str, *, with_optimiser: bool = True) -> None:
-        """Write the run as it stands to the checkpoint ``name``."""
+        """Write the run as it stands to the checkpoint ``name``, in the first process."""
+        if not processes.is_first():
+            return
         checkpoint = Checkpoint(
             model=self.model,
             data=self.recipe.data,
@@ -317,7 +358,9 @@ class _Run:
                 self.optimiser.state[parameter] = state
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Append one line of JSON."""
+        """Append one line of JSON, in the first process."""
+        if not processes.is_first():
+            return
         append_line(self.out / METRICS_NAME, metrics_line(metrics))
         if self.tell:
             self.tell(metrics)

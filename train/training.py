@@ -1,17 +1,20 @@
 """Training from a recipe's name: read the recipe, load the data, train, and say where the result lies."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from stabdeq import processes
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.data import load_data
+from stabdeq.data import DataSet, load_data
+from stabdeq.errors import LostProcessError, StabdeqError, is_out_of_memory
 from stabdeq.model import StabilisedDEQ
 from train import determinism, trainer
 from train.progress import Progress
-from train.recipe import load_recipe
+from train.recipe import Recipe, load_recipe
 from train.tensorboard import require_tensorboard
+from train.together import is_first_here, joined
 from train.trainer import CHECKPOINT_NAME, Scores
 
 
@@ -52,31 +55,63 @@ def train(
     changes the last bits, and so, epochs later, the numbers. ``tensorboard`` writes what metrics.jsonl holds as event files, too, into
     the folder "tensorboard" in ``out``.
 
+    Under torchrun each of its processes calls this alike, and takes its rows of every batch; the first one shows and writes.
+
     Raises:
         ConfigError: a recipe, key or value is unknown, ``out`` holds another run, or TensorBoard is asked for and not installed.
         DataError: the data set is missing or malformed.
         TrainingDivergedError: the loss stopped being finite; the last checkpoint stands.
         MetricsError: the metrics.jsonl of a run to be resumed holds what training did not write.
         FileError: ``out`` cannot be written; the last checkpoint stands.
+        LostProcessError: another process of the training ended, or does not answer; the last checkpoint stands.
     """
     if tensorboard:
         require_tensorboard()
     chosen = load_recipe(str(recipe), {"kind": kind, "epochs": epochs, "seed": seed}, settings)
     folder = Path(out or Path("runs") / f"{Path(recipe).stem}-{chosen.kind}-seed{chosen.seed}")
-    data = load_data(chosen.data, data_dir=None if data_dir is None else Path(data_dir), download=download)
-    progress = Progress(quiet=quiet)
-    counts = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
-    progress.console.print(
-        f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {folder}",
-        soft_wrap=True,
-    )
-    checkpoint = folder / CHECKPOINT_NAME
-    try:
-        with determinism.deterministic() if deterministic else nullcontext():
+    with joined():
+        data = _data(chosen, None if data_dir is None else Path(data_dir), download)
+        progress = Progress(quiet=quiet or not processes.is_first())
+        counts = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+        progress.console.print(
+            f"{chosen.kind} on {data.name} ({counts} images), {chosen.epochs} epochs, seed {chosen.seed} -> {folder}",
+            soft_wrap=True,
+        )
+        with (
+            _told(chosen, folder / CHECKPOINT_NAME, progress),
+            determinism.deterministic() if deterministic else nullcontext(),
+        ):
             scores = trainer.train(chosen, data, folder, resume=resume, tensorboard=tensorboard, progress=progress)
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            stopped = f"stopped; {checkpoint} holds the last whole epoch: add --resume to go on"
-            progress.console.print(stopped, soft_wrap=True)
-        raise
-    return Trained(scores, checkpoint)
+    return Trained(scores, folder / CHECKPOINT_NAME)
+
+
+def _data(recipe: Recipe, data_dir: Path | None, download: bool) -> DataSet:
+    """Return the recipe's data; one process of a machine downloads what is missing, and the others wait for it."""
+    if download and not is_first_here():
+        processes.wait()
+    data = load_data(recipe.data, data_dir=data_dir, download=download)
+    if download and is_first_here():
+        processes.wait()
+    return data
+
+
+@contextmanager
+def _told(recipe: Recipe, checkpoint: Path, progress: Progress) -> Iterator[None]:
+    """Say of a training that is cut short what is left of it, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, LostProcessError, MemoryError, RuntimeError) as error:
+        kept = f"{checkpoint} holds the last whole epoch: add --resume to go on" if checkpoint.is_file() else ""
+        if isinstance(error, KeyboardInterrupt):
+            if kept:
+                progress.console.print(f"stopped; {kept}", soft_wrap=True)
+            raise
+        if isinstance(error, LostProcessError):
+            raise LostProcessError("; ".join(part for part in (str(error), kept) if part)) from error
+        if not is_out_of_memory(error):
+            raise
+        smaller = (
+            f"with more processes (torchrun) or more memory, or train anew with batch_size below {recipe.batch_size}"
+        )
+        reason = str(error).partition(". ")[0]
+        raise StabdeqError(f"out of memory ({reason}); {kept or 'begin again'} {smaller}") from error

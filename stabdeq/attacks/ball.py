@@ -1,6 +1,8 @@
 """The balls that attacks stay in: where to start, which way is steepest, and the way back inside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from stabdeq.errors import ConfigError, closest
 from stabdeq.radius import NormName, check_eps
+from stabdeq.shared_batch import drawn
 
 
 class Ball(Protocol):
@@ -33,8 +36,11 @@ class LinfBall:
     eps: float
 
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.empty(images.shape, dtype=images.dtype, device=generator.device)
-        return images + noise.uniform_(-self.eps, self.eps, generator=generator).to(images.device)
+        def noise(shape: Sequence[int]) -> Tensor:
+            empty = torch.empty(shape, dtype=images.dtype, device=generator.device)
+            return empty.uniform_(-self.eps, self.eps, generator=generator)
+
+        return images + drawn(noise, images.shape).to(images.device)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
@@ -51,8 +57,9 @@ class L2Ball:
 
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         size = images[0].numel()
-        noise = torch.randn(images.shape, dtype=images.dtype, generator=generator, device=generator.device)
-        fraction = torch.rand(len(images), dtype=images.dtype, generator=generator, device=generator.device)
+        source = {"dtype": images.dtype, "generator": generator, "device": generator.device}
+        noise = drawn(partial(torch.randn, **source), images.shape)
+        fraction = drawn(partial(torch.rand, **source), (len(images),))
         length = self.eps * fraction ** (1 / size)
         return images + (unit(noise) * length.view(-1, 1, 1, 1)).to(images.device)
 

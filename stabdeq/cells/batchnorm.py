@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.cells.equilibrium import EquilibriumCell
+from stabdeq.shared_batch import is_shared, mean_and_variance, normalised, size
 
 MOMENTUM = 0.1  # PyTorch's BatchNorm defaults
 EPSILON = 1e-5
@@ -49,6 +50,8 @@ class EquilibriumBatchNorm(nn.Module):
         if statistics is not None:
             mean, variance = statistics.mean, statistics.variance
         elif self.training:
+            if is_shared():
+                return normalised(x, self.weight, self.bias, EPSILON)[0]
             return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=EPSILON)
         else:
             mean, variance = self.running_mean, self.running_variance
@@ -71,6 +74,7 @@ class Cell(EquilibriumCell):
     """f(z, h) of Eq. 11, states and injected features (B, n)."""
 
     couples_samples = True  # in training mode, through BatchNorm
+    shares_batches = True
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
@@ -168,5 +172,5 @@ class FoldedPullBack:
 
 def batch_statistics(x: Tensor) -> BatchStatistics:
     """Return the statistics of ``x`` (B, n), or of its channels (B, n, *), which all places of a sample add to."""
-    variance, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
-    return BatchStatistics(mean, variance, x.numel() // x.shape[1])
+    mean, variance = mean_and_variance(x)
+    return BatchStatistics(mean, variance, size(x.numel() // x.shape[1]))

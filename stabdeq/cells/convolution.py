@@ -123,6 +123,7 @@ class BatchConvolutionCell(ConvolutionCell):
     """
 
     couples_samples = True
+    shares_batches = True
 
     @staticmethod
     def norm(channels: int, gain: float) -> nn.Module:

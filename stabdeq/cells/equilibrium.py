@@ -39,6 +39,9 @@ class EquilibriumCell(nn.Module):
     reads_places: bool = False
     """Whether states are (C, H, W), held as vectors: a subclass then takes (H, W) too, and has ``shape`` (C, H, W)."""
 
+    shares_batches: bool = False
+    """Whether a map that couples samples finds what they share among all processes, by ``stabdeq.shared_batch``."""
+
     def fold(self) -> FoldedMap:
         """Return the map as it is now, for the solver, where samples are independent; by default with autograd's products."""
         return UnfoldedCell(self)

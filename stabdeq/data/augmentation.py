@@ -1,8 +1,12 @@
 """Random crops and mirror images of training batches."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from stabdeq.shared_batch import drawn
 
 CROP_PADDING = 4
 
@@ -15,8 +19,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     Source: Chu et al., arXiv 2304.12707, Sec. 5.2; the 4 pixels, which it does not state, are usual on CIFAR.
     """
     count, channels, height, width = images.shape
-    offsets = torch.randint(2 * CROP_PADDING + 1, (2, count, 1), generator=generator).to(images.device)
-    flipped = torch.randint(2, (count, 1), generator=generator).bool().to(images.device)
+    offsets = drawn(partial(torch.randint, 2 * CROP_PADDING + 1, generator=generator), (2, count, 1), dim=1)
+    flipped = drawn(partial(torch.randint, 2, generator=generator), (count, 1)).bool().to(images.device)
+    offsets = offsets.to(images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
     columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
     columns = torch.where(flipped, columns.flip(1), columns)

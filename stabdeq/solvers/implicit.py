@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabdeq.shared_batch import largest
 from stabdeq.solvers.iteration import lie_channels_last, require_next_state
 from stabdeq.solvers.joint import Joint
 from stabdeq.solvers.loop import solve
@@ -56,7 +57,7 @@ def attach_gradient(
         size = norm(right)
         if coupled and len(size):  # under torch.func.vmap these are several systems, one after the other
             together = len(solution.status)
-            size = size.view(-1, together).amax(1).repeat_interleave(together)
+            size = largest(size.view(-1, together), dim=1).repeat_interleave(together)
         # The adjoint is linear: at unit size, the tolerance means the same however small the loss's gradient is.
         scale = torch.where(size > 0, size, 1).view(-1, *[1] * (right.dim() - 1))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.errors import ConfigError
+from stabdeq.shared_batch import is_any, largest
 from stabdeq.solvers.solution import accumulation_dtype, relative_residual
 
 PATIENCE = 30  # evaluations without a better state after which a sample has stagnated
@@ -86,6 +87,7 @@ class State(NamedTuple):
     z: Tensor  # to be evaluated next
     best: Tensor  # the best state so far
     best_residual: Tensor  # there; infinite before there is one
+    bar: Tensor  # what a better state must go below: that residual, or where samples are coupled the largest of the batch
     found_at: Tensor  # the evaluation that found it, 0 where none has
     active: Tensor  # bool: still at work
     size: Tensor  # norm of the state evaluated last
@@ -103,6 +105,7 @@ class State(NamedTuple):
             z=z,
             best=z.clone(),
             best_residual=torch.full(**norms),
+            bar=torch.full(**norms),
             found_at=torch.zeros(len(z), dtype=torch.int64, device=z.device),
             active=torch.ones(len(z), dtype=torch.bool, device=z.device),
             size=torch.full(**norms),
@@ -126,12 +129,12 @@ class State(NamedTuple):
         """Return by what the state evaluated last is judged: its residual, or the largest of the batch."""
         # Far enough out any map looks solved: the residual is relative to a state that has run away.
         judged = self.residual.masked_fill(self.runaway, torch.inf)
-        return judged.amax().expand_as(judged) if coupled else judged
+        return largest(judged).expand_as(judged) if coupled else judged
 
     def astray(self, coupled: bool) -> Tensor:
         """Return the samples whose state evaluated last is far behind the best one, or not finite."""
         judged, setback = self.judged(coupled), COUPLED_SETBACK if coupled else SETBACK
-        return self.active & ~((judged <= setback * bar(self.best_residual, coupled)) & (judged < torch.inf))
+        return self.active & ~((judged <= setback * self.bar) & (judged < torch.inf))
 
     def stuck(self, count: int | Tensor) -> Tensor:
         """Return the samples that have waited for a better state for so long that the safeguard takes note."""
@@ -157,28 +160,24 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     residual = length / size.clamp(min=1)
     state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
     judged = state.judged(problem.coupled)
-    better = state.active & (judged < bar(state.best_residual, problem.coupled))
+    better = state.active & (judged < state.bar)
     within = judged <= problem.tolerance
     if isinstance(count, int) and bool((better & ~within).all()):
         # Nearly always so until the first arrive: nothing has to be chosen.
         found_at = torch.full_like(state.found_at, count)
-        return state._replace(best=z, best_residual=state.residual, found_at=found_at), field
+        return state._replace(best=z, best_residual=state.residual, bar=judged, found_at=found_at), field
     departing = _departing(state, length, problem.tolerance)
-    within = within & ~(departing.any() if problem.coupled else departing)
+    within = within & ~(is_any(departing) if problem.coupled else departing)
     return (
         state._replace(
             best=torch.where(better[:, None], z, state.best),
             best_residual=torch.where(better, state.residual, state.best_residual),
+            bar=torch.where(better, judged, state.bar),
             found_at=torch.where(better, count, state.found_at),
             active=state.active & ~(better & within),
         ),
         field,
     )
-
-
-def bar(best_residual: Tensor, coupled: bool) -> Tensor:
-    """Return the residual (B,) that a state must go below to be better than the best one so far."""
-    return best_residual.amax().expand_as(best_residual) if coupled else best_residual
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,11 +1,13 @@
 """The size of a map's Jacobian, estimated without forming it, to be made small in training."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from stabdeq.errors import ConfigError
+from stabdeq.shared_batch import drawn
 from stabdeq.solvers.solution import accumulation_dtype
 
 
@@ -28,7 +30,7 @@ def squared_jacobian_norm(
         if not image.requires_grad:  # f reads no state
             return total
         for _ in range(probes):
-            signs = (2 * torch.randint(2, image.shape, generator=generator) - 1).to(image)
+            signs = (2 * drawn(partial(torch.randint, 2, generator=generator), image.shape) - 1).to(image)
             product = torch.autograd.grad(image, state, signs, create_graph=True, materialize_grads=True)[0]
             total = total + product.flatten(1).to(total).square().sum(1)
     return total / probes

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from stabdeq.shared_batch import is_shared, own_rows, whole
 from stabdeq.solvers.solver import Solver
 
 
@@ -13,6 +15,7 @@ class Joint(Solver):
     """``rule`` with one history for the whole batch, its states (B, n) one vector (1, B n).
 
     A history for each sample takes what the others do to it for its own doing. The loop still judges the samples one by one.
+    Where the batch lies in several processes, each has the history of all of it: the rule then does what it would in one process.
     """
 
     rule: Solver
@@ -29,12 +32,13 @@ class Joint(Solver):
 
     def init(self, z: Tensor) -> Any:
         """Return the rule's memory before the first step from ``z`` (B, n)."""
-        return self.rule.init(z.flatten()[None])
+        return self.rule.init(*_as_one(z))
 
     def step(self, z: Tensor, field: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """Return the rule's next states (B, n) and memory."""
-        following, memory = self.rule.step(z.flatten()[None], field.flatten()[None], memory)
-        return following.view_as(z), memory
+        states, fields = _as_one(z, field)
+        following, memory = self.rule.step(states, fields, memory)
+        return own_rows(following.view(-1, *z.shape[1:])), memory
 
     def forget(self, memory: Any, samples: Tensor) -> Any:
         """Return the memory without its history, where that of any of the ``samples`` (B,) bool is to go."""
@@ -51,3 +55,10 @@ class Joint(Solver):
     def is_full(self, memory: Any) -> Tensor | None:
         """Return whether the rule's memory has no room for another step."""
         return self.rule.is_full(memory)
+
+
+def _as_one(*states: Tensor) -> list[Tensor]:
+    """Return each of ``states`` (B, n), those of the whole batch, as one vector (1, B n)."""
+    if is_shared():
+        states = whole(torch.stack(states, 1)).unbind(1)  # the other processes are asked once for all
+    return [one.flatten()[None] for one in states]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.errors import ConfigError, SolverError
+from stabdeq.shared_batch import is_any
 from stabdeq.solvers.compiled import RunAhead, compiled_for
-from stabdeq.solvers.iteration import PATIENCE, Problem, State, bar, lie_channels_last, observe, require_tensors
+from stabdeq.solvers.iteration import PATIENCE, Problem, State, lie_channels_last, observe, require_tensors
 from stabdeq.solvers.solution import Solution, Status, Trace, norm
 from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
@@ -180,7 +181,7 @@ class _Run:
         alone = state.active & ((self.picard_left > 0) | (state.found_at == 0) | (not self.solver.safeguarded))
         runaway, broken = state.runaway, ~state.residual.isfinite()
         if self.problem.coupled:
-            runaway, broken = runaway.any(), broken.any()
+            runaway, broken = is_any(runaway), is_any(broken)
         self._stop(alone & runaway, Status.diverged, count)
         self._stop(alone & broken & ~runaway, Status.nan, count)
 
@@ -229,7 +230,7 @@ class _Run:
         self._stop(failed, Status.max_steps, max_evaluations)
         stuck = failed & (max_evaluations - found_at >= PATIENCE)
         self.status = self.status.masked_fill(stuck, Status.stagnated)
-        departing = failed & (bar(self.state.best_residual, self.problem.coupled) <= self.problem.tolerance)
+        departing = failed & (self.state.bar <= self.problem.tolerance)
         self.status = self.status.masked_fill(departing, Status.diverged)
         noise = _noise(self.problem, best)
         noisy = failed & (found_at > 0) & (noise > _roundoff(best.dtype)) & (noise > 0.1 * self.state.best_residual)

@@ -51,23 +51,28 @@ def train(
     tensorboard
         Write the numbers of metrics.jsonl for TensorBoard, too, into the folder tensorboard in --out; TensorBoard must be installed.
     """
+    from stabdeq.processes import is_first
     from stabdeq.terminal import Console
+    from train.together import joined
     from train.training import train as run_training
 
-    trained = run_training(
-        recipe,
-        kind=kind,
-        epochs=epochs,
-        seed=seed,
-        out=out,
-        data_dir=data_dir,
-        download=download,
-        settings=settings,
-        resume=resume,
-        deterministic=deterministic,
-        tensorboard=tensorboard,
-        quiet=quiet,
-    )
+    with joined():
+        trained = run_training(
+            recipe,
+            kind=kind,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            data_dir=data_dir,
+            download=download,
+            settings=settings,
+            resume=resume,
+            deterministic=deterministic,
+            tensorboard=tensorboard,
+            quiet=quiet,
+        )
+        if not is_first():
+            return
     console = Console()
     scores = trained.scores
     failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""

@@ -1,5 +1,6 @@
 """TRADES, which trades accuracy off against robustness (Zhang et al. 2019, arXiv 1901.08573)."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -77,6 +78,7 @@ class Trades:
 
         from stabdeq.attacks.ascent import ascend
         from stabdeq.attacks.ball import build_ball
+        from stabdeq.shared_batch import drawn
 
         ball = build_ball(self.eps, self.norm)
         with torch.no_grad():
@@ -85,7 +87,7 @@ class Trades:
             model,
             images,
             labels,
-            images + START_NOISE * torch.randn(images.shape, generator=generator).to(images),
+            images + START_NOISE * drawn(partial(torch.randn, generator=generator), images.shape).to(images),
             ball=ball,
             steps=self.steps,
             step_size=self.step_size,
