@@ -260,7 +260,7 @@ def test_another_checkpoint_or_missing_data_cannot_be_repeated(
     other = save_untrained(copied / "other.safetensors", "lyadeq-anchored")
     assert run("verify", other, copied / "report.json") == 3
     assert "another checkpoint: its SHA-256 is" in capsys.readouterr().err
-    monkeypatch.setattr("analysis.measure.sample.load_data", missing)
+    monkeypatch.setattr("stabdeq.trained_on.load_data", missing)
     assert verified(copied) == 3
     assert "the images are not to be had: no such folder" in capsys.readouterr().err
 
