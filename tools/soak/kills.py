@@ -6,10 +6,8 @@ At the end each command runs once more in its folder, to its end, and must leave
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -109,9 +107,10 @@ def _run(name: str, place: Path, seconds: float | None) -> int | None:
         try:
             return process.wait(seconds or None)
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
             return None
+        finally:  # at its time, and where this script is interrupted
+            process.kill()
+            process.wait()
 
 
 def main() -> None:
