@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench gpu-bundle newcomers mutants soak clean
+.PHONY: demo test lint docs results bench gpu-bundle newcomers mutants soak oldest newest bom clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -86,9 +86,24 @@ GPU_PYTHON ?= 3.12
 gpu-bundle: $(VENV)/.benched
 	$(BIN)/python -m benchmarks.gpu.bundle --python $(GPU_PYTHON) $(if $(IMAGES),--images $(IMAGES))
 
-# Damaged files through every reader, 100 000 of them; docs/reliability.md.
+# What docs/reliability.md tells of, an hour or more: damaged files through every reader, commands killed, memory watched.
 soak: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak.memory
+
+# The quick tests with all that pyproject.toml requires at its lowest, or at its newest version, in an environment of its own.
+QUICK := checkpoint model solvers implicit lyapunov projection audit report reading files intervals onnx_files command_line
+
+oldest newest: $(VENV)/.uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$@
+	$(BIN)/uv pip install --quiet --python .venv-$@/bin/python --editable . --group test \
+		--resolution $(if $(filter oldest,$@),lowest-direct,highest) --upgrade
+	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest -n auto --maxprocesses 4 $(QUICK:%=tests/test_%.py)
+
+# What is installed, as a CycloneDX bill of materials.
+bom: $(VENV)/.tested
+	$(BIN)/python -m tools.bom
 
 clean:
-	rm -rf $(VENV) runs docs/_build docs/auto_gallery
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest runs docs/_build docs/auto_gallery

@@ -18,9 +18,10 @@ from analysis.report.checkpoint_of import checkpoint_of
 from analysis.report.reading import read_report
 from analysis.report.report import Report, images_named
 from stabdeq.checkpoint import Checkpoint
-from stabdeq.data import Split, load_data, to_unit
+from stabdeq.data import Split, to_unit
 from stabdeq.errors import ConfigError, NotReplayableError, closest
 from stabdeq.model import EquilibriumModel
+from stabdeq.trained_on import data_of
 
 # Places of M images in the test split -> images (M, C, H, W) in [0, 1] and labels (M,).
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor]]
@@ -147,7 +148,7 @@ def _fetch_from(loaded: Checkpoint, data_dir: str | Path | None) -> Fetch:
 
     @cache
     def read() -> Split:
-        return load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir)).test
+        return data_of(loaded, data_dir).test
 
     def fetch(places: list[int]) -> tuple[Tensor, Tensor]:
         test = read()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -80,7 +81,8 @@ def verify(
 
     The checkpoint's SHA-256 must be the report's. Seed, images, checks and effort are the report's too; ``data_dir`` says where the data
     set lies, where it is not embedded; ``trusted`` is that of ``stabdeq.load``. A report.html beside it must be its page, but for
-    the drawings. ``on_step`` is told what begins.
+    the drawings. Versions and paths are compared with those of now; a checkpoint may lie elsewhere by now, and another version may find
+    the same: that they differ is told and decides nothing. ``on_step`` is told what begins.
 
     Raises NotReplayableError where the report cannot be repeated: of another checkpoint, of another version, on images that are not
     to be had, or not made by ``audit`` or ``certify`` from a checkpoint. ReportError where the file is no report, CheckpointError
@@ -106,7 +108,8 @@ def verify(
         deployed = options["deployed"]
         again = certify(loaded, images, labels, indices=indices, deployed=deployed, seed=seed, on_stage=on_step)
     again = parse(json.loads(again.to_json()))
-    return Verification(report=told, again=again, differences=tuple(_differences(told, again, loaded, path)))
+    differences = (*_differences(told, again, loaded, path), *_circumstances(told, again, Path(checkpoint)))
+    return Verification(report=told, again=again, differences=differences)
 
 
 def _require_our_version(plain: Mapping[str, Any], report: Report) -> None:
@@ -157,7 +160,7 @@ def _images(report: Report, loaded: Checkpoint, data_dir: str | Path | None, cou
     except DataError as error:
         raise NotReplayableError(f"the images are not to be had: {error}") from None
     now = drawn(seed, indices, images, labels)
-    if [report.sample.get(key) for key in now] != list(now.values()):
+    if not all(_to_the_letter(report.sample.get(key), value) for key, value in now.items()):
         raise NotReplayableError(
             f"the images drawn from {loaded.data.name} are not those of the report: other data, or another version of PyTorch drew "
             "them: give the data with --data-dir"
@@ -190,6 +193,21 @@ def _differences(told: Report, again: Report, loaded: Checkpoint, path: Path) ->
         yield Difference(what=page.name, reported="not the page of this report", now=now)
 
 
+def _circumstances(told: Report, again: Report, checkpoint: Path) -> Iterator[Difference]:
+    """Yield where and with which versions the report was made, as far as that is not where and with which it was repeated."""
+    now = {key: value for key, value in again.environment.items() if key != "date"}
+    then = {key: value for key, value in told.environment.items() if key != "date"}
+    yield from _facts("environment", then, now, decides=False)
+    for what, place in (
+        ("checkpoint path", told.checkpoint.get("path")),
+        ("command's checkpoint", told.command.get("subject")),
+    ):
+        if not isinstance(place, str):
+            yield Difference(what=what, reported="no text", now=str(checkpoint))
+        elif os.path.abspath(place) != os.path.abspath(checkpoint):  # no file is asked for a path of a stranger's
+            yield Difference(what=what, reported=place, now=str(checkpoint), decides=False)
+
+
 def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterator[Difference]:
     if told is None or again is None or told.verdict != again.verdict:
         words = [ABSENT if one is None else str(one.verdict) for one in (told, again)]
@@ -206,12 +224,19 @@ def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterato
             )
 
 
-def _facts(what: str, told: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield the facts that must be the same to the letter, and are not."""
+def _facts(
+    what: str, told: Mapping[str, Any], again: Mapping[str, Any], *, decides: bool = True
+) -> Iterator[Difference]:
+    """Yield the facts that are not the same to the letter."""
     for key in dict.fromkeys([*again, *told]):
-        if told.get(key) != again.get(key):
+        if not _to_the_letter(told.get(key), again.get(key)):
             words = [printable(one[key])[:200] if key in one else ABSENT for one in (told, again)]
-            yield Difference(what=f"{what} {printable(key)}", reported=words[0], now=words[1])
+            yield Difference(what=f"{what} {printable(key)}", reported=words[0], now=words[1], decides=decides)
+
+
+def _to_the_letter(told: Any, again: Any) -> bool:
+    """Return whether two values of JSON are written alike: to Python, True is 1, and 1 is 1.0."""
+    return json.dumps(told, sort_keys=True) == json.dumps(again, sort_keys=True)
 
 
 def _numbers(what: str, told: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[Difference]:

@@ -21,6 +21,7 @@ from benchmarks.table import table
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, StabdeqError
 from stabdeq.files import replace_file
+from stabdeq.percent import percent
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, ENTRIES = DOCS / "board.md", DOCS / "board"
@@ -205,7 +206,7 @@ def differences(entry: Entry, report: Report, parameters: int) -> list[str]:
     for (check, name), claimed in claims.items():
         found = measured.get((check, name))
         if claimed is not None and not (found is not None and _agree(claimed, found)):
-            came = "nothing" if found is None else f"{100 * found:.2f} %"
+            came = "nothing" if found is None else percent(found).replace("%", " %")
             said.append(f"{check}, {name}: the entry says {claimed} %, certified anew it is {came}")
     return said
 

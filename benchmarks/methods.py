@@ -24,6 +24,7 @@ from benchmarks.table import table
 from stabdeq.attacks.ball import build_ball
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.model import StabilisedDEQ
+from stabdeq.percent import percent_in_digits
 from stabdeq.solvers import Solution, Solver, solve
 
 TOLERANCES = (1e-3, 1e-8)
@@ -63,7 +64,7 @@ def row(problem: SlowMap, tolerance: float) -> list[str]:
         needed = torch.where(converged, solution.evaluations.double(), torch.inf)
         median = float(torch.quantile(needed, 0.5, interpolation="nearest"))
         evaluations = "-" if median == torch.inf else f"{median:.0f}"
-        share = "" if bool(converged.all()) else f" ({100 * float(converged.double().mean()):.0f} %)"
+        share = "" if bool(converged.all()) else f" ({percent_in_digits(float(converged.double().mean()), 2)})"
         ratio = quartiles(own / base for own, base in zip(times[name], times["anderson"], strict=True))[1]
         texts.append(f"{evaluations}{share}, {ratio:.2f}")
     return [problem.name, f"{tolerance:.0e}".replace("e-0", "e-"), *texts]
@@ -90,7 +91,7 @@ def _attacked(model: StabilisedDEQ, images: Tensor, labels: Tensor, *, warm: boo
         start = solution.z.detach() if warm else None
     with torch.no_grad():
         right = float((model(attacked).argmax(1) == labels).double().mean())
-    return mean(evaluations[1:]), f"{100 * right:.1f} %"
+    return mean(evaluations[1:]), percent_in_digits(right)
 
 
 def main(arguments: list[str]) -> None:

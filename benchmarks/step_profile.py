@@ -20,6 +20,7 @@ from benchmarks.table import table
 from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, Split, batches, load_data, to_unit
 from stabdeq.model import Prediction, StabilisedDEQ
+from stabdeq.percent import percent
 from train.loss import training_loss
 from train.recipe import Recipe, load_recipe
 
@@ -71,7 +72,7 @@ def rows(seconds: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
             name,
             f"{1e3 * median(whole[name]):.1f}",
             f"{ratio:.2f}",
-            *(f"{share:.0%}" if share else "" for share in shares),
+            *(percent(share, 0) if share else "" for share in shares),
         ]
 
 

@@ -140,6 +140,29 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def require_folder(path: Path) -> None:
+    """Raise FileError where ``make_folder`` would, or where the folder could not be written to; nothing is made.
+
+    So a command refuses a place for its result before its work, and leaves no folder behind where it refuses another thing after.
+    """
+    with _told(f"cannot make the folder {path}", "choose another --out"):
+        there = path.absolute()
+        while not _is_there(there):
+            there = there.parent
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _told_of(path: Path) -> AbstractContextManager[None]:
     return _told(f"{path} could not be written", "make room or name another place")
 

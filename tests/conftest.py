@@ -6,6 +6,7 @@ want of something that the machine of ``.ci/run`` should have.
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ torch.set_num_threads(1)
 
 Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
 
+HERE = ("127.0.0.1", "::1", "localhost")
+
 # Why a test may be left out even there.
 MAY_BE_MISSING = ("needs a GPU", "no MNIST at")
 
@@ -58,6 +61,25 @@ def _unless_required(report: Report) -> Report:
             report.outcome = "failed"
             report.longrepr = f"left out, which STABDEQ_SKIPS=fail forbids: {reason}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reached() -> Iterator[list[Any]]:
+    """The addresses beyond this machine that tests tried to reach: none is, and at the end there must be none."""
+    addresses, connect = [], socket.socket.connect
+
+    def refuse(connection: socket.socket, address: Any) -> None:
+        is_here = connection.family not in (socket.AF_INET, socket.AF_INET6) or address[0] in HERE
+        if is_here:
+            connect(connection, address)
+            return
+        addresses.append(address)
+        raise OSError("tests have no network")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket.socket, "connect", refuse)
+        yield addresses
+    assert not addresses
 
 
 @pytest.fixture

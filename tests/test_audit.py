@@ -22,7 +22,7 @@ from stabdeq.checkpoint import Checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
 from stabdeq.config.kinds import KINDS, model_config
 from stabdeq.data import load_data
-from stabdeq.errors import ConfigError, DataError
+from stabdeq.errors import ConfigError, DataError, FileError
 from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve
@@ -313,7 +313,7 @@ def test_the_command_writes_both_reports_and_exits_with_the_verdict(
         assert all(set(keys) <= finding.keys() for finding in report["findings"])
     assert "no equilibrium at all" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="name another folder"):
+    with pytest.raises(FileError, match="choose another --out"):
         audit_command(str(path), out=tmp_path / "file" / "below")
 
 

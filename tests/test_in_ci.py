@@ -163,6 +163,22 @@ def test_a_baseline_that_is_none_is_refused_before_the_work(
     assert err.startswith("stabdeq: known.json: ")
 
 
+def test_a_claim_that_is_not_judged_any_more_is_told_and_decides(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held, open_before = finding(Verdict.PROVED, "rate"), finding(Verdict.REFUTED, "other")
+    now, known = of(finding(Verdict.SUPPORTED)), of(finding(Verdict.SUPPORTED), held, open_before)
+    assert InCI(known, tmp_path / "summary").exit_code(now) == 3
+    out = capsys.readouterr().out
+    assert "Beside the baseline: 0 of 0 claims" in out
+    assert "Held in the baseline, not judged here: decay.rate." in out
+    assert "decay.rate INCONCLUSIVE" in out  # GitHub's annotation
+    assert InCI(known, None).exit_code(known) == 0
+    assert InCI(now, None).exit_code(known) == 1
+    # Of a claim with other numbers in its words, the name is judged.
+    assert InCI(known, None).exit_code(of(*now.findings, replace(held, claim="V falls by 3."))) == 0
+
+
 # The page.
 
 

@@ -79,3 +79,40 @@ def test_a_module_in_a_lambda_is_audited_in_evaluation_mode_and_in_float64(make:
     assert net.training
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+class Keeper(nn.Module):
+    """A module that keeps a model of its own parts."""
+
+    def __init__(self, make: Any, by_method: bool) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+        cell = self.step if by_method else lambda z, h: self.step(z, h)
+        self.model = make(cell)
+
+    def step(self, z: Tensor, h: Tensor) -> Tensor:
+        return 0.3 * torch.tanh(self.net(z)) + h
+
+
+@pytest.mark.parametrize("by_method", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda cell: from_functions(lambda x: x.flatten(1), cell, lambda z: z[:, :2]),
+        lambda cell: looped(cell, lambda x: x.flatten(1), lambda z: z[:, :2], loops=20),
+    ],
+)
+def test_a_module_may_keep_a_model_of_its_own_functions(make: Any, by_method: bool) -> None:
+    torch.manual_seed(0)
+    keeper = Keeper(make, by_method)
+    assert list(keeper.state_dict()) == ["net.0.weight", "net.0.bias"]
+    keeper.load_state_dict(keeper.state_dict())
+    assert len(list(keeper.parameters())) == len(list(keeper.model.parameters())) == 2
+    assert len(list(keeper.named_parameters(remove_duplicate=False))) >= 2
+    report = stabdeq.audit(keeper.model, torch.rand(4, 1, 2, 2), torch.arange(4) % 2, checks=["equilibrium"])
+    assert {finding.verdict for finding in report.findings} == {"SUPPORTED"}
+    assert keeper.net.training
+    assert {one.dtype for one in keeper.parameters()} == {torch.float32}
+    assert not keeper.eval().net[1].training
+    keeper.model.train()
+    assert keeper.net[1].training

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ Change = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model.safetensors and its report.json and report.html."""
+    """A folder with model.safetensors and its report.json and report.html, made in it: no path in them is another's in a copy."""
     folder = tmp_path_factory.mktemp("audited")
-    model = save_untrained(folder / "model.safetensors", "lyadeq")
-    assert run("audit", model, "--checks", CHECKS, "--images", "8", "--seed", "5") == 1
+    with chdir(folder):
+        save_untrained(Path("model.safetensors"), "lyadeq")
+        assert run("audit", "model.safetensors", "--checks", CHECKS, "--images", "8", "--seed", "5") == 1
     return folder
 
 
 @pytest.fixture
-def copied(audited: Path, tmp_path: Path) -> Path:
+def copied(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     for file in audited.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
@@ -68,14 +71,17 @@ def refuted_left_out(plain: dict[str, Any]) -> None:
     plain["exit_code"] = 0
 
 
-def test_an_honest_report_is_repeated(audited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_honest_report_is_repeated(
+    audited: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(audited)
     before = (audited / "report.json").read_bytes()
     assert verified(audited) == 0
     told = capsys.readouterr().out
     assert "claims end as the report says: it is repeated." in told
     assert "Partial: 2 of 7 checks were run." in told
     assert "Not as the report says" not in told
-    assert "Other numbers" not in told
+    assert "decides nothing" not in told
     assert (audited / "report.json").read_bytes() == before
 
 
@@ -102,6 +108,12 @@ def test_verdicts_turned_by_hand_are_found(copied: Path, capsys: pytest.CaptureF
         (lambda plain: plain["findings"].append(plain["findings"][0] | {"name": "invented"}), "equilibrium.invented"),
         (lambda plain: plain["findings"][0].update(claim="The model is robust."), "equilibrium.exists"),
         (lambda plain: plain.update(exit_code=0), "the file"),
+        (lambda plain: plain.update(exit_code="0"), "the file"),
+        (lambda plain: plain.update(exit_code=True), "the file"),  # to Python, that is the 1 that it should be
+        (lambda plain: plain["environment"].update(torch=["2.0"]), "the file"),
+        (lambda plain: plain["skipped"][0].update(asked_for="no"), "the file"),
+        (lambda plain: plain["checkpoint"].update(epoch=False), "checkpoint epoch"),  # it is 0
+        (lambda plain: plain["checkpoint"].update(path=7), "checkpoint path"),
         (lambda plain: plain["checkpoint"].update(kind="lyadeq-certified"), "checkpoint kind"),
         (lambda plain: plain["checkpoint"]["data"].update(name="mnist"), "checkpoint data"),
         (lambda plain: plain.update(subject="a certified model"), "report subject"),
@@ -134,6 +146,34 @@ def test_other_numbers_are_told_and_decide_nothing(change: Change, what: str, co
     (one,) = [one for one in found.differences if one.what.startswith(what)]
     assert not one.decides
     assert found.holds
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize(
+    ("change", "what", "now"),
+    [
+        (lambda plain: plain["environment"].update(torch="0.1"), "environment torch", torch.__version__),
+        (lambda plain: plain["environment"].update(approved="by all"), "environment approved", "not there"),
+        (
+            lambda plain: plain["checkpoint"].update(path="certified\0.safetensors"),
+            "checkpoint path",
+            "model.safetensors",
+        ),
+        (
+            lambda plain: plain["command"].update(subject="good.safetensors"),
+            "command's checkpoint",
+            "model.safetensors",
+        ),
+    ],
+)
+def test_other_versions_and_places_are_told_and_decide_nothing(
+    change: Change, what: str, now: str, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(copied / "report.json", change)
+    assert run("verify", "model.safetensors", "report.json") == 0
+    assert "Otherwise than in the report, which decides nothing" in capsys.readouterr().out
+    (one,) = stabdeq.verify("model.safetensors", "report.json").differences
+    assert (one.what, one.now, one.decides) == (what, now, False)
 
 
 @pytest.mark.usefixtures("once")
@@ -220,7 +260,7 @@ def test_another_checkpoint_or_missing_data_cannot_be_repeated(
     other = save_untrained(copied / "other.safetensors", "lyadeq-anchored")
     assert run("verify", other, copied / "report.json") == 3
     assert "another checkpoint: its SHA-256 is" in capsys.readouterr().err
-    monkeypatch.setattr("analysis.measure.sample.load_data", missing)
+    monkeypatch.setattr("stabdeq.trained_on.load_data", missing)
     assert verified(copied) == 3
     assert "the images are not to be had: no such folder" in capsys.readouterr().err
 

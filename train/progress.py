@@ -12,6 +12,7 @@ from rich.progress import (
     Progress as Bar,
 )
 
+from stabdeq.percent import percent
 from stabdeq.terminal import Console
 
 HEADS = f"{'epoch':>11}{'loss':>12}{'accuracy':>12}{'validation':>13}{'unconverged':>14}"
@@ -47,18 +48,18 @@ class Progress:
         """Show the position in epochs and the means of this epoch so far."""
         assert self.task is not None
         state = (
-            f"epoch {int(epoch) + 1}/{self.epochs}  accuracy {means['accuracy']:.1%}"
-            f"  unconverged {means['unconverged']:.1%}"
+            f"epoch {int(epoch) + 1}/{self.epochs}  accuracy {percent(means['accuracy'], 1)}"
+            f"  unconverged {percent(means['unconverged'], 1)}"
         )
         self.bar.update(self.task, completed=epoch, state=state)
 
     def end_epoch(self, epoch: int, trained: dict[str, float], validation: float | None) -> None:
         """Print the line of a finished epoch, under ``HEADS``."""
         self.bar.refresh()  # it is drawn below the line as it was at its last refreshing
-        held_out = "none" if validation is None else f"{validation:.2%}"
+        held_out = "none" if validation is None else percent(validation)
         self.console.print(
-            f"{f'{epoch}/{self.epochs}':>11}{trained['loss']:>12.4f}{trained['accuracy']:>12.2%}{held_out:>13}"
-            f"{trained['unconverged']:>14.2%}",
+            f"{f'{epoch}/{self.epochs}':>11}{trained['loss']:>12.4f}{percent(trained['accuracy']):>12}{held_out:>13}"
+            f"{percent(trained['unconverged']):>14}",
             highlight=False,
         )
 

@@ -12,6 +12,7 @@ from analysis.findings.values import number
 from analysis.measure.solutions import joined, stateless
 from analysis.measure.solvers import SOLVERS, curve_of, trace_solver
 from analysis.measure.subject import Subject
+from stabdeq.percent import percent
 from stabdeq.solvers import Solution, Status, norm, relative_residual
 
 TOLERANCE = 1e-9
@@ -147,7 +148,9 @@ def _measurement(name: str, solution: Solution) -> Measurement:
     evaluations = solution.evaluations[solution.converged].double()
     typical = f", in {float(evaluations.median()):.0f} evaluations (median)" if len(evaluations) else ""
     failures = solution.describe_failures()
-    text = f"{name} reaches {TOLERANCE:g} within {EVALUATIONS} evaluations on {converged:.1%} of images{typical}"
+    text = (
+        f"{name} reaches {TOLERANCE:g} within {EVALUATIONS} evaluations on {percent(converged, 1)} of images{typical}"
+    )
     return Measurement(
         check="convergence", name=name, value=converged, text=f"{text}; {failures}" if failures else text
     )

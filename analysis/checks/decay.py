@@ -25,6 +25,7 @@ from analysis.measure import phase_plane
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.unprojected_decay import unprojected_rate
 from stabdeq.lyapunov import LyapunovFunction, claims
+from stabdeq.percent import percent
 
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
@@ -193,8 +194,8 @@ def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any], dict[str, Any]]
     total = RADII * len(which)
     bound = clopper_pearson_upper(violating, total)
     text = (
-        f"the unprojected field violates the decay at {violating / total:.2%} of {total} states around {count} images' "
-        f"centres, at distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {bound:.2%} with 95 % confidence)"
+        f"the unprojected field violates the decay at {percent(violating / total)} of {total} states around {count} images' "
+        f"centres, at distances {float(radii[0]):.2g} to {float(radii[-1]):.3g} (below {100 * bound:.2g} % with 95 % confidence)"
     )
     measurement = Measurement(check="decay", name="unprojected field", value=violating / total, text=text)
     margin = {"radii": radii.tolist(), "states": len(which[few]), "unprojected": unprojected, "stabilised": stabilised}

@@ -20,6 +20,7 @@ from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.values import number
 from analysis.measure.rows import in_parts
 from analysis.measure.subject import TOLERANCE, Subject, solve_accurately
+from stabdeq.percent import percent
 from stabdeq.solvers import Anderson, norm, solve
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # of Anderson's method; one evaluation more measures where they led
@@ -43,7 +44,8 @@ def check(subject: Subject) -> CheckResult:
     result = CheckResult(findings=findings, series={"accuracies": accuracies, **curve})
     for name, accuracy in accuracies.items():
         agrees = 1.0 if name == "the equilibrium" else _share(bypassed[name] == answers)
-        text = f"read from {name}, {accuracy:.1%} of {labels.numel()} answers are right, and {agrees:.1%} are the equilibrium's"
+        text = f"read from {name}, {percent(accuracy, 1)} of {labels.numel()} answers are right, and "
+        text += f"{percent(agrees, 1)} are the equilibrium's"
         result.measurements.append(Measurement(check="iteration", name=name, value=accuracy, text=text))
     result.measurements.append(_difficulty(subject, stopped.evaluations[subject.found]))
     return result

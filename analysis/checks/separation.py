@@ -95,9 +95,10 @@ def _isometry(subject: Subject, before: Tensor, after: Tensor) -> Finding:
     holds = deviation <= tolerance and shape[0] == shape[1]
     evidence = (
         f"||Q'Q - I|| = {deviation:.1e} for the {shape[0]} x {shape[1]} map, so no distance changes by more than {deviation:.1e} "
-        f"of itself; among {len(before)} {_read(subject)} the largest relative change is {changed:.1e}. It moves no two of them further "
-        "apart."
+        f"of itself; among {len(before)} {_read(subject)} the largest relative change is {changed:.1e}."
     )
+    if holds:
+        evidence += " It moves no two of them further apart."
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
     altered = _alteration(subject)
     if altered:
@@ -139,8 +140,9 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     among = "" if len(before) == len(subject.found) else f" among the first {len(before)} equilibria"
     relative = f"by {gained:.1e} of itself" if gained > 0 else "no longer than before"
     refuted = deviation <= tolerance  # distances, whatever they are, then change by rounding alone
+    what = "an isometry, a change of coordinates" if refuted else f"no isometry to within {tolerance:.1e}"
     evidence = (
-        f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is an isometry, a change of coordinates. "
+        f"||Q'Q - I|| = {deviation:.1e}: the {shape[0]} x {shape[1]} layer is {what}. "
         f"Of {int(different.sum()) // 2} pairs of different classes{among}, the one that gains most goes from {apart_before:.6g} "
         f"to {apart_after:.6g} ({relative})."
     )

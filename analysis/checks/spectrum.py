@@ -12,6 +12,7 @@ from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import located_by_products, stepped
 from analysis.measure.spectrum import ROUNDING, UNKNOWN, Spectrum, images_looked_at, spectrum_at
 from analysis.measure.subject import Subject
+from stabdeq.percent import percent
 
 SHOWN = 16  # images whose eigenvalues are drawn: the worst of those looked at
 
@@ -23,7 +24,7 @@ def check(subject: Subject) -> CheckResult:
     radii = np.array([spectrum.radius for spectrum in spectra])
     text = (
         f"spectral radius of J at {count} equilibria: median {np.median(radii):.3g}, largest {radii.max():.3g}; Picard iteration "
-        f"converges locally at {float((radii < 1).mean()):.1%} of them"
+        f"converges locally at {percent(float((radii < 1).mean()), 1)} of them"
     )
     worst = worst_of(spectra)
     numerical = max(spectrum.numerical_abscissa for spectrum in spectra)

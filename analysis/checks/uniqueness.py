@@ -15,6 +15,7 @@ from analysis.measure.newton import Located
 from analysis.measure.rows import in_parts
 from analysis.measure.subject import DENSE, Subject, solve_accurately
 from stabdeq.cells import CertifiedCell, IntervalCell, MonotoneCell, is_as_made
+from stabdeq.percent import percent
 from stabdeq.solvers import norm
 
 RESTARTS = 8
@@ -53,8 +54,8 @@ class _Restarts:
         """The share of images of which a restart ended elsewhere; whether at an equilibrium, the finding says."""
         share = float(self.differs.any(1).double().mean())
         text = (
-            f"{share:.1%} of {len(self.converged)} images ended at a second state of the unprojected cell from {RESTARTS} random starts "
-            f"each; {float(self.converged.double().mean()):.1%} of the restarts converged"
+            f"{percent(share, 1)} of {len(self.converged)} images ended at a second state of the unprojected cell from {RESTARTS} random "
+            f"starts each; {percent(float(self.converged.double().mean()), 1)} of the restarts converged"
         )
         return Measurement(check="equilibrium", name="second equilibria", value=share, text=text)
 

@@ -21,6 +21,7 @@ from stabdeq.arguments import (
     require_writable,
 )
 from stabdeq.files import replace_file
+from stabdeq.percent import percent
 from stabdeq.shard import WHOLE
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _bar(quiet: bool) -> "Iterator[Progress]":
         if name not in tasks:
             tasks[name] = bar.add_task(name, total=total)
         if done:
-            bar.update(tasks[name], completed=done, description=f"{name}: {right / done:.2%} right")
+            bar.update(tasks[name], completed=done, description=f"{name}: {percent(right / done)} right")
 
     try:
         yield show

@@ -1,6 +1,5 @@
 """``stabdeq audit``: its arguments, and what it prints."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,6 +106,7 @@ def audit(
     from analysis.shards.jobs import parts_by_jobs
     from analysis.shards.part import require_free, write_part
     from analysis.shards.reports import joined_report, report_part
+    from stabdeq.files import require_folder
     from stabdeq.shard import WHOLE
     from stabdeq.terminal import Console
 
@@ -115,7 +115,7 @@ def audit(
     work = Work("audit", checkpoint, asked | {"resize": resize, "trusted": trusted})
     options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
     given = read_given(checkpoint, place, labels, count, seed, **options)
-    _require_writable(folder)
+    require_folder(folder)
     if shard is not None:
         require_free(folder, work, shard)
     console = Console()
@@ -154,15 +154,3 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
         # The folder of the report is made where it is missing; any other must be there.
         if path.parent.exists() or path.parent.resolve() != folder.resolve():
             require_writable(option, path, checkpoint)
-
-
-def _require_writable(folder: Path) -> None:
-    """Refuse before the audit, not after it, a folder that cannot be made or written to."""
-    from stabdeq.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {folder}: cannot be made ({error.strerror}): name another folder") from None
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--out {folder}: cannot be written to: name another folder")

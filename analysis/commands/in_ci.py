@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from analysis.report.baseline import new_or_worse
+from analysis.report.baseline import gone, new_or_worse
 from analysis.report.github import annotations, summary_file
 from analysis.report.markdown import to_markdown
 from analysis.report.reading import read_report
@@ -32,12 +32,14 @@ class InCI:
         """
         known, shown = self.baseline, to_markdown(report)
         required = report.require(require) if require else report
-        deciding = required
+        deciding, lost = required, ()
         if known:
             # Worse as it was judged, or by what is required: requiring a proof makes SUPPORTED and INCONCLUSIVE alike.
             worse = new_or_worse(report, known).named.keys()
             worse |= new_or_worse(required, known.require(require) if require else known).named.keys()
-            deciding = replace(required, findings=tuple(item for name, item in required.named.items() if name in worse))
+            lost = gone(report, known)
+            named = required.named.items()
+            deciding = replace(required, findings=(*(item for name, item in named if name in worse), *lost))
         report = required
         if self.summary is not None:
             for line in annotations(deciding):
@@ -46,5 +48,8 @@ class InCI:
         if known is None:
             return report.exit_code
         found = sum(item.verdict.must_explain for item in report.findings)
-        print(f"Beside the baseline: {len(deciding.findings)} of {found} claims that do not hold are new or worse.")
+        new = len(deciding.findings) - len(lost)
+        print(f"Beside the baseline: {new} of {found} claims that do not hold are new or worse.")
+        if lost:
+            print(f"Held in the baseline, not judged here: {', '.join(f'{item.check}.{item.name}' for item in lost)}.")
         return deciding.exit_code if deciding.findings or not report.findings else 0

@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 
 from stabdeq.arguments import Count, OptionalCount, Quiet, renamed
 from stabdeq.errors import ConfigError, JobsFailedError
-from stabdeq.files import make_folder, replace_files, strict_json
+from stabdeq.files import make_folder, replace_files, require_folder, strict_json
 
 if TYPE_CHECKING:
     from analysis.reproduce.jobs import Attack, Training
@@ -103,9 +103,10 @@ def reproduce(
     failures: dict[str, str] = {}
     engine: Engine | None = None
     if missing:
-        make_folder(out)
+        require_folder(out)
         engine = RayEngine() if ray else LocalEngine(jobs or 1)
         _require_data(missing, download)
+        make_folder(out)
     try:
         if engine is not None:
             failures = _run(missing, len(models) + len(results), engine, out, hours, quiet)

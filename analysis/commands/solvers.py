@@ -49,6 +49,7 @@ from stabdeq.arguments import (
     require_writable,
 )
 from stabdeq.errors import ConfigError
+from stabdeq.percent import percent_in_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,7 +253,7 @@ def _evaluation_table(summary: dict[str, Any], console: "Console") -> "Table":
         counts = [each["evaluations"]["median"] for each in record["tolerances"]]
         share, rate = record["tolerances"][-1]["converged"], record["rate"]["median"]
         cells = [GAP if count is None else f"{count:.0f}" for count in counts]
-        table.add_row(_name(name), *cells, _percent(share), GAP if rate is None else f"{rate:.3f}")
+        table.add_row(_name(name), *cells, percent_in_digits(share), GAP if rate is None else f"{rate:.3f}")
     return table
 
 
@@ -300,16 +301,6 @@ def _name(name: str) -> Any:
     from analysis.report.drawing import short
 
     return Text(short(printable(name)))
-
-
-def _percent(share: float) -> str:
-    """Return a share as a percentage that says 100 only of all.
-
-    >>> _percent(1.0), _percent(0.9999), _percent(0.5)
-    ('100 %', '99.9 %', '50 %')
-    """
-    percent = 100 * share
-    return f"{percent if share == 1 else min(percent, 99.9):.3g} %"
 
 
 def _radius_sentence(summary: dict[str, Any]) -> str:

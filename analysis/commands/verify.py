@@ -49,7 +49,10 @@ def _show(found: "Verification", console: "Console") -> None:
     from analysis.report.terminal import print_everywhere
 
     def print_all(console: "Console") -> None:
-        for title, decides in (("Not as the report says", True), ("Other numbers, which decide nothing", False)):
+        for title, decides in (
+            ("Not as the report says", True),
+            ("Otherwise than in the report, which decides nothing", False),
+        ):
             rows = [one for one in found.differences if one.decides == decides]
             if rows:
                 console.print(Text(f"\n{title}", style="bold"))

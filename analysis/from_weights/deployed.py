@@ -19,6 +19,7 @@ from stabdeq.cells.relu import FoldedReluCell
 from stabdeq.config.models import RegisteredSolverConfig
 from stabdeq.errors import ConfigError, SolverError
 from stabdeq.model import StabilisedDEQ
+from stabdeq.percent import percent
 
 # Delta, the distance that derived weights are allowed from their exact values: so many roundoffs, or times what is found here.
 ROUNDOFFS = 8
@@ -132,9 +133,7 @@ def _cost(bounds: "_Bounds", run: Run, radius: Tensor) -> str:
             left = bounds.certified_at(tighter, LEDGER)
             if before - left <= MOST_LOST * total and bool((tighter > 0).any()):
                 return f"{words} With model.solver.tolerance = {tolerance:g}, where the solver reaches it, {left} would be."
-    return (
-        f"{words} No tighter tolerance brings all but {MOST_LOST:.1%} of the images back: the rest is lost to rounding."
-    )
+    return f"{words} No tighter tolerance brings all but {percent(MOST_LOST, 1)} of the images back: the rest is lost to rounding."
 
 
 @dataclass(frozen=True)

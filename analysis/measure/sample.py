@@ -12,8 +12,9 @@ from torch import Tensor
 
 from analysis.measure.rows import in_parts
 from stabdeq.checkpoint import Checkpoint, library_versions, load_checkpoint
-from stabdeq.data import load_data, to_unit
-from stabdeq.errors import ConfigError, DataError
+from stabdeq.data import to_unit
+from stabdeq.errors import ConfigError
+from stabdeq.trained_on import data_of
 
 
 def environment() -> dict[str, str]:
@@ -61,12 +62,7 @@ def draw_images(
 
     Raises DataError where the data are not there, or are not those that the model reads.
     """
-    data = load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir))
-    if data.image_shape != tuple(loaded.model.config.image_shape) or len(data.classes) != loaded.model.config.classes:
-        raise DataError(
-            f"the model reads {loaded.model.config.image_shape} images of {loaded.model.config.classes} classes, and {data.name} has "
-            f"{data.image_shape} of {len(data.classes)}: give the data set it was trained on with --data-dir"
-        )
+    data = data_of(loaded, data_dir)
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:samples]
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 

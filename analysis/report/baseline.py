@@ -19,5 +19,12 @@ def new_or_worse(report: Report, baseline: Report) -> Report:
     return replace(report, findings=tuple(left))
 
 
+def gone(report: Report, baseline: Report) -> tuple[Finding, ...]:
+    """Return the findings of ``baseline`` that held and of whose name ``report`` has none, as inconclusive: here they were not judged."""
+    left = [item for name, item in baseline.named.items() if name not in report.named and not _severity(item)]
+    said = "It held in the baseline, and was not judged here."
+    return tuple(replace(item, verdict=Verdict.INCONCLUSIVE, evidence=said, witness=None) for item in left)
+
+
 def _severity(finding: Finding) -> int:
     return _SEVERITY.get(finding.verdict, 0)

@@ -13,13 +13,14 @@ from analysis.report.made_by import command_line
 from analysis.report.markdown import badge, escaped, table, why
 from analysis.report.next_steps import is_repeatable
 from analysis.report.plain_words import in_plain_words
-from analysis.report.quantities import percentage, quantity
+from analysis.report.quantities import quantity
 from analysis.report.report import Report
 from analysis.report.training_log import read_training
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ReportError
 from stabdeq.metrics_lines import METRICS_NAME
+from stabdeq.percent import percent_in_digits
 
 REPORT, RECORD = "the report", f"{METRICS_NAME} beside the checkpoint"  # who says what an accuracy is
 MAX_NAME = 200  # characters of what a foreign report calls an accuracy
@@ -64,7 +65,7 @@ def model_card(report: Report, checkpoint: Checkpoint, *, report_path: Path, rep
         "Claims": _claims(report),
         "Accuracy": table(
             ("Images", "Accuracy", "From"),
-            [(escaped(of), percentage(share), escaped(source)) for of, share, source in accuracies],
+            [(escaped(of), percent_in_digits(share, 4), escaped(source)) for of, share, source in accuracies],
         )
         if accuracies
         else ["The report and the training's record hold none."],
@@ -167,7 +168,7 @@ def _training(checkpoint: Checkpoint) -> dict[str, Any]:
         "robust training images": data.robust or None,
         "scaled to": f"{data.resize} x {data.resize} pixels" if data.resize else None,
         "augmented": data.augment,
-        "held out for validation": f"{percentage(data.validation_fraction)} of the training images",
+        "held out for validation": f"{percent_in_digits(data.validation_fraction, 4)} of the training images",
         "epochs": f"{checkpoint.epoch} of {printable(recipe.get('epochs', 'an unknown number'))}",
         "seed": checkpoint.seed,
         "objective": mapping(recipe.get("objective")).get("name"),

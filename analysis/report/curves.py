@@ -9,10 +9,11 @@ from analysis.report import drawing, figures
 from analysis.report.drawing import DASHES, INK, MAX_TABLE_CELLS, SERIES, Drawing, Table
 from analysis.report.figures.series import finite, require
 from analysis.report.page import templates
-from analysis.report.quantities import percentage, quantity
+from analysis.report.quantities import quantity
 from analysis.report.report import numbered
 from analysis.report.training_log import TrainingLog
 from stabdeq.metrics_lines import METRICS_NAME
+from stabdeq.percent import percent_in_digits
 
 # From this ratio of the largest to the smallest on, a curve of positive numbers is drawn on a logarithmic axis.
 WIDE_RANGE = 30
@@ -104,9 +105,9 @@ def sentence(log: TrainingLog) -> str:
         epoch = max(
             epoch for epoch, value in zip(log.epochs, log.columns["validation_accuracy"], strict=True) if value == best
         )
-        said.append(f"Best validation accuracy {percentage(best)}, after epoch {epoch}.")
+        said.append(f"Best validation accuracy {percent_in_digits(best, 4)}, after epoch {epoch}.")
     if log.test:
-        said.append(f"Accuracy on the test images {percentage(log.test['test_accuracy'])}.")
+        said.append(f"Accuracy on the test images {percent_in_digits(log.test['test_accuracy'], 4)}.")
     else:
         said.append("No accuracy on test images: the training is at work, or was stopped.")
     return " ".join(said)
@@ -146,7 +147,7 @@ def _curves(title: str, log: TrainingLog, *, group: Group, place: int) -> Drawin
     if is_log:
         drawing.log_scale(axes)
     elif group.is_share:
-        axes.yaxis.set_major_formatter(lambda value, _: percentage(value))
+        axes.yaxis.set_major_formatter(lambda value, _: percent_in_digits(value, 4))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     told = "; ".join(f"{name} from {quantity(column[0])} to {quantity(column[-1])}" for name, column in columns.items())

@@ -8,8 +8,9 @@ from analysis.findings.catalogue import words_of
 from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
 from analysis.report.made_by import command_line
-from analysis.report.quantities import cut, percentage
+from analysis.report.quantities import cut
 from analysis.report.report import Report
+from stabdeq.percent import percent_in_digits
 
 _KINDS = {"certify": "Certificates of a model’s weights", "check": "Check of a Lyapunov function"}
 MOST_NAMED, MAX_NAME = 8, 60  # of one verdict, and characters of one name
@@ -93,7 +94,7 @@ def _accuracy(report: Report) -> str:
     right, count = report.sample.get("right"), len(sequence(report.sample.get("images")))
     if type(right) is not int or not 0 <= right <= count or not count:
         return ""
-    return f"{percentage(right / count)}, {right} of {count} images"
+    return f"{percent_in_digits(right / count, 4)}, {right} of {count} images"
 
 
 def _data(report: Report) -> str:

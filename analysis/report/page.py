@@ -26,6 +26,7 @@ from analysis.report.report import Report, by_check
 from analysis.report.sarif import to_sarif
 from analysis.report.witness_words import key_in_words, value_in_words
 from stabdeq.files import encoded, make_folder, replace_files, strict
+from stabdeq.percent import in_percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -197,7 +198,7 @@ def _rounds_to(value: float, text: str, percent: str) -> bool:
     """Return whether a number of a sentence is ``value`` with as many digits, or is that in percent."""
     mantissa, _, exponent = text.partition("e")
     unit = float(f"1e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
-    return abs((100 if percent else 1) * value - float(text)) <= 0.51 * unit
+    return abs((in_percent(value, unit) if percent else value) - float(text)) <= 0.51 * unit
 
 
 def _cards(report: Report) -> list[Card]:

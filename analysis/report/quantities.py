@@ -33,10 +33,11 @@ def cut(value: Any, limit: int = MAX_TEXT) -> str:
 def quantity(value: Any) -> str:
     """Return a number as a reader wants it: four digits, a true minus, a power of ten where it is long.
 
-    Whole numbers are written out. None is a gap, and what is not finite is named, never hidden.
+    Whole numbers are written out. None is a gap, and what is not finite is named, never hidden. What is below 1 does not become 1: shares
+    and rates of contraction are numbers too.
 
-    >>> [quantity(value) for value in (None, 1797, 0.25, -1.5e-9, "nan", "inf")]
-    ['—', '1797', '0.25', '−1.5\u2009×\u200910⁻⁹', 'NaN', 'infinite']
+    >>> [quantity(value) for value in (None, 1797, 0.25, 0.99996, -1.5e-9, "nan", "inf")]
+    ['—', '1797', '0.25', '0.9999', '−1.5\u2009×\u200910⁻⁹', 'NaN', 'infinite']
     """
     if value is None:
         return GAP
@@ -50,20 +51,11 @@ def quantity(value: Any) -> str:
     if real == 0:
         return "0"  # which may have a sign
     if 1e-3 <= abs(real) < 1e5:
-        return f"{real:.{4 if abs(real) < 1e4 else 5}g}".replace("-", "−")
+        text = f"{real:.{4 if abs(real) < 1e4 else 5}g}".replace("-", "−")
+        return "0.9999" if text == "1" and real < 1 else text
     mantissa, exponent = f"{real:.3e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
     return f"{mantissa}\u2009×\u2009{superscript(int(exponent))}"
-
-
-def percentage(share: float) -> str:
-    """Return a share of 1 as ``quantity`` has it in percent, and 100 of all alone.
-
-    >>> [percentage(share) for share in (1.0, 26031 / 26032, 0.5)]
-    ['100 %', '99.99 %', '50 %']
-    """
-    percent = quantity(100.0 * share)
-    return f"{'99.99' if percent == '100' and share < 1 else percent} %"
 
 
 def superscript(exponent: int) -> str:

@@ -62,6 +62,8 @@ def parse(plain: Any) -> Report:
         return Report(gaps=(f"Expected a JSON object with findings, found {came}: nothing of it was read.",))
     reader = _Reader()
     parts: dict[str, Any] = {key: reader.mapping(plain, key) for key in PARTS}
+    parts["environment"] = reader.texts(parts["environment"], "environment")
+    reader.whole(plain, "exit_code", "the report")  # it follows from the findings, with which _at_odds compares it
     report = Report(
         findings=tuple(map(reader.finding, reader.items(plain, "findings"))),
         measurements=tuple(map(reader.measurement, reader.items(plain, "measurements"))),
@@ -105,6 +107,11 @@ class _Reader:
         self._count(f"{key} of {of}", "a text", value is not None and not isinstance(value, str))
         return as_text(value)
 
+    def texts(self, plain: dict[str, Any], of: str) -> dict[str, str]:
+        found = {key: value for key, value in plain.items() if isinstance(value, str)}
+        self._count(f"an entry of {of}", "a text", len(plain) - len(found))
+        return found
+
     def number(self, plain: dict[str, Any], key: str, of: str) -> float | None:
         value = plain.get(key)
         is_number = type(value) in (int, float) or value in ("nan", "inf", "-inf")
@@ -139,8 +146,10 @@ class _Reader:
         return Measurement(check=check, name=name, value=self.number(plain, "value", of), text=words)
 
     def skipped(self, plain: dict[str, Any]) -> Skipped:
-        check, reason = (self.text(plain, key, "a skipped check") for key in ("check", "reason"))
-        return Skipped(check=check, reason=reason, asked_for=plain.get("asked_for") is not False)
+        of, asked_for = "a skipped check", plain.get("asked_for", True)
+        check, reason = (self.text(plain, key, of) for key in ("check", "reason"))
+        self._count(f"asked_for of {of}", "true or false", type(asked_for) is not bool)
+        return Skipped(check=check, reason=reason, asked_for=asked_for is not False)
 
     def _count(self, what: str, kind: str, times: int) -> None:
         if times:
@@ -158,7 +167,7 @@ def _at_odds(plain: dict[str, Any], report: Report) -> list[str]:
     if unknown := report.counts.get(Verdict.UNKNOWN):
         said.append(f"Findings with a verdict that this version does not know: {unknown}.")
     code = plain.get("exit_code")
-    if isinstance(code, int) and code != report.exit_code:
+    if type(code) is int and code != report.exit_code:
         said.append(f"The report's exit code is {code}, but its findings ask for {report.exit_code}.")
     return said
 

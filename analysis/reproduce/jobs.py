@@ -181,7 +181,8 @@ class Attack:
             return None
         same = all(content.get(key) == value for key, value in expected.items())
         stated = content.get("eps")
-        return content if same and isinstance(stated, float) and math.isclose(stated, eps) else None
+        same = same and isinstance(stated, float) and math.isclose(stated, eps)
+        return content if same and _has_figures(content) else None
 
     def is_done(self) -> bool:
         """Whether the file is there with the settings of this job."""
@@ -200,3 +201,18 @@ def _lookup(recipe: Mapping[str, Any], dotted: str) -> Any:
             return _USUAL.get(dotted)
         value = value[part]
     return value
+
+
+def _has_figures(content: dict[str, Any]) -> bool:
+    """Return whether a result has what a table is made of: shares, and warnings in words."""
+    accuracy, unconverged, warnings = (content.get(key) for key in ("accuracy", "unconverged", "warnings"))
+    if not isinstance(accuracy, dict) or not isinstance(unconverged, dict) or not isinstance(warnings, list):
+        return False
+    if "robust" not in unconverged or not all(isinstance(warning, str) for warning in warnings):
+        return False
+    lost = unconverged["robust"]  # None of a model that solves for nothing
+    shares: list[Any] = [
+        *(accuracy.get(key) for key in ("clean", "robust", "worst")),
+        *([] if lost is None else [lost]),
+    ]
+    return all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.reproduce import paper
 from analysis.reproduce.jobs import Attack
 from analysis.reproduce.plan import HONEST, Study
+from stabdeq.percent import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,8 @@ class Cell:
         if self.mean is None:
             return GAP
         spread = "" if self.spread is None else f"±{self.spread:.2f}"
-        return f"{self.mean:.2f}{spread}{'' if len(self.values) == self.asked else '*'}"
+        mean = percent(self.mean / 100).removesuffix("%")
+        return f"{mean}{spread}{'' if len(self.values) == self.asked else '*'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def _our_row(jobs: list[Attack]) -> Row:
             values.append(100 * accuracy[key])
             warnings += [f"{job.name}: {warning}" for warning in content["warnings"]]
             if share := content["unconverged"]["robust"]:
-                warnings.append(f"{job.name}: no equilibrium was found for {share:.2%} of the attacked images")
+                warnings.append(f"{job.name}: no equilibrium was found for {percent(share)} of the attacked images")
     asked = len({job.training.seed for job in jobs})
     values_by_radius = {0: list(clean.values()), **found}
     return Row(

@@ -56,9 +56,11 @@ def joined_attack(parts: Sequence[Part]) -> AttackResult:
             raise ShardError(
                 f"the parts have {len(indices.unique())} images of {drawn} that were drawn: run all shards again"
             )
-        return replace(
+        joined = replace(
             whole, indices=indices[order], control=_sorted(whole.control, order), outcome=_sorted(whole.outcome, order)
         )
+        joined.to_json(), str(joined)  # what lacks a setting, or has another thing in its place, is refused here
+        return joined
     except ShardError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, StabdeqError):

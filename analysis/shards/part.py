@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError, StabdeqError
-from stabdeq.files import encoded, make_folder, replace_file, strict
+from stabdeq.files import encoded, make_folder, replace_file, require_folder, strict
 from stabdeq.reading import of_single_keys, read_regular
 from stabdeq.shard import Shard
 
@@ -50,7 +50,7 @@ def place(folder: Path, command: str, shard: Shard) -> Path:
 
 def require_free(folder: Path, work: Work, shard: Shard) -> None:
     """Refuse, before the work begins, a folder that cannot be made, or where the part of another work lies in the place of this."""
-    make_folder(folder)
+    require_folder(folder)
     path = place(folder, work.command, shard)
     if not path.exists():
         return

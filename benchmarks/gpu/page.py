@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from stabdeq.percent import percent
+
 Record = dict[str, Any]
 COMMAND = "sh run.sh (from `make gpu-bundle`)"
 
@@ -26,8 +28,8 @@ def table(results: Record) -> Record:
         [
             f"`{row['kind']}`",
             str(row["epochs"]),
-            f"{row['test_accuracy']:.2%}",
-            *(f"{row['attacks'][name]['robust']:.2%}" if name in row["attacks"] else "no time" for name in attacks),
+            percent(row["test_accuracy"]),
+            *(percent(row["attacks"][name]["robust"]) if name in row["attacks"] else "no time" for name in attacks),
         ]
         for row in rows
     ]

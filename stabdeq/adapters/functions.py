@@ -1,8 +1,8 @@
 """An equilibrium model from its parts: features, cell, readout, and, where it has them, a V and a solver of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.solvers import Anderson, Solution, fixed_point
 
 Map = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 
 class FunctionModel(nn.Module):
@@ -98,27 +99,46 @@ def _as_module(part: Callable[..., Any]) -> nn.Module:
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, MethodType) and isinstance(part.__self__, nn.Module):
-        return _Method(part.__self__, part.__func__)
-    return _Function(part)
+        return _Function(part, [part.__self__])
+    return _Function(part, modules_of(part))
 
 
 class _Function(nn.Module):
-    """A function as a module, which has the modules that it reaches: their weights are the model's."""
+    """A function as a module whose weights and modes are those of the modules that it reaches.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    One of these may hold this model, as where a module keeps a model of its own methods: torch, which would go round for ever, is led
+    from here to each of them once. Their weights are no part of this one's ``state_dict``.
+    """
+
+    def __init__(self, function: Callable[..., Any], reached: list[nn.Module]) -> None:
         super().__init__()
-        self.function, self.reached = function, nn.ModuleList(modules_of(function))
+        self.function = function
+        self._reached = tuple(reached)  # in a tuple they are not registered
+        self._is_entered = False
 
     def forward(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
+    def children(self) -> Iterator[nn.Module]:
+        """Yield the modules that are reached: by these torch converts tensors and sets modes."""
+        yield from self._once(self._reached)
 
-class _Method(nn.Module):
-    """A module's method as a module, so that the weights that it uses are known."""
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Generator[tuple[str, nn.Module], None, None]:
+        """Yield this module and all that it reaches, by name: in these torch looks for parameters."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        names = ((f"{prefix}.{place}".lstrip("."), one) for place, one in enumerate(self._reached))
+        within = (each for name, one in names for each in one.named_modules(memo, name, remove_duplicate))
+        yield from within if remove_duplicate else self._once(within)  # ``memo`` ends the round, if it is kept
 
-    def __init__(self, owner: nn.Module, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.owner, self.function = owner, function
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.function(self.owner, *arguments)
+    def _once(self, found: Iterable[T]) -> Iterator[T]:
+        """Yield what is ``found``, and nothing of it where that leads here again."""
+        if self._is_entered:
+            return
+        self._is_entered = True
+        try:
+            yield from found
+        finally:
+            self._is_entered = False

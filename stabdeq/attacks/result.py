@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stabdeq.attacks.evaluate import Outcome, fraction
 from stabdeq.checkpoint import library_versions
+from stabdeq.percent import percent
 from stabdeq.terminal import Console
 
 SCHEMA = 1
@@ -134,16 +135,16 @@ class AttackResult:
         for heading in ("images", "accuracy", "right on clean too", "no equilibrium"):
             table.add_column(heading, justify="left" if heading == "images" else "right")
         clean = self.outcome.clean_correct
-        table.add_row("clean", f"{fraction(clean):.2%}", "", _percent(self.outcome.clean_unconverged))
+        table.add_row("clean", percent(fraction(clean)), "", _share(self.outcome.clean_unconverged))
         for label, row in (("eps = 0", self.control), (f"eps = {self.radius}", self.outcome)):
             table.add_row(
                 f"attacked, {label}",
-                f"{fraction(row.robust_correct):.2%}",
-                f"{fraction(row.worst_correct):.2%}",
-                _percent(row.robust_unconverged),
+                percent(fraction(row.robust_correct)),
+                percent(fraction(row.worst_correct)),
+                _share(row.robust_unconverged),
             )
         for attack, share in self.standing.items():
-            table.add_row(f"  after {attack}", "", f"{share:.2%}", "")
+            table.add_row(f"  after {attack}", "", percent(share), "")
         return table
 
     def _broken_by(self) -> dict[str, list[str | None]]:
@@ -154,5 +155,5 @@ class AttackResult:
         return {"broken_by": [None if index < 0 else causes[index] for index in self.outcome.broken_by.tolist()]}
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+def _share(value: float | None) -> str:
+    return "" if value is None else percent(value)

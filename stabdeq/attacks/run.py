@@ -14,9 +14,10 @@ from stabdeq.attacks.evaluate import evaluate
 from stabdeq.attacks.result import AttackResult
 from stabdeq.attacks.threat_model import Classifier
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.data import Split, load_data
+from stabdeq.data import Split
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.shard import WHOLE, Shard
+from stabdeq.trained_on import data_of
 
 CONTROL = "eps = 0"
 
@@ -145,7 +146,7 @@ def _subject(
         return model, given, {"checkpoint": None, "sha256": None, "kind": type(model).__name__, "data": None}, device
     loaded = load_checkpoint(Path(model), trusted=trusted)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    split = given or load_data(loaded.data, data_dir=None if data_dir is None else Path(data_dir)).test
+    split = given or data_of(loaded, data_dir).test
     subject = {
         "checkpoint": str(model),
         "sha256": loaded.sha256,

@@ -55,9 +55,20 @@ SUBJECTS = {
             "test_worst_attack",
         ),
     ),
+    "adapters": Subject(
+        ("stabdeq/adapters/*.py",),
+        (
+            "test_adapters",
+            "test_looped",
+            "test_reached_modules",
+            "test_states",
+            "test_torchdeq_alike",
+            "test_torchdeq_drop_in",
+        ),
+    ),
     "shards": Subject(
         ("stabdeq/shard.py", "analysis/shards/*.py"),
-        ("test_shards", "test_shards_in_processes"),
+        ("test_forged_results", "test_shards", "test_shards_in_processes"),
     ),
     "evidence": Subject(
         ("analysis/evidence/*.py",),

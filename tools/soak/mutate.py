@@ -1,59 +1,14 @@
 """Damaged files, through the functions that read them: each returns, or raises what it promises."""
 
-import io
 import random
 import signal
 import time
-from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
-from analysis.audit import audit
-from analysis.report.reading import read_report
-from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stabdeq.config import ArchitectureConfig, DataConfig
-from stabdeq.config.kinds import model_config
-from stabdeq.data.folder import read_images
-from stabdeq.errors import StabdeqError
-from stabdeq.model import StabilisedDEQ
-from train.metrics import lines_up_to, metrics_line
-from train.recipe import load_recipe
+from tools.soak.kinds import READERS, REFUSALS, originals
 
 SECONDS = 10  # that a reader may take
-
-READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "checkpoints": (".safetensors", load_checkpoint),
-    "reports": (".json", read_report),
-    "metrics": (".jsonl", lambda path: lines_up_to(path, 10**6)),
-    "recipes": (".toml", lambda path: load_recipe(str(path))),
-    "images": (".png", lambda path: read_images([path])),
-}
-
-
-def originals(folder: Path) -> dict[str, bytes]:
-    """Return a whole file of each kind in ``READERS``, made in ``folder`` by the functions that write them."""
-    folder.mkdir(parents=True)
-    shape = {"image_shape": (1, 8, 8), "classes": 10, "mean": (0.4,), "std": (0.3,)}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = StabilisedDEQ(model_config("deq", ArchitectureConfig(state_dim=4), **shape)).eval()
-    checkpoint = folder / "checkpoint.safetensors"
-    names = tuple("0123456789")
-    save_checkpoint(checkpoint, Checkpoint(model=model, data=DataConfig(), class_names=names, seed=0, epoch=0))
-    metrics = [metrics_line({"epoch": epoch, "loss": 1 / epoch, "val_accuracy": 0.5}) for epoch in range(1, 9)]
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), (10, 200, 30)).save(picture, "png")
-    return {
-        "checkpoints": checkpoint.read_bytes(),
-        "reports": audit(checkpoint, samples=2).to_json().encode(),
-        "metrics": "".join(f"{line}\n" for line in metrics).encode(),
-        "recipes": files("train").joinpath("recipes", "digits.toml").read_bytes(),
-        "images": picture.getvalue(),
-    }
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -89,15 +44,17 @@ def soak(folder: Path, tries: int, seed: int) -> dict[str, Any]:
         kind = kinds[number % len(kinds)]
         suffix, read = READERS[kind]
         path = folder / f"damaged{suffix}"
-        path.write_bytes(damaged(whole[kind], rng))
+        content = damaged(whole[kind], rng)
+        path.write_bytes(content)
         counts[kind]["tries"] += 1
         signal.alarm(SECONDS)  # a hang is a fault, too
         try:
             read(path)
-        except StabdeqError:
+        except REFUSALS:
             counts[kind]["refused"] += 1
         except Exception as error:
-            kept = path.replace(folder / f"fault{number}{suffix}")
+            kept = folder / f"fault{number}{suffix}"
+            kept.write_bytes(content)
             faults.append({"kind": kind, "file": kept.name, "error": f"{type(error).__name__}: {error}"[:300]})
         finally:
             signal.alarm(0)

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from stabdeq.arguments import Count, OptionalCount, Quiet, Seed, Trusted, renamed
+from stabdeq.percent import percent
 
 
 def robust_data(
@@ -40,14 +41,14 @@ def robust_data(
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from stabdeq.checkpoint import load_checkpoint
-    from stabdeq.data import load_data
     from stabdeq.terminal import Console
+    from stabdeq.trained_on import data_of
     from train.robust_data import Settings, build_robust_data
 
     loaded = load_checkpoint(checkpoint, trusted=trusted)
     # All training images, those that were held out for validation too: the new set is divided anew.
     config = replace(loaded.data, robust=False, validation_fraction=0.0)
-    split = load_data(config, data_dir=data_dir).train
+    split = data_of(replace(loaded, data=config), data_dir).train
     settings = Settings(
         model=str(loaded.sha256),
         count=len(split) if limit is None else limit,
@@ -64,7 +65,7 @@ def robust_data(
     console = Console(highlight=False)
     console.print(
         f"distance of the features: {matched.before.mean():.4g} at first, {matched.after.mean():.4g} at last; "
-        f"{matched.unconverged.float().mean():.2%} without an equilibrium",
+        f"{percent(float(matched.unconverged.float().mean()))} without an equilibrium",
         soft_wrap=True,
     )
     console.print(f"wrote {len(matched.images)} images and their labels to {out}", soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stabdeq.arguments import OptionalWholeNumber, Quiet
+from stabdeq.percent import percent
 
 
 def train(
@@ -75,6 +76,6 @@ def train(
             return
     console = Console()
     scores = trained.scores
-    failed = f", {scores.unconverged:.2%} without an equilibrium" if scores.unconverged else ""
-    console.print(f"test accuracy {scores.accuracy:.2%}{failed}")
+    failed = f", {percent(scores.unconverged)} without an equilibrium" if scores.unconverged else ""
+    console.print(f"test accuracy {percent(scores.accuracy)}{failed}")
     console.print(f"wrote {trained.checkpoint}", soft_wrap=True)

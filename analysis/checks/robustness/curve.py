@@ -10,6 +10,7 @@ from analysis.checks.robustness.indicator import Indicator
 from analysis.checks.robustness.statistics import LEVEL, Paired, binomial_tail, interval
 from analysis.checks.robustness.target import Run, Target
 from analysis.findings import Finding, Measurement
+from stabdeq.percent import percent
 
 # In grey levels: two tiny radii, one twice the other, before those that are in use; at 255 any image is allowed.
 TINY = (1 / 16, 1 / 8)
@@ -82,9 +83,7 @@ def accuracy(name: str, right: Tensor, what: str = "right under the attack") -> 
     """Return the fraction of ``right`` (N,) bool with its 95 % Clopper-Pearson interval."""
     count = int(right.sum())
     low, high = interval(count, len(right))
-    text = (
-        f"{name}: {count} of {len(right)} images {'right' if name == 'clean' else what} (95 %: {low:.1%} to {high:.1%})"
-    )
+    text = f"{name}: {count} of {len(right)} images {'right' if name == 'clean' else what} (95 %: {percent(low, 1)} to {percent(high, 1)})"
     return Measurement(check="robustness", name=f"accuracy, {name}", value=count / len(right), text=text)
 
 

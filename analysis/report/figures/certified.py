@@ -11,6 +11,7 @@ from analysis.report import drawing
 from analysis.report.drawing import DASHES, MUTED, SERIES, Drawing
 from analysis.report.figures.series import finite, require
 from analysis.report.quantities import quantity
+from stabdeq.percent import percent_in_digits
 
 Norm = Literal["l2", "linf"]
 MAX_CURVES = 20
@@ -119,13 +120,13 @@ def _drawing(title: str, norm: Norm, curves: Sequence[Curve], clean: float) -> D
             line.set(marker="o" if curve.certified else "X", markersize=6, markevery=(len(start[0]), 1))
             line.set_drawstyle("steps-pre" if is_stepped else "default")
     if math.isfinite(clean):
-        axes.axhline(clean, color=MUTED, linewidth=1.2, linestyle=":", label=f"clean, {100 * clean:.3g} %")
+        axes.axhline(clean, color=MUTED, linewidth=1.2, linestyle=":", label=f"clean, {percent_in_digits(clean)}")
     axes.set_xlim(0, furthest)
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if 0 <= value < 1.01 else "")
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     rows = [[curve.label, *pair] for curve in curves for pair in _told(curve)]
-    said = [f"{label} {100 * share:.3g} % at {quantity(radius)}" for label, radius, share in rows[:20]]
+    said = [f"{label} {percent_in_digits(float(share))} at {quantity(radius)}" for label, radius, share in rows[:20]]
     alternative = f"Line chart of the images right by radius: {'; '.join(said)}."
     return Drawing(
         name=f"certified-{norm}",

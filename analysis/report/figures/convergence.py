@@ -9,6 +9,7 @@ from analysis.report import drawing
 from analysis.report.drawing import DASHES, INK, MUTED, PAPER, SERIES, Drawing
 from analysis.report.figures.series import finite, require
 from analysis.report.quantities import quantity
+from stabdeq.percent import percent_in_digits
 
 MAX_SOLVERS = 20
 
@@ -22,8 +23,8 @@ def convergence(title: str, series: dict[str, Any]) -> Drawing:
     figure, axes = drawing.new_axes("evaluations of the cell", "residual")
     axes.locator_params(axis="x", integer=True)
     shares = {name: number(curve.get("converged")) for name, curve in solvers.items()}
-    percent = {name: "" if math.isnan(share) else f", {100 * share:.3g} %" for name, share in shares.items()}
-    labels = {name: drawing.short(name) + percent[name] for name in solvers}
+    said = {name: "" if math.isnan(share) else f", {percent_in_digits(share)}" for name, share in shares.items()}
+    labels = {name: drawing.short(name) + said[name] for name in solvers}
     rows = _draw_curves(axes, solvers, labels, SERIES)
     ends = [f"{name} ends at {quantity(drawing.last(numbers(curve['median'])))}" for name, curve in solvers.items()]
     drawing.log_scale(axes)

@@ -9,6 +9,7 @@ from analysis.report.drawing import INK, MUTED, Drawing
 from analysis.report.figures.separation import KEPT
 from analysis.report.figures.series import class_name, require
 from analysis.report.quantities import quantity
+from stabdeq.percent import percent
 
 # Okabe & Ito 2008, told apart by every kind of colour vision, with two more for ten classes; all read on light and on dark.
 COLOURS = (
@@ -45,7 +46,7 @@ def draw_maps(
             _scatter(axes, points[part], classes, right[part], names, colours)
             share = sum(right[part]) / count
             name = f"{layer}, {HALVES[column]}" if len(maps) > 1 else HALVES[column]
-            axes.set_title(f"{name}: {100 * share:.1f} % right", fontsize=11)
+            axes.set_title(f"{name}: {percent(share, 1)} right", fontsize=11)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=colours.get(MUTED, MUTED))
     if len(names) <= MAX_NAMED:
@@ -109,8 +110,8 @@ def states(title: str, series: dict[str, Any]) -> Drawing:
     alternative = (
         f"Scatter plots of {count} states of {len(names)} classes"
         + (f", {' and '.join(maps)} the orthogonal layer" if len(maps) > 1 else "")
-        + f": {100 * shares[0]:.1f} % of the clean images are right"
-        + (f", and {100 * shares[1]:.1f} % under PGD." if attacked else ".")
+        + f": {percent(shares[0], 1)} of the clean images are right"
+        + (f", and {percent(shares[1], 1)} under PGD." if attacked else ".")
     )
     return Drawing(
         name="states",

@@ -6,6 +6,7 @@ from analysis.findings.values import mapping, number, numbers, printable
 from analysis.report import drawing
 from analysis.report.drawing import DASHES, MUTED, SERIES, Drawing
 from analysis.report.figures.series import finite, require
+from stabdeq.percent import percent
 
 MOST = 8  # bypasses that are drawn
 ON_THE_CURVE = ("the equilibrium", "one evaluation from 0")  # its last and its first point
@@ -29,7 +30,7 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     axes.minorticks_off()
     axes.set_ylim(0, 1.02)
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
-    ends = f"{right[0]:.0%} of answers are right after {steps[0]:.0f} step, {right[-1]:.0%} after {steps[-1]:.0f}"
+    ends = f"{percent(right[0], 0)} of answers are right after {steps[0]:.0f} step, {percent(right[-1], 0)} after {steps[-1]:.0f}"
     alternative = f"Line chart: {ends}."
     rows = [[f"{step:.0f} steps", a, b] for step, a, b in zip(steps, right, agreeing, strict=True)]
     return Drawing(

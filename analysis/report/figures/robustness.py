@@ -8,6 +8,7 @@ from analysis.report import drawing
 from analysis.report.drawing import MUTED, SERIES, Drawing
 from analysis.report.figures.series import finite, require
 from analysis.report.quantities import quantity
+from stabdeq.percent import percent_in_digits
 
 
 def accuracy(title: str, series: dict[str, Any]) -> Drawing:
@@ -21,9 +22,9 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     axes.plot(levels, accuracy, color=SERIES[0], marker="o", markersize=5, label="PGD")
     clean, worst, at = (number(series.get(key)) for key in ("clean", "worst", "compared_at"))
     if math.isfinite(clean):
-        axes.axhline(clean, color=MUTED, linewidth=1.2, linestyle=":", label=f"clean, {100 * clean:.3g} %")
+        axes.axhline(clean, color=MUTED, linewidth=1.2, linestyle=":", label=f"clean, {percent_in_digits(clean)}")
     if math.isfinite(worst) and math.isfinite(at):
-        label = f"worst of all attacks, {100 * worst:.3g} %"
+        label = f"worst of all attacks, {percent_in_digits(worst)}"
         axes.plot([255 * at], [worst], color=SERIES[1], marker="D", markersize=8, linestyle="", label=label)
     # Linear from 0 to the smallest radius, which a log scale could not show beside the row of eps = 0.
     smallest = min((level for level in levels if level > 0), default=1.0)
@@ -35,7 +36,7 @@ def accuracy(title: str, series: dict[str, Any]) -> Drawing:
     axes.set_ylim(-0.03, 1.05)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if 0 <= value < 1.01 else "")
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
-    pairs = [f"{100 * share:.3g} % at {quantity(level)}" for share, level in zip(accuracy, levels, strict=True)]
+    pairs = [f"{percent_in_digits(share)} at {quantity(level)}" for share, level in zip(accuracy, levels, strict=True)]
     alternative = f"Line chart of the images right under attack by eps in grey levels: {'; '.join(pairs[:20])}."
     return Drawing(
         name="accuracy",
