@@ -62,10 +62,9 @@ def train(
     ``out`` gets ``checkpoint.safetensors`` after every epoch (the result, and what ``resume`` goes on from),
     ``best.safetensors`` (best validation accuracy) and ``metrics.jsonl``, and with ``tensorboard`` the same numbers as event files in
     a folder of that name. The test split is used once, at the end. On the CPU a resumed run gives the same losses to the last bit.
-    Raises ConfigError where ``out`` holds a run and ``resume`` is not
-    given, or holds one with other settings, or where another training is at work in it; MetricsError where ``resume`` finds
-    metrics that training did not write; TrainingDivergedError, keeping the last checkpoint, where the loss is not finite; FileError,
-    keeping the last checkpoint too, where a file cannot be written.
+    Raises ConfigError where ``out`` holds a run and ``resume`` is not given, or holds one with other settings, or where another
+    training is at work in it; MetricsError where ``resume`` finds metrics that training did not write; TrainingDivergedError, keeping
+    the last checkpoint, where the loss is not finite; FileError, keeping it too, where a file cannot be written.
 
     Where torch.distributed has a group of several processes, each calls this alike and takes its rows of every batch, and the first
     one writes: the losses are those of one process but for rounding. Raises LostProcessError where another of them ends or does not
@@ -305,10 +304,7 @@ class _Run:
         return Scores(correct, 1 - converged, evaluations)
 
     def epoch_generator(self) -> torch.Generator:
-        """Return the source of this epoch's randomness (order, augmentation, decay states), from seed and epoch alone.
-
-        It needs no state between epochs, so a resumed run draws the same numbers.
-        """
+        """Return the source of this epoch's randomness, from seed and epoch alone: a resumed run draws the same numbers."""
         return torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + self.epoch) % 2**63)
 
     def set_learning_rate(self, fraction: float) -> None:
