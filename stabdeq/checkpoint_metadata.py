@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from stabdeq.backbones import places_of
 from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
 from stabdeq.config.kinds import KINDS, is_of_kind
 from stabdeq.errors import CheckpointError, ConfigError
@@ -20,7 +21,14 @@ from stabdeq.reading import parsed_json
 SCHEMA = 2  # 1 is read too
 METADATA_KEY = "stabdeq"
 # The most of each that a file may ask for: work and memory of whoever reads it grow with it.
-MOST = {"max_evaluations": 10_000, "gradient_steps": 1_000, "window": 100, "memory": 100, "state_dim": 65_536}
+MOST = {
+    "max_evaluations": 10_000,
+    "gradient_steps": 1_000,
+    "window": 100,
+    "memory": 100,
+    "state_dim": 65_536,
+    "hidden": 2**22,  # of a V on places, at all of them together
+}
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -90,6 +98,12 @@ def require_modest(path: Path, model: ModelConfig) -> None:
                 raise CheckpointError(
                     f"{path}: asks for {group}.{name} = {reprlib.repr(value)}, and a file may ask for {most}: {remedy}"
                 )
+    places = places_of(model.backbone, model.image_shape)
+    if places and model.lyapunov.network != "dense" and model.lyapunov.hidden * places[0] * places[1] > MOST["hidden"]:
+        raise CheckpointError(
+            f"{path}: asks for model.lyapunov.hidden = {model.lyapunov.hidden} at each of {places[0]} x {places[1]} places, and a file "
+            f"may ask for {MOST['hidden']} together: {remedy}"
+        )
     if model.solver.compiled:
         raise CheckpointError(
             f"{path}: asks for model.solver.compiled, which runs a C++ compiler, and a file may not: {remedy}"

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from analysis.findings.four_digits import at_least, at_most
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.linf_margins import contraction_bound
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
@@ -21,7 +22,9 @@ class Contraction(NamedTuple):
     @property
     def words(self) -> str:
         """What was proved, as one sentence without its full stop."""
-        return f"the cell contracts by {self.rate:.4g} in the {self.norm} norm for every input, proved from its weights"
+        rate = at_most(self.rate)
+        rate = rate if float(rate) < 1 else f"1 - {at_least(1 - self.rate)}"
+        return f"the cell contracts by {rate} in the {self.norm} norm for every input, proved from its weights"
 
 
 def proved_contraction(subject: Subject) -> Contraction | None:

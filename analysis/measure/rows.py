@@ -44,12 +44,16 @@ class Rows:
         if self._first is None:
             self._first = part
             return
+        if not part.numel():  # as the features of a model that reads no input: no file of them could be mapped
+            self._first = torch.cat([self._first, part])
+            return
         try:
             if self._file is None:
                 self._file = TemporaryFile(prefix="stabdeq-")  # noqa: SIM115  closed when it is mapped
                 self._file.write(_bytes(self._first))
                 self._first = self._first[:0].clone()
             self._file.write(_bytes(part))
+            self._file.flush()  # a full disk is told here
         except OSError as error:
             raise FileError(
                 f"{gettempdir()}: the states of an audit cannot be written there ({error.strerror}): make room, or name another folder "
@@ -62,11 +66,10 @@ class Rows:
         if self._file is None:
             return self._first
         with self._file as file:
-            file.flush()
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         _mapped.add(content)
         return torch.frombuffer(content, dtype=self._first.dtype).view(-1, *self._first.shape[1:])
 
 
 def _bytes(part: Tensor) -> bytes:
-    return part.detach().contiguous().numpy().tobytes()
+    return part.detach().contiguous().view(torch.uint8).numpy().tobytes()  # NumPy has no bfloat16

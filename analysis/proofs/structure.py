@@ -1,8 +1,11 @@
 """What the weights of this library's V prove by themselves."""
 
+from math import inf
+
 import torch
 from torch import nn
 
+from analysis.findings.four_digits import at_most
 from stabdeq.alteration import alteration, prototype
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import ConvolutionalNetwork, InputConvexLyapunov, LyapunovFunction, SeparableLyapunov
@@ -14,9 +17,13 @@ def is_structured(lyapunov: LyapunovFunction | None) -> bool:
         return False
     return (
         alteration(lyapunov, "V", _as_made(lyapunov)) is None
-        and min(lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing) > 0
+        and all(0 < number < inf for number in _numbers(lyapunov))  # nor NaN
         and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
     )
+
+
+def _numbers(lyapunov: InputConvexLyapunov) -> tuple[float, ...]:
+    return lyapunov.eta, lyapunov.alpha, lyapunov.smoothing, lyapunov.network.smoothing
 
 
 def _as_made(lyapunov: InputConvexLyapunov) -> nn.Module:
@@ -39,5 +46,4 @@ def _convolutional(channels: int, config: LyapunovConfig) -> InputConvexLyapunov
 def growth(lyapunov: LyapunovFunction) -> str:
     """Return V's proved bounds in words, with their constants, for a structured V."""
     assert isinstance(lyapunov, InputConvexLyapunov)
-    upper = lyapunov.growth_bound()
-    return f"{lyapunov.eta:g} ||z - c||^2 <= V <= {upper:.3g} ||z - c||^2"
+    return f"{lyapunov.eta:g} ||z - c||^2 <= V <= {at_most(lyapunov.growth_bound())} ||z - c||^2"
