@@ -1,5 +1,6 @@
 """Sizes, numbers and words that an attack on large states, parts and proofs from weights found wrong."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 from tiny_checkpoints import tiny_checkpoint, tiny_model
 
 from analysis.findings.four_digits import at_most
+from analysis.measure import rows as rows_of
 from analysis.measure.contraction import Contraction
 from analysis.measure.rows import Rows
 from analysis.proofs.structure import growth, is_structured
 from stabdeq.checkpoint import load_checkpoint, save_checkpoint
 from stabdeq.config import LyapunovConfig
-from stabdeq.errors import CheckpointError
+from stabdeq.errors import CheckpointError, FileError
 from stabdeq.lyapunov import build_lyapunov
 
 
@@ -58,6 +60,17 @@ def test_rows_without_numbers_come_back() -> None:
     for count in (2, 3):
         rows.add(torch.zeros(count, 0))
     assert rows.gathered().shape == (5, 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_is_told_where_the_rows_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    with suppress(OSError), Path("/dev/full").open("wb") as full:  # which cannot be closed either
+        monkeypatch.setattr(rows_of, "TemporaryFile", lambda prefix: full)
+        rows = Rows()
+        rows.add(torch.zeros(1, 2))
+        with pytest.raises(FileError) as told:
+            rows.add(torch.zeros(1, 2))
+    assert "TMPDIR" in str(told.value)
 
 
 @pytest.mark.parametrize("network", ["separable", "convolutional"])
