@@ -14,6 +14,7 @@ from analysis.checks.witness import (
 )
 from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Verdict
+from analysis.findings.four_digits import at_most
 from analysis.measure.contraction import proved_contraction
 from analysis.measure.equilibria import TOO_LARGE, located
 from analysis.measure.newton import Located
@@ -70,7 +71,7 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
         furthest = float(torch.stack(speeds).max()) / (1 - contraction.rate)
         evidence = (
             f"By construction: {contraction.words}, so it has an equilibrium, and no other. The state that the solver finds is within "
-            f"{furthest:.1e} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to the "
+            f"{at_most(furthest)} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to the "
             "state, evaluated anew one image at a time."
         )
         return _finding(
