@@ -20,12 +20,13 @@ from analysis.measure.sample import describe, draw_images, drawn
 from analysis.measure.subject import TOLERANCE
 from analysis.report.made_by import command_line
 from analysis.report.page import render_html
-from analysis.report.reading import parse, read_plain, schema_at_odds
+from analysis.report.reading import LARGEST, parse, read_plain, schema_at_odds
 from analysis.report.report import Report, numbered
 from stabdeq import __version__
 from stabdeq.checkpoint import Checkpoint, checkpoint_in, read_bytes
-from stabdeq.errors import DataError, NotReplayableError
+from stabdeq.errors import DataError, NotReplayableError, ReportError
 from stabdeq.files import strict_json
+from stabdeq.reading import read_regular
 
 COVERED = "verify repeats reports of 'stabdeq audit', and of 'stabdeq certify' on a checkpoint"
 ABSENT = "not there"
@@ -85,8 +86,8 @@ def verify(
     the same: that they differ is told and decides nothing. ``on_step`` is told what begins.
 
     Raises NotReplayableError where the report cannot be repeated: of another checkpoint, of another version, on images that are not
-    to be had, or not made by ``audit`` or ``certify`` from a checkpoint. ReportError where the file is no report, CheckpointError
-    where the other is no checkpoint.
+    to be had, or not made by ``audit`` or ``certify`` from a checkpoint. ReportError where the file is no report, or its page cannot
+    be read, CheckpointError where the other is no checkpoint.
     """
     path = Path(report)
     plain = read_plain(path)
@@ -188,9 +189,18 @@ def _differences(told: Report, again: Report, loaded: Checkpoint, path: Path) ->
     yield from _numbers("certificate", _without_proof(told), _without_proof(again))
     yield from _numbers("image", told.images, again.images)
     page = path.with_suffix(".html")
-    if page.is_file() and page != path and _words(page.read_text("utf-8", "replace")) != _words(render_html(told)):
+    if page.is_file() and page != path and _words(_read(page)) != _words(render_html(told)):
         now = f"stabdeq report {path.name} draws another"
         yield Difference(what=page.name, reported="not the page of this report", now=now)
+
+
+def _read(page: Path) -> str:
+    try:
+        return read_regular(page, LARGEST).decode("utf-8", "replace")
+    except OSError as error:
+        raise ReportError(
+            f"{page}: {error.strerror}: make it readable, or move it away to verify the report alone"
+        ) from None
 
 
 def _circumstances(told: Report, again: Report, checkpoint: Path) -> Iterator[Difference]:
@@ -269,8 +279,8 @@ def _alike(told: Any, again: Any) -> bool:
         return told.keys() == again.keys() and all(_alike(told[key], again[key]) for key in told)
     if isinstance(told, list | tuple) and isinstance(again, list | tuple):
         return len(told) == len(again) and all(map(_alike, told, again))
-    if isinstance(told, str) or isinstance(again, str) or told is None or again is None:
-        return told == again
+    if not {type(told), type(again)} <= {int, float}:  # "one", True, None, or a list and an object
+        return type(told) is type(again) and told == again
     a, b = number(told), number(again)
     return a == b or math.isclose(a, b, rel_tol=SAME, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
 

@@ -1,8 +1,8 @@
 """An equilibrium model from its parts: features, cell, readout, and, where it has them, a V and a solver of its own."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -12,7 +12,6 @@ from stabdeq.lyapunov import LyapunovFunction
 from stabdeq.solvers import Anderson, Solution, fixed_point
 
 Map = Callable[[Tensor], Tensor]
-T = TypeVar("T")
 
 
 class FunctionModel(nn.Module):
@@ -106,22 +105,26 @@ def _as_module(part: Callable[..., Any]) -> nn.Module:
 class _Function(nn.Module):
     """A function as a module whose weights and modes are those of the modules that it reaches.
 
-    One of these may hold this model, as where a module keeps a model of its own methods: torch, which would go round for ever, is led
-    from here to each of them once. Their weights are no part of this one's ``state_dict``.
+    One of these may hold this model, as where a module keeps models of its own methods: torch, which would go round for ever, is led
+    to none from within itself. Their weights are no part of this one's ``state_dict``.
     """
+
+    _led_to: ClassVar[set[int]] = (
+        set()
+    )  # the ids of the modules that torch is led to at the moment, by any of these functions
 
     def __init__(self, function: Callable[..., Any], reached: list[nn.Module]) -> None:
         super().__init__()
         self.function = function
         self._reached = tuple(reached)  # in a tuple they are not registered
-        self._is_entered = False
 
     def forward(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
     def children(self) -> Iterator[nn.Module]:
         """Yield the modules that are reached: by these torch converts tensors and sets modes."""
-        yield from self._once(self._reached)
+        for _, one in self._led():
+            yield one
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -129,16 +132,16 @@ class _Function(nn.Module):
         """Yield this module and all that it reaches, by name: in these torch looks for parameters."""
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
-        names = ((f"{prefix}.{place}".lstrip("."), one) for place, one in enumerate(self._reached))
-        within = (each for name, one in names for each in one.named_modules(memo, name, remove_duplicate))
-        yield from within if remove_duplicate else self._once(within)  # ``memo`` ends the round, if it is kept
+        for place, one in self._led():
+            yield from one.named_modules(memo, f"{prefix}.{place}".lstrip("."), remove_duplicate)
 
-    def _once(self, found: Iterable[T]) -> Iterator[T]:
-        """Yield what is ``found``, and nothing of it where that leads here again."""
-        if self._is_entered:
-            return
-        self._is_entered = True
-        try:
-            yield from found
-        finally:
-            self._is_entered = False
+    def _led(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yield the modules that are reached, by their places, but for those within which torch is already."""
+        for place, one in enumerate(self._reached):
+            if id(one) in self._led_to:
+                continue
+            self._led_to.add(id(one))
+            try:
+                yield place, one
+            finally:
+                self._led_to.remove(id(one))

@@ -32,10 +32,10 @@ class Model:
                 {"F32": "f", "F64": "d"}.get(entry["dtype"]),
                 entry["data_offsets"],
             )
-            fits = (
-                code is not None and len(sizes) == len(shape) and all(type(size) is int and size > 0 for size in sizes)
+            fits = code is not None and len(sizes) == len(shape) and all(type(size) is int for size in sizes)
+            fits = fits and all(
+                given == size >= 0 or (given is None and size > 0) for size, given in zip(sizes, shape, strict=True)
             )
-            fits = fits and all(given in (None, size) for size, given in zip(sizes, shape, strict=True))
             require(fits, f"checkpoint: expected {name} of shape {shape}, float32 or float64")
             require(0 <= start <= end, f"checkpoint: {name} lies outside of the file")
             values = struct.unpack(f"<{math.prod(sizes)}{code}", self.data[start:end])
