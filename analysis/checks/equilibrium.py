@@ -71,8 +71,8 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
         furthest = float(torch.stack(speeds).max()) / (1 - contraction.rate)
         evidence = (
             f"By construction: {contraction.words}, so it has an equilibrium, and no other. The state that the solver finds is within "
-            f"{at_most(furthest)} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to the "
-            "state, evaluated anew one image at a time."
+            f"{at_most(furthest)} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to "
+            "the state, evaluated anew one image at a time."
         )
         return _finding(
             subject, "exists", claim, verdict=Verdict.PROVED, margin=1 - worst / TOLERANCE, evidence=evidence, **common

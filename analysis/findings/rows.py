@@ -9,7 +9,7 @@ EQUILIBRIUM = Check(
     claims=(
         ClaimWords(
             name="exists",
-            title="every image has an equilibrium",
+            title="every audited image has an equilibrium",
             holds="every image leads the model to a state in which it comes to rest",
         ),
         # Of an anchored model the claim is about its stabilised field.
