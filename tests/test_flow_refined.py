@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from analysis.audit import audit
-from analysis.checks import flow
-from analysis.findings import Finding
+from analysis.checks import decay, flow
+from analysis.findings import Finding, Verdict
 from analysis.measure.subject import prepare
 from analysis.measure.trajectories import PRECISIONS
 from analysis.replay import Replayer
@@ -188,3 +189,13 @@ def test_the_decay_that_was_seen_to_fail_proves_no_flow(monkeypatch: pytest.Monk
     found = audit(steep(1.0), *images(), checks=["decay"]).named
     assert found["decay.stabilised"].verdict == "REFUTED"
     assert found["decay.flow"].verdict == "REFUTED"
+
+
+def test_a_flow_is_proved_only_where_the_decay_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for the decay that is left open, as by a NaN, leaves a flow that holds SUPPORTED by its trajectories."""
+    searched = decay._stabilised
+    assert flow_of(anchored()).verdict == "PROVED"
+    monkeypatch.setattr(
+        decay, "_stabilised", lambda subject: replace(searched(subject), verdict=Verdict.INCONCLUSIVE, margin=None)
+    )
+    assert flow_of(anchored()).verdict == "SUPPORTED"

@@ -42,6 +42,9 @@ def check(subject: Subject) -> CheckResult:
     stabilised = _stabilised(subject)
     unprojected = [judge_unprojected(subject)] if "decay.unprojected" in subject.claims else []
     flow, flow_series = judge_flow(subject, is_proved=_is_proved(subject, stabilised))
+    if stabilised.verdict is Verdict.PROVED and flow.verdict is Verdict.SUPPORTED:
+        reason = "V-dot <= -alpha V is proved at every state: exp(alpha t) V never rises along a trajectory."
+        flow = proved(flow, reason, flow.evidence)
     raw, raw_series, margin = _raw(subject)
     assert subject.lyapunov is not None
     return CheckResult(

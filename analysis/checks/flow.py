@@ -84,10 +84,6 @@ def judge_flow(subject: Subject, *, is_proved: bool) -> tuple[Finding, dict[str,
         f"(Runge-Kutta, relative tolerance 1e-8, smaller where V rises above its bound): the largest "
         f"V(z(t)) / (exp(-alpha t) V(z(0))) is {_above_one(worst)}."
     )
-    if excess.holds and is_proved:
-        words = "V-dot <= -alpha V is proved at every state: exp(alpha t) V never rises along a trajectory. Besides, "
-        margin = max(0.0, TOLERANCE - worst)
-        return Finding(verdict=Verdict.PROVED, margin=margin, evidence=words + evidence, **common), series
     if excess.holds:
         return Finding(verdict=Verdict.SUPPORTED, margin=TOLERANCE - worst, evidence=evidence, **common), series
     doubt = excess.doubt or _contradiction(is_proved)

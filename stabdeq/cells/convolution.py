@@ -59,25 +59,14 @@ class ConvolutionCell(EquilibriumCell):
         return z.reshape(-1, *self.shape)
 
 
-class FoldedConvolution(nn.Module):
+class FoldedConvolution(UnfoldedCell):
     """The map of a ``cell`` with GroupNorms as a ``FoldedMap``, with the products of its Jacobian in closed form."""
-
-    def __init__(self, cell: ConvolutionCell) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def inject(self, h: Tensor) -> Tensor:
-        """Return ``h`` (B, n)."""
-        return h
-
-    def forward(self, z: Tensor, injected: Tensor) -> Tensor:
-        """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = h."""
-        return self.cell(z, injected)
 
     @torch.no_grad()
     def linearise(self, z: Tensor, injected: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
         """Return the vector-Jacobian product at ``z`` (B, n), and of both norms the slopes and what they normalised, (B, C, H, W)."""
         cell = self.cell
+        assert isinstance(cell, ConvolutionCell)
         entering = cell.inner(cell.shaped(z))
         inner = _Normalised.of(functional.relu(entering), cell.inner_norm)
         leaving = cell.shaped(injected) + cell.outer(cell.inner_norm(functional.relu(entering)))
@@ -86,6 +75,7 @@ class FoldedConvolution(nn.Module):
 
     def _products(self, u: Tensor, inner_slope: Tensor, inner: Tensor, outer_slope: Tensor, outer: Tensor) -> Tensor:
         cell = self.cell
+        assert isinstance(cell, ConvolutionCell)
         hidden = _through_norm(cell.shaped(u), outer, cell.outer_norm) * outer_slope
         hidden = functional.conv_transpose2d(hidden, cell.outer.weight, padding=1)
         entering = _through_norm(hidden, inner, cell.inner_norm) * inner_slope

@@ -80,7 +80,7 @@ class UnfoldedCell(nn.Module):
         """Return f(z, h), (B, n), (B, n) -> (B, n), from ``injected`` = h."""
         return self.cell(z, injected)
 
-    def linearise(self, z: Tensor, injected: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, Tensor]]:
+    def linearise(self, z: Tensor, injected: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
         """Return the vector-Jacobian product, which evaluates f again each time, and the rows z and h (B, n) that it reads."""
         return self._pull_back, (z, injected)
 
