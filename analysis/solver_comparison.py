@@ -172,7 +172,7 @@ def own_settings(model: EquilibriumModel) -> dict[str, SolverConfig]:
 
 def own_tolerance(model: EquilibriumModel) -> float | None:
     """Return the model's own tolerance, None where it has no such setting."""
-    return model.config.solver.tolerance if isinstance(model, StabilisedDEQ) else None
+    return model.config.solver.stopping_tolerance if isinstance(model, StabilisedDEQ) else None
 
 
 def gather(solvers: Mapping[str, Any], settings: Mapping[str, SolverConfig] = SETTINGS) -> dict[str, CheckedSolver]:

@@ -100,7 +100,7 @@ def _prepare(cell: nn.Module, settings: SolverConfig) -> Solve:
             parameters=parameters,
             adjoint=Implicit(linearise=linearise and (lambda z: linearise(z, h.detach()))),
             forward=Forward(cell, (h.detach(),)),
-            tolerance=settings.tolerance,
+            tolerance=settings.stopping_tolerance,
             max_evaluations=settings.max_evaluations,
             compiled=settings.compiled,
         )

@@ -110,7 +110,7 @@ def _our_step(model: StabilisedDEQ, recipe: Recipe) -> Step:
 
 def _their_step(model: StabilisedDEQ, recipe: Recipe) -> Step:
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
-    deq = their_deq("anderson", Setting(recipe.model.solver.tolerance, DEFAULT_STEPS))
+    deq = their_deq("anderson", Setting(recipe.model.solver.stopping_tolerance, DEFAULT_STEPS))
 
     def step(x: Tensor, labels: Tensor) -> dict[str, float]:
         clock = Clock()

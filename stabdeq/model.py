@@ -139,7 +139,7 @@ class StabilisedDEQ(nn.Module):
             parameters=parameters,
             adjoint=adjoint,
             forward=forward,
-            tolerance=settings.tolerance,
+            tolerance=settings.stopping_tolerance,
             max_evaluations=settings.max_evaluations,
             coupled=self._is_coupled,
             compiled=settings.compiled,

@@ -144,7 +144,7 @@ def test_followed_logits_and_gradients_are_those_of_the_model(build: Any) -> Non
     images, labels = random_batch(16, dtype=torch.float64)
     followed = Followed.of(model)
     assert followed is not None
-    tolerance = model.config.solver.tolerance
+    tolerance = model.config.solver.stopping_tolerance
     for step in range(4):
         if step == 2:
             rows = torch.tensor([1, 4, 9])

@@ -64,7 +64,7 @@ def run_as_deployed(model: StabilisedDEQ, images: Tensor) -> Run | str:
     except (ConfigError, SolverError) as error:
         return f"it does not run: {error}"
     settings = model.config.solver
-    return Run(dtype, settings.tolerance, prediction.solution.converged, prediction.logits.double(), derived)
+    return Run(dtype, settings.stopping_tolerance, prediction.solution.converged, prediction.logits.double(), derived)
 
 
 def judge_deployed(

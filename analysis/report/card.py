@@ -148,13 +148,14 @@ def _training_log(checkpoint: Checkpoint) -> dict[str, float]:
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.model.config
+    solver = config.solver
     return {
         "backbone": config.backbone,
         "cell": config.cell,
         "numbers in a state": config.state_dim,
         "stability": config.stability,
         "head": config.head,
-        "solver": f"{config.solver.name}, tolerance {config.solver.tolerance:g}, at most {config.solver.max_evaluations} evaluations",
+        "solver": f"{solver.name}, tolerance {solver.stopping_tolerance:g}, at most {solver.max_evaluations} evaluations",
         "decay rate alpha": config.lyapunov.alpha if config.stability != "none" else None,
     }
 

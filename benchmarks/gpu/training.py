@@ -87,7 +87,7 @@ def _their_epoch(recipe: Recipe, data: DataSet) -> float:
     model = StabilisedDEQ(config).to(where).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     images = replace(data, train=resident(data.train, where)).train
-    deq = their_deq("anderson", SolverSetting(config.solver.tolerance, DEFAULT_STEPS)).to(where)
+    deq = their_deq("anderson", SolverSetting(config.solver.stopping_tolerance, DEFAULT_STEPS)).to(where)
 
     def epoch() -> None:
         generator = torch.Generator().manual_seed(0)

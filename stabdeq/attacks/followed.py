@@ -28,7 +28,7 @@ class Followed:
         self.lyapunov: LyapunovFunction | None = model.lyapunov
         self._folded = model.cell.fold()
         roundoff = torch.finfo(model.mean.dtype).eps
-        self._tolerance = model.config.solver.tolerance
+        self._tolerance = model.config.solver.stopping_tolerance
         self._finer = min(self._tolerance, max(FINER * self._tolerance, 32 * roundoff))
         self._states: Tensor | None = None  # (B, n), 0 where none is known
         self._adjoints: Tensor | None = None  # (B, n), of gradients of length 1
@@ -78,7 +78,7 @@ class Followed:
                 self._folded,
                 torch.zeros_like(z[hard]),
                 build_solver(settings),
-                tolerance=settings.tolerance,
+                tolerance=settings.stopping_tolerance,
                 max_evaluations=settings.max_evaluations,
                 context=(injected[hard],),
             ).z
@@ -115,7 +115,7 @@ class Followed:
                 build_solver(settings),
                 inputs=(leaf,),
                 adjoint=Implicit(linearise=lambda z: self._folded.linearise(z, injected)),
-                tolerance=settings.tolerance,
+                tolerance=settings.stopping_tolerance,
                 max_evaluations=settings.max_evaluations,
             )
             return torch.autograd.grad(solution.z, leaf, gradient)[0]

@@ -95,7 +95,7 @@ def equilibrium_bounds(model: StabilisedDEQ, low: Tensor, high: Tensor) -> tuple
         parameters=(bounds.transition,),
         adjoint=Implicit(linearise=lambda z: bounds.linearise(z, injected)),
         forward=Forward(bounds, (injected.detach(),)),
-        tolerance=settings.tolerance,
+        tolerance=settings.stopping_tolerance,
         max_evaluations=settings.max_evaluations,
         compiled=settings.compiled,
     )

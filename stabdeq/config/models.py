@@ -38,16 +38,22 @@ DataName = Annotated[str, PlainValidator(DATA_SETS.require)]
 class SolveConfig:
     """How equilibria are found, by whatever solver, and differentiated: the paper's, with a tolerance it does not state.
 
-    ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``; ``max_evaluations`` counts calls of the cell.
+    ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``, None for the kind's own (``stopping_tolerance`` without
+    a kind); ``max_evaluations`` counts calls of the cell.
     ``compiled`` runs the solver through torch.compile. ``gradient`` is "implicit", or "unrolled" through ``gradient_steps``
     more applications of the cell ("phantom" gradients, Geng et al. 2021; with one step, "Jacobian-free", Fung et al. 2022).
     """
 
-    tolerance: Positive = 1e-3
+    tolerance: Positive | None = None
     max_evaluations: Count = 50
     compiled: bool = False
     gradient: GradientName = "implicit"
     gradient_steps: Count = 5
+
+    @property
+    def stopping_tolerance(self) -> float:
+        """The tolerance that solves stop at: ``tolerance``, and 1e-3 where none is named."""
+        return 1e-3 if self.tolerance is None else self.tolerance
 
     def of_the_solver(self) -> dict[str, Any]:
         """Return the settings that are the solver's own."""
