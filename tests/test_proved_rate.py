@@ -16,8 +16,8 @@ from analysis.proofs.cells.unprojected_decay import curvature_bound, unprojected
 from stabdeq.cells import CertifiedCell, MonotoneCell
 from stabdeq.cells.relu import Rates
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
-from stabdeq.config.kinds import KINDS, kind_of, model_config
+from stabdeq.config import ArchitectureConfig, BroydenConfig, DataConfig, LyapunovConfig, ModelConfig
+from stabdeq.config.kinds import kind_of, model_config
 from stabdeq.data import load_data
 from stabdeq.lyapunov import InputConvexLyapunov, claims, proved_rate
 from stabdeq.model import StabilisedDEQ
@@ -195,12 +195,15 @@ def test_a_step_of_training_keeps_the_limit(tmp_path: Path) -> None:
     assert v.network.inner.weight.abs().max() > 1e-3  # and V has a learned part
 
 
-def test_the_kind_claims_its_own_rate_unless_told() -> None:
+def test_the_kind_has_its_own_rate_and_tolerance_unless_told() -> None:
     shape = {"image_shape": (1, 8, 8), "classes": 10, "mean": (0.5,), "std": (0.5,)}
+    words = ArchitectureConfig(lyapunov=LyapunovConfig(alpha=0.3), solver=BroydenConfig(tolerance=0.02))
     usual = model_config("lyadeq-certified", ArchitectureConfig(), **shape)  # pyrefly: ignore
-    told = model_config("lyadeq-certified", ArchitectureConfig(lyapunov=LyapunovConfig(alpha=0.1)), **shape)  # pyrefly: ignore
-    assert (usual.lyapunov.alpha, told.lyapunov.alpha) == (KINDS["lyadeq-certified"].alpha, 0.1)
-    assert model_config("lyadeq-anchored", ArchitectureConfig(), **shape).lyapunov.alpha == 1  # pyrefly: ignore
+    told = model_config("lyadeq-certified", words, **shape)  # pyrefly: ignore
+    other = model_config("lyadeq-anchored", ArchitectureConfig(), **shape)  # pyrefly: ignore
+    assert (usual.lyapunov.alpha, told.lyapunov.alpha, other.lyapunov.alpha) == (0.1, 0.3, 1)
+    assert (usual.solver.tolerance, told.solver.tolerance, other.solver.tolerance) == (1e-4, 0.02, 1e-3)
+    assert ModelConfig(classes=10, image_shape=(1, 8, 8), mean=(0.5,), std=(0.5,)).solver.stopping_tolerance == 1e-3
     assert kind_of(usual) == "lyadeq-certified"
 
 
