@@ -87,6 +87,14 @@ def test_interval_networks_of_colour_images_get_a_backbone_with_bounds() -> None
     assert settings["svhn"] == {"objective.name": "ibp", "model.backbone": "cnn"}
 
 
+def test_the_margin_fits_the_images() -> None:
+    margins = [
+        jobs_of("table1", data, "lyadeq-certified")[1][0].system.settings["margin.radius"]
+        for data in ("mnist", "cifar10")
+    ]
+    assert margins == [0.5, 36 / 255]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
