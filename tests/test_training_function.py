@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, LostProcessError
 from train import trainer
 from train.trainer import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME
 from train.training import train
@@ -52,3 +52,18 @@ def test_an_interrupted_run_says_where_it_stands(
     with pytest.raises(KeyboardInterrupt):
         train("digits", kind="deq", epochs=1, out=tmp_path, settings=SMALL)
     assert f"stopped; {tmp_path / CHECKPOINT_NAME} holds the last whole epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("resume", "says"), [(True, "lost; .* add --resume to go on"), (False, "^lost$")])
+def test_of_another_run_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool, says: str
+) -> None:
+    """A process that lost the first, which refused a folder with another run in it."""
+
+    def lose(*_: object, **__: object) -> None:
+        raise LostProcessError("lost")
+
+    monkeypatch.setattr(trainer, "train", lose)
+    (tmp_path / CHECKPOINT_NAME).touch()
+    with pytest.raises(LostProcessError, match=says):
+        train("digits", kind="deq", epochs=1, out=tmp_path, settings=SMALL, resume=resume, quiet=True)

@@ -78,7 +78,7 @@ def train(
             soft_wrap=True,
         )
         with (
-            _told(chosen, folder / CHECKPOINT_NAME, progress),
+            _told(chosen, folder / CHECKPOINT_NAME, progress, resume=resume),
             determinism.deterministic() if deterministic else nullcontext(),
         ):
             scores = trainer.train(chosen, data, folder, resume=resume, tensorboard=tensorboard, progress=progress)
@@ -96,12 +96,17 @@ def _data(recipe: Recipe, data_dir: Path | None, download: bool) -> DataSet:
 
 
 @contextmanager
-def _told(recipe: Recipe, checkpoint: Path, progress: Progress) -> Iterator[None]:
-    """Say of a training that is cut short what is left of it, and how to go on."""
+def _told(recipe: Recipe, checkpoint: Path, progress: Progress, *, resume: bool) -> Iterator[None]:
+    """Say of a training that is cut short what is left of it, and how to go on; not of another run's, which it may have met."""
+    others = checkpoint.is_file() and not resume
     try:
         yield
     except (KeyboardInterrupt, LostProcessError, MemoryError, RuntimeError) as error:
-        kept = f"{checkpoint} holds the last whole epoch: add --resume to go on" if checkpoint.is_file() else ""
+        kept = (
+            f"{checkpoint} holds the last whole epoch: add --resume to go on"
+            if checkpoint.is_file() and not others
+            else ""
+        )
         if isinstance(error, KeyboardInterrupt):
             if kept:
                 progress.console.print(f"stopped; {kept}", soft_wrap=True)
