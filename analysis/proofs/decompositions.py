@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.proofs.shapes import common_shape
+
 aten = torch.ops.aten
 # The constants of PyTorch's kernels.
 HALF_ROOT = math.sqrt(0.5)
@@ -51,6 +53,15 @@ def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
     return x * 0.5 * (1 + torch.erf(x * HALF_ROOT))
 
 
+# PyTorch's own decompositions of these two say the same, but import SymPy, which takes half a second.
+def _tanh_backward(gradient: Tensor, image: Tensor) -> Tensor:
+    return gradient * (1 - image * image)
+
+
+def _sigmoid_backward(gradient: Tensor, image: Tensor) -> Tensor:
+    return gradient * (image * (1 - image))
+
+
 def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return aten.elu.default(x, alpha, 1.0, 1.0 / alpha)
 
@@ -82,7 +93,7 @@ def _powers(x: Tensor, exponent: Tensor) -> Tensor:
     numbers = constant_in(exponent)
     if numbers is None:
         return torch.exp(exponent * torch.log(x))
-    shape = torch.broadcast_shapes(x.shape, exponent.shape)
+    shape = common_shape(x.shape, exponent.shape)
     first, *others = numbers.unique().tolist()
     return reduce(lambda rest, p: torch.where(exponent == p, x**p, rest), others, x.expand(shape) ** first)
 
@@ -282,6 +293,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.logsumexp.default: _logsumexp,
     aten.logaddexp.default: lambda a, b: torch.log(torch.exp(a) + torch.exp(b)),
     aten.log_sigmoid_forward.default: _log_sigmoid,
+    aten.tanh_backward.default: _tanh_backward,
+    aten.sigmoid_backward.default: _sigmoid_backward,
     aten.gelu.default: _gelu,
     aten.celu.default: _celu,
     aten.mish.default: _mish,

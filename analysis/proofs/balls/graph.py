@@ -14,6 +14,8 @@ from analysis.proofs.balls.ball import Balls, Truths
 from analysis.proofs.balls.operations import OPERATIONS, UnreadableError, as_balls, constant
 from analysis.proofs.intervals.operations import STORAGE, other_kind
 
+BALLS = "balls"  # under which a node of a constant keeps it
+
 
 def evaluate(graph: fx.GraphModule, state: np.ndarray, direction: np.ndarray | None = None) -> Balls:
     """Return the value of the graph of one state at ``state`` (n,), and its derivative along ``direction`` (n,), at the precision set.
@@ -27,7 +29,9 @@ def evaluate(graph: fx.GraphModule, state: np.ndarray, direction: np.ndarray | N
         if node.op == "placeholder":
             known[node] = Balls(state[None], None if direction is None else direction[None])
         elif node.op == "get_attr":
-            known[node] = constant(operator.attrgetter(str(node.target))(graph))
+            if BALLS not in node.meta:  # of wide layers they are many
+                node.meta[BALLS] = constant(operator.attrgetter(str(node.target))(graph))
+            known[node] = node.meta[BALLS]
         elif node.op == "output":
             return as_balls(args[0]).moved(lambda numbers: numbers[0])
         elif node.target is operator.getitem:

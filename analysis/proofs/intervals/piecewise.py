@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.interval import Interval, choose
 from analysis.proofs.intervals.jets import Jet, Rule, Truth, aligned, where
+from analysis.proofs.shapes import common_shape
 
 ATAN = ELEMENTARY[torch.ops.aten.atan.default]
 
@@ -96,6 +97,6 @@ def angle(y: Jet, x: Jet) -> Jet:
         (upper, Jet.flat(quarter) - arc(x / y)),
         (right, arc(y / x)),
     ):
-        known = known.expand(torch.broadcast_shapes(right.shape, upper.shape))
+        known = known.expand(common_shape(right.shape, upper.shape))
         found = where(Truth(known, known), part, found)
     return _unknown_where(~(right | upper | lower), found)

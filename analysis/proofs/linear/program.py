@@ -24,6 +24,7 @@ from analysis.proofs.linear.steps import (
     Step,
     Weighted,
 )
+from analysis.proofs.shapes import common_shape
 
 aten = torch.ops.aten
 LARGEST_MATRIX = 2048
@@ -89,7 +90,7 @@ class Builder:
     def broadcast(self, *operands: Any) -> tuple[list[Any], torch.Size]:
         """Return the operands, each numbers or an interval (m, 1), expanded to their common shape, and that."""
         given = [operand if isinstance(operand, Numbers | Condition) else as_jet(operand) for operand in operands]
-        shape = torch.broadcast_shapes(*(one.shape for one in given))
+        shape = common_shape(*(one.shape for one in given))
         made: list[Any] = []
         for one in given:
             if isinstance(one, Jet):
@@ -248,13 +249,13 @@ class Builder:
             if not isinstance(condition, Truth):
                 condition = Truth.constant(condition)
             picks = condition.sure[0]
-            shape = torch.broadcast_shapes(picks.shape, self.numbers(a).shape, self.numbers(b).shape)
+            shape = common_shape(picks.shape, self.numbers(a).shape, self.numbers(b).shape)
             return self.moved(
                 lambda one, two: torch.where(picks, one.expand(shape), two.expand(shape)),
                 [self.numbers(a), self.numbers(b)],
             )[0]
         first, second = self.numbers(a), self.numbers(b)
-        shape = torch.broadcast_shapes(condition.shape, first.shape, second.shape)
+        shape = common_shape(condition.shape, first.shape, second.shape)
         first, second = (self.moved(lambda part: part.expand(shape), [one])[0] for one in (first, second))
         sources, evaluate = reader(condition)
 

@@ -21,6 +21,7 @@ from analysis.proofs.intervals.operations import (
 )
 from analysis.proofs.linear.conditions import Condition, Numbers
 from analysis.proofs.linear.program import Builder
+from analysis.proofs.shapes import common_shape
 
 aten = torch.ops.aten
 
@@ -102,7 +103,7 @@ def _compared(target: Any) -> Callable[..., Any]:
 
     def rule(builder: Builder, a: Any, b: Any) -> Any:
         a = builder.sign_of(a) if isinstance(b, int | float) and b == 0 else a
-        shape = torch.broadcast_shapes(*(one.shape for one in (a, b) if not isinstance(one, int | float)))
+        shape = common_shape(*(one.shape for one in (a, b) if not isinstance(one, int | float)))
         return Condition(OPERATIONS[target], ((a, b), {}), shape)
 
     return rule
