@@ -322,13 +322,14 @@ def _radius_sentence(summary: dict[str, Any]) -> str:
 def _failures(summary: dict[str, Any]) -> list[str]:
     """Return a line for each way in which a solver failed at the finest tolerance."""
     from analysis.findings.values import printable
+    from stabdeq.solvers import Status
 
     finest = _power(min(_tolerances(summary)))
     lines = []
     for name, record in summary["solvers"].items():
         for failure in record["tolerances"][-1]["failures"]:
             remedy = failure["remedy"].replace("max_evaluations", "--evaluations")
-            met = f"{failure['count']} of {summary['images']} images {failure['status']}"
+            met = f"{failure['count']} of {summary['images']} images {Status[failure['status']].words}"
             lines.append(f"{printable(name)}: {met} at {finest} ({remedy})")
     return lines
 
