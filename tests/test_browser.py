@@ -77,8 +77,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[name] = report.save(folder / name)[1]
     assert [report.exit_code for report in reports] == [0, 1, 3]
     paths["comparison"] = folder / "compare.html"
-    long = {"name": "audit", "subject": "runs/of_a_model/checkpoint.safetensors", "options": {"checks": default_checks()}}
-    named = [replace(report, command=long, checkpoint={"kind": name}) for name, report in zip(models, reports, strict=True)]
+    long = {
+        "name": "audit",
+        "subject": "runs/of_a_model/checkpoint.safetensors",
+        "options": {"checks": default_checks()},
+    }
+    named = [
+        replace(report, command=long, checkpoint={"kind": name}) for name, report in zip(models, reports, strict=True)
+    ]
     paths["comparison"].write_text(render_comparison(compare_reports(named, list(models))), encoding="utf-8")
     (folder / METRICS_NAME).write_text('{"epoch": 1, "loss": 2, "a_name_of_my_own": 3}\n{"epoch": 3, "loss": "nan"}\n')
     paths["training"] = folder / "training.html"
