@@ -10,10 +10,12 @@ from typing import Any
 from analysis.findings import Finding, Measurement, Verdict
 from analysis.findings.catalogue import in_order, question_of
 from analysis.findings.finding import NOT_JUDGED
+from analysis.findings.numbers import title_of_number
 from analysis.findings.values import mapping, printable, sequence
 from analysis.report import figures
 from analysis.report.drawing import Drawing
 from analysis.report.figures import certified
+from analysis.report.header import title_of
 from analysis.report.made_by import command_line
 from analysis.report.page import templates
 from analysis.report.quantities import GAP, quantity
@@ -39,8 +41,9 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What one report says of a claim; ``margin`` is empty where it gives none."""
+    """What one report says of a claim: its ``title``, in a few words, and the sentence; ``margin`` is empty where it gives none."""
 
+    title: str
     claim: str
     verdict: Verdict
     margin: str
@@ -72,6 +75,11 @@ class Claim:
     cells: list[Judged | Gap]
 
     @property
+    def title(self) -> str:
+        """What it says in a few words; where the models do not claim the same, what each kind of them does."""
+        return " / ".join(dict.fromkeys(cell.title for cell in self.cells if isinstance(cell, Judged)))
+
+    @property
     def differs(self) -> bool:
         """Whether the verdicts, of those reports that have one, are not all the same."""
         return len({cell.verdict for cell in self.cells if isinstance(cell, Judged)}) > 1
@@ -94,9 +102,9 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A row of numbers: for each model its value and what that means, or why it has none."""
+    """A row of numbers: what they are, and for each model its value and what that means, or why it has none."""
 
-    name: str
+    title: str
     cells: list[tuple[str, str]]
 
 
@@ -266,7 +274,7 @@ def _group(check: str, columns: Sequence[dict[str, _Told]]) -> Group | None:
     missing = [own.why_missing for own in told]
     findings, measured = [own.findings for own in told], [own.measured for own in told]
     claims = [_claim(name, [own.get(name) for own in findings], missing) for name in _names(findings)]
-    rows = [_row(name, [own.get(name) for own in measured], missing) for name in _names(measured)]
+    rows = [_row(check, name, [own.get(name) for own in measured], missing) for name in _names(measured)]
     if not claims and not rows:
         return None
     return Group(check=check or "unnamed", question=question_of(check), claims=claims, measured=rows)
@@ -291,12 +299,12 @@ def _skipped(models: Sequence[Model], columns: Sequence[dict[str, _Told]], shown
     ]
 
 
-def _row(name: str, found: Sequence[Measurement | None], missing: Sequence[Gap]) -> Measured:
+def _row(check: str, name: str, found: Sequence[Measurement | None], missing: Sequence[Gap]) -> Measured:
     cells = [
         (gap.replace("claimed", "measured"), "") if item is None else (quantity(item.value), printable(item.text))
         for item, gap in zip(found, missing, strict=True)
     ]
-    return Measured(name=name, cells=cells)
+    return Measured(title=title_of_number(check, name), cells=cells)
 
 
 def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[Gap]) -> Claim:
@@ -305,6 +313,7 @@ def _claim(name: str, found: Sequence[Finding | None], missing: Sequence[Gap]) -
         (Gap.JUDGED if says_not and gap is Gap.NOT_CLAIMED else gap)
         if item is None
         else Judged(
+            title=title_of(item),
             claim=printable(item.claim) or "A claim without words",
             verdict=item.verdict,
             margin="" if item.margin is None else quantity(item.margin),

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.findings.values import mapping, printable
 from analysis.measure.sample import loaded_model, own_images
 from analysis.measure.solvers import (
+    ROUNDS,
     SETTINGS,
     SOLVERS,
     Reached,
@@ -27,6 +29,7 @@ from analysis.measure.solvers import (
 )
 from analysis.measure.spectrum import spectral_radii
 from analysis.measure.subject import Subject, left_as_it_was, prepare
+from analysis.report.solvers import as_html, as_text
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.config import SolverConfig
 from stabdeq.errors import ConfigError
@@ -39,7 +42,6 @@ from stabdeq.solvers.solver import as_solver
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 EVALUATIONS = 100
 FLOOR = 1e-12  # residual down to which runs are traced: below it roundoff shows, and rates mean nothing
-ROUNDS = 5  # timed solves, of which the fastest counts
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Record:
         return median(run.seconds for run in self.own) if reaches else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Records by solver, and the spectral radii (N,) of the Jacobian at the equilibria, NaN where none was computed.
 
@@ -82,6 +84,24 @@ class Comparison:
         """The solver that takes the least time to the model's own tolerance, of those that reach it on every image."""
         seconds = {name: record.seconds for name, record in self.records.items() if record.seconds is not None}
         return min(seconds, key=seconds.__getitem__) if seconds else None
+
+    @property
+    def title(self) -> str:
+        """What was compared on: the checkpoint's kind and data, or the model's class, and how many images."""
+        kind, data = self.checkpoint.get("kind"), mapping(self.checkpoint.get("data")).get("name")
+        name = f"{kind} on {data}" if kind and data else type(self.subject.model).__name__
+        return printable(f"{name}, {len(self.subject.images)} images")
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.records)} solvers on {self.title}>"
+
+    def __str__(self) -> str:
+        """Return the tables as a terminal without colours shows them."""
+        return as_text(summarise(self), self.title)
+
+    def _repr_html_(self) -> str:
+        """Return the tables as a notebook shows them."""
+        return as_html(summarise(self), self.title)
 
 
 def compare_solvers(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +77,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[name] = report.save(folder / name)[1]
     assert [report.exit_code for report in reports] == [0, 1, 3]
     paths["comparison"] = folder / "compare.html"
-    paths["comparison"].write_text(render_comparison(compare_reports(reports, list(models))), encoding="utf-8")
+    long = {
+        "name": "audit",
+        "subject": "runs/of_a_model/checkpoint.safetensors",
+        "options": {"checks": default_checks()},
+    }
+    named = [
+        replace(report, command=long, checkpoint={"kind": name}) for name, report in zip(models, reports, strict=True)
+    ]
+    paths["comparison"].write_text(render_comparison(compare_reports(named, list(models))), encoding="utf-8")
     (folder / METRICS_NAME).write_text('{"epoch": 1, "loss": 2, "a_name_of_my_own": 3}\n{"epoch": 3, "loss": "nan"}\n')
     paths["training"] = folder / "training.html"
     paths["training"].write_text(render_curves(read_training(folder)), encoding="utf-8")
@@ -121,6 +130,17 @@ def test_nothing_scrolls_sideways(name: str, opened: Callable[[str], Page]) -> N
             page.emulate_media(color_scheme=scheme)
             wide, shown = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
             assert wide <= shown, (width, scheme)
+
+
+def test_what_is_long_leaves_room_for_the_model_s_name(opened: Callable[[str], Page]) -> None:
+    page = opened("comparison")
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('td > .model')].map(one => one.getBoundingClientRect().width)"
+    )
+    assert len(widths) > 30
+    assert min(widths) > 100
 
 
 @pytest.mark.parametrize(("scheme", "width"), list(zip(SCHEMES, WIDTHS, strict=True)))

@@ -91,6 +91,9 @@ PROGRESS = {
     "solvers model.safetensors --images 2 --evaluations 5": "left",
     "check functions_for_help:V --dim 1 --samples 8 --starts 1": "judging",
     "robust-data model.safetensors --out robust --images 2 --steps 1": "2 images ",
+    "certify model.safetensors --images 2": "certifying",
+    "verify model.safetensors report.json": "judging again",
+    "replay report.json": "replaying",
 }
 
 
@@ -103,7 +106,10 @@ def test_progress_is_shown_unless_it_is_not_wanted(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.syspath_prepend(str(folder))
-    save_untrained(folder / "model.safetensors", "deq")
+    save_untrained(folder / "model.safetensors", "lyadeq" if "report.json" in command else "deq")
+    if "report.json" in command:
+        assert run("audit", "model.safetensors", "--images", "2", "--checks", "equilibrium", "--quiet") == 1
+        capsys.readouterr()
     (folder / "functions_for_help.py").write_text("def V(z): return (z * z).sum(1)\n")
     assert run(*command.split(), *["--quiet"] * quiet) in (0, 1, 3)
     shown = capsys.readouterr()

@@ -147,6 +147,7 @@ def test_the_fields_of_a_witness_have_words_and_classes_names(report):
     assert all("_" not in words for words in WORDS.values())
     assert key_in_words("distance", {"other_image": 3}) != key_in_words("distance", {})
     assert value_in_words("status", "max_steps", []) == "max steps"
+    assert value_in_words("replayed_by", "ball arithmetic, in which the sign is certain,", [])[-1] == "n"
 
 
 def test_the_spectrum_shows_the_worst_images_and_says_how_many():

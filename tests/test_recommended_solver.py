@@ -13,9 +13,9 @@ from test_audit import ForeignModel, images
 from tiny_checkpoints import tiny_model
 
 from analysis import solver_comparison
-from analysis.commands.solvers import print_comparison
 from analysis.measure.solvers import SETTINGS, SOLVERS, Reached
 from analysis.measure.subject import Subject, prepare
+from analysis.report.solvers import print_comparison
 from analysis.solver_comparison import Comparison, choice, compare_on, summarise
 from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig, SolverConfig
 from stabdeq.solvers import Picard, Status, build_solver

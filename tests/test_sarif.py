@@ -117,6 +117,10 @@ def test_a_hostile_or_empty_report_is_valid() -> None:
     )
     told = only_run(hostile)
     assert printable(HOSTILE) in told["results"][0]["message"]["text"]
+    for result in told["results"]:
+        uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        assert uri
+        assert uri.isascii()
     assert only_run(Report())["invocations"][0]["exitCode"] == 3
     only_run(Report.parse(sample_report()))
 

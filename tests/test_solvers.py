@@ -224,7 +224,7 @@ def test_throw(solver: Solver) -> None:
         return 0.999 * z + 1
 
     start = torch.tensor([[0.0], [1000.0]], dtype=torch.float64)
-    with pytest.raises(SolverError, match=r"1 of 2 max_steps \(raise max_evaluations"):
+    with pytest.raises(SolverError, match=r"1 of 2 ran out of evaluations \(max_steps: raise max_evaluations"):
         solve(f, start, solver, tolerance=1e-9, max_evaluations=2, throw=True)
     assert solve(f, start[1:], solver, tolerance=1e-9, max_evaluations=2, throw=True).converged.all()
 

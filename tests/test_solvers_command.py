@@ -16,12 +16,12 @@ from test_audit import ForeignModel, images
 from torch import Tensor, nn
 
 import analysis
-from analysis.commands.solvers import print_comparison
 from analysis.measure import spectrum
 from analysis.measure.solvers import SOLVERS
 from analysis.measure.subject import Subject, prepare
 from analysis.report import drawing
 from analysis.report.figures.convergence import plot_comparison
+from analysis.report.solvers import print_comparison
 from analysis.solver_comparison import compare_on, probe_cell, summarise
 from stabdeq.errors import ConfigError
 

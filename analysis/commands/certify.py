@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from stabdeq.arguments import (
     OptionalCount,
     OptionalShard,
+    Quiet,
     Seed,
     Trusted,
     count_and_file,
@@ -41,6 +42,7 @@ def certify(
     trusted: Trusted = False,
     github: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
+    quiet: Quiet = False,
 ) -> None:
     """Prove what weights allow: one equilibrium, its decay, gains, and l2 radii of predictions, with certificates.
 
@@ -125,7 +127,7 @@ def certify(
         require_free(out, work, shard)
     options = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
     model, images = _model_and_images(subject, is_code and dim is None, place, labels, count, seed, **options)
-    with console.status("certifying") as status:
+    with Console(stderr=True, quiet=quiet).status("certifying") as status:
         if jobs is not None and jobs > 1:
             report = joined_report(parts_by_jobs(work, jobs))
         else:

@@ -127,7 +127,7 @@ def _verdicts(comparison: "Comparison", standing: "Standing", console: "Console"
     table = _new_table(comparison, console, "Claim")
     for group in comparison.groups:
         for row in group.rows(standing):
-            name = Text(row.name, style="bold" if row.differs else "")
+            name = Text(row.title, style="bold" if row.differs else "").append(f"\n{row.name}", style="not bold dim")
             table.add_row(name, *(_cell(cell, console, is_wide) for cell in row.cells))
     return table
 
@@ -164,5 +164,5 @@ def _measurements(comparison: "Comparison", console: "Console") -> "Table":
     table = _new_table(comparison, console, "Number")
     for group in comparison.groups:
         for row in group.measured:
-            table.add_row(Text(f"{group.check}: {row.name}"), *(Text(value) for value, _ in row.cells))
+            table.add_row(Text(f"{group.check}: {row.title}"), *(Text(value) for value, _ in row.cells))
     return table

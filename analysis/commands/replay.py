@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stabdeq.arguments import Trusted
+from stabdeq.arguments import Quiet, Trusted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ def replay(
     checkpoint: Path | None = None,
     data_dir: Path | None = None,
     trusted: Trusted = False,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate the witnesses of a report's refuted claims anew, on the checkpoint that the report names.
 
@@ -41,8 +42,7 @@ def replay(
     from analysis.replay import replay as replay_report
     from stabdeq.terminal import Console
 
-    console = Console()
-    with console.status("replaying") as status:
+    with Console(stderr=True, quiet=quiet).status("replaying") as status:
         results = replay_report(
             report,
             finding=finding,
@@ -51,7 +51,7 @@ def replay(
             trusted=trusted,
             on_finding=lambda name: status.update(Text(f"replaying {name}")),
         )
-    raise SystemExit(_conclude(results, console))
+    raise SystemExit(_conclude(results, Console()))
 
 
 def _conclude(rows: "dict[str, Replay | NotReplayableError]", console: "Console") -> int:

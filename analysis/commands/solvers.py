@@ -49,19 +49,14 @@ from stabdeq.arguments import (
     require_writable,
 )
 from stabdeq.errors import ConfigError
-from stabdeq.percent import percent_in_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.console import Console
-    from rich.table import Table
 
     from analysis.commands.own_model import Given
 
 SCHEMA = 1
 PLOTS = (".svg", ".png")
-GAP = "-"
 
 
 def solvers(
@@ -121,6 +116,7 @@ def solvers(
 
     from analysis.commands.own_model import read_given
     from analysis.measure.sample import environment
+    from analysis.report.solvers import print_comparison
     from analysis.solver_comparison import compare_solvers, gather, summarise
 
     own = find_solvers(solver)
@@ -189,148 +185,6 @@ def _progress(quiet: bool) -> "Iterator[Callable[[str, int, int], None]]":
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("equilibria", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-def print_comparison(summary: dict[str, Any], title: str, console: "Console | None" = None) -> None:
-    """Print the tables of evaluations and of time, the spectral radius, and what failed."""
-    from analysis.report.terminal import print_everywhere
-    from stabdeq.terminal import Console
-
-    print_everywhere(lambda console: _print_all(summary, title, console), console or Console())
-
-
-def _print_all(summary: dict[str, Any], title: str, console: "Console") -> None:
-    from rich.text import Text
-
-    from analysis.solver_comparison import ROUNDS
-
-    def say(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style))
-
-    start = f"n = {summary['dim']}, from z = 0, at most {summary['evaluations']} evaluations of the cell each"
-    say(f"\n{title}: {start}")
-    say("\nEvaluations until the residual is at most (median over all images)", "bold")
-    console.print(_evaluation_table(summary, console))
-    say(f"\nMilliseconds to solve all images to that residual (wall time, fastest of {ROUNDS})", "bold")
-    console.print(_time_table(summary, console))
-    if any(run["converged"] < 1 for record in summary["solvers"].values() for run in record["tolerances"]):
-        say("> not every image arrived within its evaluations.", "dim")
-    for line in _recommendation(summary):
-        say(line, "bold" if line.startswith("\n") else "")
-    say("\n" + _radius_sentence(summary))
-    if failures := _failures(summary):
-        say("\nFailures", "bold")
-        for line in failures:
-            say(line)
-
-
-def _recommendation(summary: dict[str, Any]) -> list[str]:
-    """Return the sentence about the solver to choose, and the options that choose it; nothing for a model without a tolerance."""
-    from analysis.findings.values import printable
-    from analysis.solver_comparison import ROUNDS
-
-    tolerance, name, own = (summary[key] for key in ("own_tolerance", "recommended", "own_solver"))
-    if tolerance is None:
-        return []
-    goal = f"the model's own tolerance, {_power(tolerance)}, on all {summary['images']} images"
-    if name is None:
-        return [f"\nNo solver reaches {goal} within {summary['evaluations']} evaluations: none is recommended."]
-    record, before = summary["solvers"][name], summary["solvers"][own]["own_seconds"]
-    found = f"\nFastest to {goal}: {printable(name)}, {1000 * record['own_seconds']:.3g} ms (median of {ROUNDS})"
-    if name == own:
-        return [f"{found}. It is the model's own."]
-    against = "does not reach it" if before is None else f"takes {before / record['own_seconds']:.2f} times as long"
-    how = f"stabdeq train RECIPE {record['choose']}" if record["choose"] else "register it, and name it in a recipe"
-    return [f"{found}; the model's own, {own}, {against}.", f"To choose it: {how}"]
-
-
-def _evaluation_table(summary: dict[str, Any], console: "Console") -> "Table":
-    table = _new_table(summary, console)
-    finest = min(_tolerances(summary))
-    for heading in (f"at {_power(finest)}", "rate"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, record in summary["solvers"].items():
-        counts = [each["evaluations"]["median"] for each in record["tolerances"]]
-        share, rate = record["tolerances"][-1]["converged"], record["rate"]["median"]
-        cells = [GAP if count is None else f"{count:.0f}" for count in counts]
-        table.add_row(_name(name), *cells, percent_in_digits(share), GAP if rate is None else f"{rate:.3f}")
-    return table
-
-
-def _time_table(summary: dict[str, Any], console: "Console") -> "Table":
-    table = _new_table(summary, console)
-    for name, record in summary["solvers"].items():
-        runs = record["tolerances"]
-        times = [f"{1000 * run['seconds']:#.3g}".removesuffix(".") for run in runs]
-        marks = ["" if run["converged"] == 1 else ">" for run in runs]
-        table.add_row(_name(name), *(mark + time for mark, time in zip(marks, times, strict=True)))
-    return table
-
-
-def _new_table(summary: dict[str, Any], console: "Console") -> "Table":
-    """Return a table with a column for the solver and one for each tolerance."""
-    from rich import box
-    from rich.table import Table
-
-    lines = box.SIMPLE_HEAD if console.is_terminal else box.Box("    \n" * 8)
-    table = Table(box=lines, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    table.add_column("solver")
-    for tolerance in _tolerances(summary):
-        table.add_column(_power(tolerance), justify="right", no_wrap=True)
-    return table
-
-
-def _tolerances(summary: dict[str, Any]) -> list[float]:
-    return [each["tolerance"] for each in next(iter(summary["solvers"].values()))["tolerances"]]
-
-
-def _power(tolerance: float) -> str:
-    """Return a tolerance as briefly as it can be typed.
-
-    >>> _power(1e-9), _power(5e-12), _power(2.5e-3)
-    ('1e-9', '5e-12', '2.5e-3')
-    """
-    mantissa, exponent = f"{tolerance:e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def _name(name: str) -> Any:
-    from rich.text import Text
-
-    from analysis.findings.values import printable
-    from analysis.report.drawing import short
-
-    return Text(short(printable(name)))
-
-
-def _radius_sentence(summary: dict[str, Any]) -> str:
-    radius = summary["spectral_radius"]
-    if radius["median"] is None:
-        return "The spectral radius of the Jacobian is not known: no equilibrium was found, or the eigenvalue iteration failed."
-    lower, upper = (f"{radius[key]:.3f}" for key in ("lower", "upper"))
-    rate = radius["picard_rate"]
-    picard = "Picard has none" if rate is None else f"Picard's rate there: {rate:.3f}"
-    if radius["median"] >= 1:
-        picard += ", as it need not converge at a radius of 1 or more"
-    return (
-        f"Spectral radius of the Jacobian at {radius['images']} equilibria: median {radius['median']:.3f}, "
-        f"10-90 % {lower} to {upper}. {picard}. The rate is the factor of the residual per evaluation, fitted to the second "
-        f"half of each run down to {summary['floor']:g}; near its equilibrium Picard's is the spectral radius."
-    )
-
-
-def _failures(summary: dict[str, Any]) -> list[str]:
-    """Return a line for each way in which a solver failed at the finest tolerance."""
-    from analysis.findings.values import printable
-
-    finest = _power(min(_tolerances(summary)))
-    lines = []
-    for name, record in summary["solvers"].items():
-        for failure in record["tolerances"][-1]["failures"]:
-            remedy = failure["remedy"].replace("max_evaluations", "--evaluations")
-            met = f"{failure['count']} of {summary['images']} images {failure['status']}"
-            lines.append(f"{printable(name)}: {met} at {finest} ({remedy})")
-    return lines
 
 
 def _write(plot: Path | None, json_file: Path | None, title: str, content: dict[str, Any]) -> list[Path]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stabdeq.arguments import Trusted
+from stabdeq.arguments import Quiet, Trusted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from analysis.verify import Difference, Verification
 
 
-def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False) -> None:
+def verify(
+    checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False, quiet: Quiet = False
+) -> None:
     """Judge a checkpoint again as its report says that it was judged, and compare claim by claim.
 
     Takes as long as the audit did.
@@ -30,8 +32,7 @@ def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None, trus
     from analysis.verify import verify as repeat
     from stabdeq.terminal import Console
 
-    console = Console()
-    with console.status("judging again") as status:
+    with Console(stderr=True, quiet=quiet).status("judging again") as status:
         found = repeat(
             checkpoint,
             report,
@@ -39,7 +40,7 @@ def verify(checkpoint: Path, report: Path, *, data_dir: Path | None = None, trus
             trusted=trusted,
             on_step=lambda words: status.update(Text(f"judging again: {words}")),
         )
-    _show(found, console)
+    _show(found, Console())
     raise SystemExit(found.exit_code)
 
 

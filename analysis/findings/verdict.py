@@ -42,7 +42,7 @@ WORST_FIRST = tuple(reversed(Verdict))
 _MEANINGS = {
     Verdict.PROVED: "true by construction, or certified",
     Verdict.SUPPORTED: "searched for a counterexample, found none; not a proof",
-    Verdict.REFUTED: "a counterexample was found",
+    Verdict.REFUTED: "not true: a counterexample was found",
     Verdict.INCONCLUSIVE: "could not be settled either way",
     Verdict.UNKNOWN: "a verdict this version does not know",
 }

@@ -13,7 +13,7 @@ from analysis.report.report import Report
 from stabdeq.percent import percent_in_digits
 
 _KINDS = {"certify": "Certificates of a model’s weights", "check": "Check of a Lyapunov function"}
-MOST_NAMED, MAX_NAME = 8, 60  # of one verdict, and characters of one name
+MOST_NAMED, MAX_NAME = 12, 60  # of one verdict, and characters of one name
 _HASH = 12  # digits of a hash that tell files apart
 
 
@@ -52,11 +52,12 @@ def which(report: Report) -> dict[Verdict, list[str]]:
     """
     listed: dict[Verdict, list[str]] = {word: [] for word in Verdict}
     for finding in report.findings:
-        listed[finding.verdict].append(_title(finding))
+        listed[finding.verdict].append(title_of(finding))
     return {word: _few(titles) for word, titles in listed.items()}
 
 
-def _title(finding: Finding) -> str:
+def title_of(finding: Finding) -> str:
+    """Return what a finding claims in a few words."""
     words = words_of(finding.check, finding.name, finding.claim)
     if words and words.title:
         return words.title

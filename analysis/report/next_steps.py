@@ -23,7 +23,8 @@ def next_steps(report: Report) -> list[Step]:
     counts = report.counts
     steps = []
     if counts[Verdict.REFUTED]:
-        steps.append(Step(words="Look at what refutes a claim, below, and evaluate it anew", command=_replay(report)))
+        words, command = "Look at what refutes a claim, below", _replay(report)
+        steps.append(Step(words=f"{words}, and evaluate it anew" if command else words, command=command))
     if any(finding.verdict.must_explain and finding.verdict is not Verdict.REFUTED for finding in report.findings):
         steps.append(Step(words="Read below why a claim is left open, and what would settle it"))
     if any(not item.asked_for for item in report.skipped) and (whole := _whole_audit(report)):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.findings import Finding, Measurement
 from analysis.findings.catalogue import in_order, question_of
+from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import TOO_DEEP, mapping, number, printable
 from analysis.findings.verdict import WORST_FIRST
 from analysis.report import figures, header
@@ -48,6 +49,11 @@ class Card:
     pictures: list[Picture]
     missing: list[str]
     replay: str
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether nothing was looked at, so that there are no numbers of it."""
+        return self.finding.name == NOT_JUDGED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,8 @@ def value_in_words(key: str, value: Any, class_names: list[str]) -> str:
         return f"{quantity(255 * value)} of 255 grey levels"
     if key == "offset_from" and value in ("equilibrium", "origin"):
         return f"the {value}"
+    if key == "replayed_by":
+        return printable(value).rstrip(", ")
     if isinstance(value, bool):
         return "yes" if value else "no"
     return printable(value).replace("_", " ") if key == "status" else ""

@@ -11,7 +11,7 @@ Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
 
 
 class Status(IntEnum):
-    """How the solve of one sample ended, with what to do about it in ``remedy``.
+    """How the solve of one sample ended, in ``words``, with what to do about it in ``remedy``.
 
     ``converged``, ``max_steps``, ``diverged``, ``nan``, ``stagnated``, ``noisy`` or ``coupled``.
     """
@@ -23,6 +23,19 @@ class Status(IntEnum):
     stagnated = 4
     noisy = 5
     coupled = 6
+
+    @property
+    def words(self) -> str:
+        """The end of a sentence about a sample that ended so."""
+        return {
+            Status.converged: "converged",
+            Status.max_steps: "ran out of evaluations",
+            Status.diverged: "diverged",
+            Status.nan: "met NaN or infinity",
+            Status.stagnated: "stagnated",
+            Status.noisy: "met two values at one state",
+            Status.coupled: "depend on the others of the batch",
+        }[self]
 
     @property
     def remedy(self) -> str:
@@ -74,7 +87,7 @@ class Solution:
             count = int((self.status == status).sum())
             if status is not Status.converged and count:
                 finer = ", or float64" if status is Status.stagnated and self.z.dtype != torch.float64 else ""
-                parts.append(f"{count} of {len(self.status)} {status.name} ({status.remedy}{finer})")
+                parts.append(f"{count} of {len(self.status)} {status.words} ({status.name}: {status.remedy}{finer})")
         return "; ".join(parts)
 
 
