@@ -52,7 +52,8 @@ def which(report: Report) -> dict[Verdict, list[str]]:
     """
     listed: dict[Verdict, list[str]] = {word: [] for word in Verdict}
     for finding in report.findings:
-        listed[finding.verdict].append(title_of(finding))
+        refuted = "not so: " if finding.verdict is Verdict.REFUTED else ""  # the title says what was claimed
+        listed[finding.verdict].append(f"{refuted}{title_of(finding)}")
     return {word: _few(titles) for word, titles in listed.items()}
 
 
@@ -129,4 +130,4 @@ def _checks(report: Report) -> str:
     every = ran | {printable(item.check) for item in report.skipped}
     names = list(dict.fromkeys([*(printable(item.check) for item in report.findings), *sorted(ran)]))
     listed = ", ".join(in_words(name) for name in names if name in ran)
-    return f"{len(ran)} of {len(every)}: {listed}" if listed else ""
+    return f"{len(ran)} of {len(every)} made: {listed}" if listed else ""
