@@ -17,7 +17,10 @@ EQUILIBRIUM = Check(
             name="unique",
             about="stabilised field",
             title="the stabilised model has one equilibrium only",
-            holds="the stabilised model rests where a resting state was found, and nowhere else; of the model without stabilising this says nothing",
+            holds=(
+                "the stabilised model rests where a resting state was found, and nowhere else; of the model without stabilising this "
+                "says nothing"
+            ),
             fails="We found an image with two resting states, so what the model says of it may depend on where it starts.",
         ),
         ClaimWords(
