@@ -19,8 +19,11 @@ from analysis.report.made_by import made_by
 from analysis.report.report import Report, images_named
 from stabdeq.attacks.threat_model import is_correct
 from stabdeq.checkpoint import Checkpoint
+from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel
 from stabdeq.shard import WHOLE, Shard
+
+MOST_STATES = 10**9  # that a search draws: hours
 
 
 def audit(
@@ -31,6 +34,7 @@ def audit(
     indices: Tensor | None = None,
     checks: Collection[str] | None = None,
     samples: int = 128,
+    states: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
     shard: Shard = WHOLE,
@@ -43,23 +47,27 @@ def audit(
     ``model`` is anyone's that meets ``EquilibriumModel``, a checkpoint, or the path of one. A checkpoint is audited on ``samples`` test
     images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
     images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
+    Each search for a counterexample to V's positivity, convexity and decay draws so many ``states``, by default as many as take
+    seconds.
 
     ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of them, as all would be;
     ``indices`` (N,) name the images in witnesses;
     ``on_check`` is told the name of each check as it begins, and of one that tells of its steps "NAME: STEP". Raises ConfigError
-    for an unknown check or images without labels, DataError for images or labels that do not fit, CheckpointError for a file that
-    is no checkpoint.
+    for an unknown check, images without labels or a number of states that is not from 1 to 10^9, DataError for images or labels that
+    do not fit, CheckpointError for a file that is no checkpoint.
     """
+    if states is not None and not 1 <= states <= MOST_STATES:
+        raise ConfigError(f"states = {states}: expected from 1 to {MOST_STATES} states to draw in a search")
     wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]
     names = [check.name for check in wanted]
     model, checkpoint, loaded = loaded_model(model)
-    options = {"checks": names, "images": samples, "data-dir": data_dir, "seed": seed}
+    options = {"checks": names, "images": samples, "states": states, "data-dir": data_dir, "seed": seed}
     # Images of one's own are no option of the command.
     command = made_by("audit", checkpoint.get("path") if images is None else None, options)
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
-        subject = prepare(model, images, labels, indices=indices, seed=seed)
+        subject = prepare(model, images, labels, indices=indices, seed=seed, states=states)
         results: list[CheckResult] = []
         skipped: list[Skipped] = []
         series: dict[str, Any] = {}

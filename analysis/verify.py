@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from analysis.audit import audit
+from analysis.audit import MOST_STATES, audit
 from analysis.certify import certify
 from analysis.checks.witness import SAME
 from analysis.findings import Finding
@@ -31,7 +31,7 @@ from stabdeq.reading import read_regular
 COVERED = "verify repeats reports of 'stabdeq audit', and of 'stabdeq certify' on a checkpoint"
 ABSENT = "not there"
 OPTIONS = {  # that a report of the command may name
-    "audit": {"checks", "images", "data-dir", "seed"},
+    "audit": {"checks", "images", "states", "data-dir", "seed"},
     "certify": {"deployed", "images", "data-dir", "seed", "proof"},
 }
 _NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?")
@@ -104,7 +104,8 @@ def verify(
     images, labels, indices = _images(told, loaded, data_dir, options["images"], options["seed"])
     seed = options["seed"]
     if name == "audit":
-        again = audit(loaded, images, labels, indices=indices, checks=options["checks"], seed=seed, on_check=on_step)
+        asked = {"checks": options["checks"], "states": options["states"]}
+        again = audit(loaded, images, labels, indices=indices, seed=seed, **asked, on_check=on_step)
     else:
         deployed = options["deployed"]
         again = certify(loaded, images, labels, indices=indices, deployed=deployed, seed=seed, on_stage=on_step)
@@ -151,7 +152,10 @@ def _asked(report: Report) -> tuple[str, dict[str, Any]]:
     unknown = [printable(one) for one in sequence(checks) if not isinstance(one, str) or one not in CHECKS]
     if unknown or not sequence(checks):
         raise NotReplayableError(f"the report's checks are none of this version: {', '.join(unknown)[:200] or 'none'}")
-    return name, asked | {"checks": sequence(checks)}
+    states = options.get("states")
+    if states is not None and not (type(states) is int and 1 <= states <= MOST_STATES):
+        raise NotReplayableError(f"the command in the report names no number of states: {line[:200]}")
+    return name, asked | {"checks": sequence(checks), "states": states}
 
 
 def _images(report: Report, loaded: Checkpoint, data_dir: str | Path | None, count: int, seed: int) -> tuple[Any, ...]:

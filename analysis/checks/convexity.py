@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from analysis.checks.effort import beside_construction
 from analysis.checks.proof import proved
 from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
@@ -25,7 +26,7 @@ def check(subject: Subject) -> CheckResult:
         tolerance=claims.tolerance(torch.float64, subject.dim),
     )
     region = Pairs(Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius))
-    finding = judge(claim, region, seed=subject.seed, effort=Effort().affordable(2 * subject.dim))
+    finding = judge(claim, region, seed=subject.seed, effort=beside_construction(subject, Effort(), 2 * subject.dim))
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         assert isinstance(lyapunov, InputConvexLyapunov)
         least = float(lyapunov.network.mix.detach().min())

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.checks.effort import LOOK, beside_construction, searching
 from analysis.checks.flow import HORIZON, judge_flow, replay_flow
 from analysis.checks.proof import proved
 from analysis.checks.witness import (
@@ -22,6 +23,7 @@ from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.four_digits import at_least
 from analysis.measure import phase_plane
+from analysis.measure.rows import in_parts
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.unprojected_decay import unprojected_rate
 from stabdeq.lyapunov import LyapunovFunction, claims
@@ -30,9 +32,8 @@ from stabdeq.percent import percent
 IMAGES = 16  # images whose fields are searched jointly
 RADII = 12
 DIRECTIONS = 256
-NUMBERS = 2**22  # in the states that are measured at once: of large ones fewer directions are tried
+NUMBERS = 2**22  # in the states of all images that are measured: of large ones fewer directions are tried
 SEARCH = Effort(samples=4096, starts=16, steps=40)
-LOOK = Effort(samples=512, starts=2, steps=10)  # where weights prove it: enough to see that another function runs
 THINNED = 4  # of so many states one shows the margins of both fields
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 
@@ -149,9 +150,9 @@ def _claim(subject: Subject, name: str, sentence: str) -> Claim:
     )
 
 
-def _searched(subject: Subject, claim: Claim, effort: Effort = SEARCH) -> Finding:
+def _searched(subject: Subject, claim: Claim, effort: Effort) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    return judge(claim, region, seed=subject.seed, effort=effort.affordable(subject.dim))
+    return judge(claim, region, seed=subject.seed, effort=effort)
 
 
 def _stabilised(subject: Subject) -> Finding:
@@ -159,7 +160,8 @@ def _stabilised(subject: Subject) -> Finding:
     assert lyapunov is not None
     alpha = f"{lyapunov.alpha:g}"
     sentence = f"Along the stabilised field V falls at rate {alpha} or faster: V-dot <= -{alpha} V."
-    finding = _searched(subject, _claim(subject, "stabilised", sentence))
+    effort = beside_construction(subject, SEARCH, subject.dim)
+    finding = _searched(subject, _claim(subject, "stabilised", sentence), effort)
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         return proved(
             finding,
@@ -186,9 +188,9 @@ def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any], dict[str, Any]]
     unprojected, stabilised, few = [], [], slice(None, None, THINNED)
     for radius in radii:
         offsets = radius * directions(len(which), subject.dim, generator)
-        relative = _violation(subject, offsets, which, stabilised=False).relative
+        relative = _relative(subject, offsets, which, stabilised=False)
         unprojected.append(_spread(-relative[few]))
-        stabilised.append(_spread(-_violation(subject, offsets[few], which[few], stabilised=True).relative))
+        stabilised.append(_spread(-_relative(subject, offsets[few], which[few], stabilised=True)))
         # NaN counts as a violation: it is no decay.
         violated = int((~(relative <= tolerance)).sum())
         rates.append(violated / len(which))
@@ -203,6 +205,12 @@ def _raw(subject: Subject) -> tuple[Measurement, dict[str, Any], dict[str, Any]]
     measurement = Measurement(check="decay", name="unprojected field", value=violating / total, text=text)
     margin = {"radii": radii.tolist(), "states": len(which[few]), "unprojected": unprojected, "stabilised": stabilised}
     return measurement, {"radii": radii.tolist(), "violation_rate": rates, "upper": uppers}, margin
+
+
+def _relative(subject: Subject, offsets: Tensor, which: Tensor, stabilised: bool) -> Tensor:
+    """Return the relative violation (B,) at ``offsets`` (B, n) from the centres of the found images ``which`` (B,)."""
+    parts = in_parts(len(which), subject.dim)
+    return torch.cat([_violation(subject, offsets[part], which[part], stabilised).relative for part in parts])
 
 
 def _spread(margins: Tensor) -> dict[str, float]:
@@ -224,11 +232,13 @@ def _largest_euler_step(subject: Subject) -> Measurement:
     lengths = torch.logspace(-3, 0, each, dtype=torch.float64).repeat(count)[:, None] * subject.radius
     offsets = lengths * directions(len(which), subject.dim, subject.generator())
     centres = subject.centres()[which]
-    velocity = subject.stabilised(centres + offsets, which)
-    value, _ = lyapunov(offsets)
+    parts = list(in_parts(len(which), subject.dim))
+    velocity = torch.cat([subject.stabilised((centres + offsets)[part], which[part]) for part in parts])
+    value = [lyapunov(offsets[part])[0] for part in parts]
     largest = 0.0
     for step in STEPS.tolist():
-        if not bool((lyapunov(offsets + step * velocity)[0] <= value).all()):
+        after = (lyapunov(offsets[part] + step * velocity[part])[0] for part in parts)
+        if not all(bool((now <= before).all()) for now, before in zip(after, value, strict=True)):
             break
         largest = step
     found = f"every Euler step up to {largest:.3g}" if largest else f"not even an Euler step of {float(STEPS[0]):.3g}"
@@ -261,7 +271,8 @@ def judge_unprojected(subject: Subject) -> Finding:
     sentence = f"Along the unprojected field V falls at rate {alpha} or faster, for every input: V-dot <= -{alpha} V."
     rate = unprojected_rate(lyapunov, subject.model.cell)
     is_proof = rate is not None and rate >= lyapunov.alpha
-    finding = _searched(subject, _claim(subject, "unprojected", sentence), LOOK if is_proof else SEARCH)
+    effort = searching(subject, LOOK if is_proof else SEARCH, subject.dim)
+    finding = _searched(subject, _claim(subject, "unprojected", sentence), effort)
     if finding.verdict is Verdict.SUPPORTED and rate is not None and is_proof:
         return proved(
             finding,

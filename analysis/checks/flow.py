@@ -18,7 +18,8 @@ from analysis.measure.subject import Subject
 from analysis.measure.trajectories import PRECISIONS, trajectories
 from stabdeq.errors import NotReplayableError
 
-TRAJECTORIES = 8
+TRAJECTORIES, TIMES = 8, 60
+NUMBERS = 2**26  # in the states at all times, 512 MiB: of large ones fewer trajectories are followed
 HORIZON = 5.0  # trajectories run until alpha t reaches this
 EVALUATIONS = 20000  # of the field, after which a trajectory is given up
 TOLERANCE = 1e-5  # relative, against the integrator's 1e-8
@@ -45,7 +46,7 @@ class _Excess:
 
 def times(subject: Subject) -> Tensor:
     """Return the times (T,) at which trajectories are looked at."""
-    return torch.linspace(0, HORIZON / lyapunov_of(subject).alpha, 60, dtype=torch.float64)
+    return torch.linspace(0, HORIZON / lyapunov_of(subject).alpha, TIMES, dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -55,7 +56,7 @@ def judge_flow(subject: Subject, *, is_proved: bool) -> tuple[Finding, dict[str,
     ``is_proved`` says that V-dot <= -alpha V is proved along the field, so that no trajectory can break the bound.
     """
     lyapunov = lyapunov_of(subject)
-    count = min(TRAJECTORIES, len(subject.equilibria))
+    count = min(TRAJECTORIES, len(subject.equilibria), max(1, NUMBERS // (TIMES * subject.dim)))
     start = subject.centres()[:count] + subject.radius / 2 * directions(count, subject.dim, subject.generator())
     common: dict[str, Any] = {
         "check": "decay",

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from analysis.checks.effort import beside_construction
 from analysis.checks.proof import proved
 from analysis.checks.witness import RELATIVE, Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
@@ -79,7 +80,7 @@ def _positive(subject: Subject) -> Finding:
         strict=not eta,
     )
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    finding = judge(claim, region, seed=subject.seed, effort=Effort().affordable(subject.dim))
+    finding = judge(claim, region, seed=subject.seed, effort=beside_construction(subject, Effort(), subject.dim))
     if subject.structured and finding.verdict is Verdict.SUPPORTED:
         return proved(finding, f"By construction: s >= 0, so {growth(lyapunov)}, for all states.")
     return finding

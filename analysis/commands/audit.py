@@ -28,6 +28,7 @@ def audit(
         renamed("--images", "--samples", count_or_path),
         Parameter(show_default=False, negative=()),
     ] = (),
+    states: OptionalCount = None,
     labels: Path | None = None,
     resize: OptionalCount = None,
     data_dir: Path | None = None,
@@ -59,6 +60,9 @@ def audit(
         How many test images to audit, drawn at random (128). Or images of your own: a folder CLASS/*, or a .npz or .safetensors
         file with "images" (N, C, H, W) in [0, 1] and "labels" (N,), or with "inputs" (N, *) of any
         dtype. Given twice, it says both: --images mine.npz --images 64.
+    states
+        How many states each search for a counterexample to V's positivity, convexity and decay draws. By default 16384, and 4096 for
+        decay; fewer of more than 1024 numbers where V's construction proves the claim. Time grows with them, memory does not.
     labels
         The labels (N,), as .npy, .npz or .safetensors, where the file of images has none.
     resize
@@ -111,7 +115,14 @@ def audit(
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    asked = {"checks": ",".join(wanted), "images": samples, "labels": labels, "data-dir": data_dir, "seed": seed}
+    asked = {
+        "checks": ",".join(wanted),
+        "images": samples,
+        "states": states,
+        "labels": labels,
+        "data-dir": data_dir,
+        "seed": seed,
+    }
     work = Work("audit", checkpoint, asked | {"resize": resize, "trusted": trusted})
     options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
     given = read_given(checkpoint, place, labels, count, seed, **options)
@@ -120,13 +131,19 @@ def audit(
         require_free(folder, work, shard)
     console = Console()
     ahead = set(wanted) - (needs_lyapunov if given.model.lyapunov is None else set())
-    settings: dict[str, Any] = {"checks": wanted, "samples": count, "data_dir": data_dir, "seed": seed, **given.images}
+    settings: dict[str, Any] = {
+        "checks": wanted,
+        "samples": count,
+        "states": states,
+        "data_dir": data_dir,
+        "seed": seed,
+    }
     if jobs is not None and jobs > 1:
         with Console(stderr=True, quiet=quiet).status(f"auditing in {jobs} processes"):
             report = joined_report(parts_by_jobs(work, jobs))
     else:
         with shown(ahead, Console(quiet=quiet)) as on_check:
-            report = judge(given.subject, **settings, shard=shard or WHOLE, on_check=on_check)
+            report = judge(given.subject, **settings, **given.images, shard=shard or WHOLE, on_check=on_check)
     if shard is not None:
         path = write_part(folder, report_part(work, shard, in_order(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -12,6 +12,7 @@ from analysis.evidence.claim import Claim
 from analysis.evidence.falsifier import approach, falsify, polish
 from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
 from analysis.evidence.membership import surely_contains
+from analysis.evidence.promising import HELD, Promising, best_by_distance
 from analysis.evidence.regions import Outside, Region
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.evidence.shrink import rounded, shrink
@@ -93,23 +94,23 @@ class _Search:
     def run_round(self, effort: Effort) -> None:
         """Look at random states and at landmarks, climb from the most promising, and settle on a witness."""
         is_first, self.suspects = not self.drawn, []
-        promising = []
+        promising = Promising(self.region.centre, effort.starts)
         for count in self._chunks(effort.samples):
             states = self.region.sample(count, self.generator)
             relative, suspicious = self._look(states)
             self.drawn += count
             self.drawn_violating += int(suspicious.sum())
-            promising.append(self._promising(states, relative, effort.starts))
+            promising.add(states, relative)
         for count in self._chunks(max(effort.samples // 4, 256)):
             states = self.region.shells(count, self.generator)
-            promising.append(self._promising(states, self._look(states)[0], effort.starts))
+            promising.add(states, self._look(states)[0])
             self.evaluated += count
-        states, relative = (torch.cat(parts) for parts in zip(*promising, strict=True))
-        starts, _ = self._promising(states, relative, effort.starts)
+        starts = promising.worst()
         if is_first:
             known = landmarks(self.claim.violation, self.region, self.generator)
-            known_starts, _ = self._promising(known, self._look(known)[0], max(1, effort.starts // 2))
-            starts = torch.cat([starts, known_starts])
+            singled_out = Promising(self.region.centre, max(1, effort.starts // 2))
+            singled_out.add(known, self._look(known)[0])
+            starts = torch.cat([starts, singled_out.worst()])
             self.evaluated += len(known)
         self._hunt(starts, effort)
         self._settle()
@@ -117,11 +118,6 @@ class _Search:
     def _chunks(self, count: int) -> list[int]:
         """Return the sizes of the batches that ``count`` states are drawn in."""
         return [self.chunk] * (count // self.chunk) + [count % self.chunk] * (count % self.chunk > 0)
-
-    def _promising(self, states: Tensor, relative: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Return the worst states at each of ``count`` distances from the centre, and their relative violation."""
-        best = _best_by_distance(self._distance(states), relative, count)
-        return states[best], relative[best]
 
     def _hunt(self, starts: Tensor, effort: Effort) -> None:
         """Climb from ``starts``, each at its own distance from the centre, by the smoothed violation and by the true one."""
@@ -163,9 +159,11 @@ class _Search:
         best = violating[preference.argsort(descending=True)[:CANDIDATES]]
         if self.claim.certain is not None and len(violating) > CANDIDATES:
             # Rounding next to the centre must not hide, by its number, a true violation further out.
-            spread = _best_by_distance(self._distance(states[violating]), bare[violating], CANDIDATES)
+            spread = best_by_distance(self._distance(states[violating]), bare[violating], CANDIDATES)
             best = torch.cat([best, violating[spread]]).unique()
         self.suspects.append((states[best], relative[best]))
+        if sum(held.numel() for held, _ in self.suspects) > HELD:
+            self.suspects = [self._suspects(CANDIDATES)]
         return relative, suspicious
 
     def _may_violate(self, bare: Tensor) -> Tensor:
@@ -178,14 +176,19 @@ class _Search:
         """Return by what to choose among witnesses: one next to the centre is harder to look at."""
         return torch.where(self._distance(states) >= self.inner, relative, relative / 2)
 
+    def _suspects(self, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the states that are remembered to settle on, at ``most`` so many, the preferred first, and their relative violation."""
+        states, relative = (torch.cat(parts) for parts in zip(*self.suspects, strict=True))
+        order = self._preference(states, relative).argsort(descending=True)[:most]
+        return states[order], relative[order]
+
     def _settle(self) -> None:
         """Make the worst violating state that replays the witness."""
-        states, relative = (torch.cat(parts) for parts in zip(*self.suspects, strict=True))
-        order = self._preference(states, relative).argsort(descending=True).tolist()
+        states, relative = self._suspects()
         if self.claim.certain is not None:
-            self._settle_for_certain(states[order])
+            self._settle_for_certain(states)
             return
-        for index in order[:CANDIDATES]:
+        for index in range(min(CANDIDATES, len(states))):
             if not self._stands(states[index]):
                 self.unconfirmed = self._replay(states[index])[0] | {"isolated": True}
                 continue
@@ -363,13 +366,6 @@ class _Search:
             dtype="float64",
             seed=seed,
         )
-
-
-def _best_by_distance(distance: Tensor, relative: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of the largest ``relative`` in each of ``count`` bins of equally many ``distance``."""
-    order = distance.argsort()
-    bins = order[: len(order) // count * count].reshape(count, -1) if len(order) >= count else order[:, None]
-    return bins.gather(1, relative[bins].argmax(1, keepdim=True)).squeeze(1)
 
 
 def _at(state: list[float]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from analysis.evidence.sampling import directions
 from analysis.measure.rounding import rounded
+from analysis.measure.rows import in_parts
 from analysis.measure.subject import Subject
 from analysis.measure.trajectories import follow
 from stabdeq.lyapunov import LyapunovFunction
@@ -16,7 +17,7 @@ GRID = 41  # points on each axis at which V is taken
 ARROWS = 17  # and the field
 PATHS = 8  # trajectories from a circle around the centre, besides those from marked states
 DIRECTIONS = 512
-NUMBERS = 2**22  # in them, and in the states of a grid that are evaluated at once
+NUMBERS = 2**22  # in them
 ITERATIONS = 50
 APART = 1e-6  # of the radius: an equilibrium nearer to V's centre names no direction
 SMALL = 1e-9  # of a direction that only rounding left
@@ -83,19 +84,24 @@ def _extreme_directions(lyapunov: LyapunovFunction, distance: float, subject: Su
 
     tried = min(DIRECTIONS, max(16, NUMBERS // subject.dim))
     sample = directions(tried, subject.dim, subject.generator())
-    values = lyapunov(distance * sample)[0].detach()
+    values = _values(lyapunov, distance * sample)
     fast = sample[values.nan_to_num(nan=-torch.inf).argmax()]
     for _ in range(ITERATIONS):
         fast = _unit(grow(fast), fast)
     across = sample - (sample @ fast)[:, None] * fast
     across = across[across.norm(dim=1) > SMALL]  # one of them may be the fastest itself
     across = across / across.norm(dim=1, keepdim=True)
-    values = lyapunov(distance * across)[0].detach()
+    values = _values(lyapunov, distance * across)
     slow, shift = across[values.nan_to_num(nan=torch.inf).argmin()], grow(fast).norm()
     for _ in range(ITERATIONS):
         step = shift * slow - grow(slow)
         slow = _unit(step - (step @ fast) * fast, slow, least=SMALL * float(shift))
     return fast, slow
+
+
+def _values(lyapunov: LyapunovFunction, offsets: Tensor) -> Tensor:
+    """Return V (B,) at ``offsets`` (B, n) from its centre."""
+    return torch.cat([lyapunov(offsets[part])[0].detach() for part in in_parts(*offsets.shape)])
 
 
 def _unit(vector: Tensor, otherwise: Tensor, least: float = 0.0) -> Tensor:
@@ -122,24 +128,23 @@ def _plane(subject: Subject, basis: Tensor, marked: list[int], half_width: float
     lyapunov, centre = subject.lyapunov, subject.centres()[IMAGE]
     assert lyapunov is not None
     axis, arrow_axis = (half_width * torch.linspace(-1, 1, count, dtype=torch.float64) for count in (GRID, ARROWS))
-    rows = max(1, NUMBERS // subject.dim)
-    value = torch.cat([lyapunov(part @ basis)[0] for part in _grid(axis).split(rows)]).view(GRID, GRID)
-    velocity = torch.cat([_velocity(subject, part, basis) for part in _grid(arrow_axis).split(rows)])
+    points, feet = _grid(axis), _grid(arrow_axis)
+    value = torch.cat([lyapunov(points[part] @ basis)[0] for part in in_parts(len(points), subject.dim)])
+    velocity = torch.cat([_velocity(subject, feet[part], basis) for part in in_parts(len(feet), subject.dim)])
     angles = torch.arange(0.5, PATHS, dtype=torch.float64) * (2 * torch.pi / PATHS)
     circle = 0.95 * half_width * torch.stack([angles.cos(), angles.sin()], 1) @ basis
     marks = subject.equilibria[marked] - centre
     off = (marks - marks @ basis.T @ basis).norm(dim=1)
     inside = marks[off <= 1e-6 * half_width]
-    states, time, stopped = follow(subject, IMAGE, centre + torch.cat([circle, inside]), horizon)
-    ends = (states[-1] - centre).norm(dim=1)
+    start = centre + torch.cat([circle, inside])
+    drawn, last, time, stopped = follow(subject, IMAGE, start, horizon, lambda states: (states - centre) @ basis.T)
+    ends = (last - centre).norm(dim=1)
     return {
         "axis": rounded(axis.tolist()),
-        "value": rounded(value.tolist()),
+        "value": rounded(value.view(GRID, GRID).tolist()),
         "arrow_axis": rounded(arrow_axis.tolist()),
         "arrows": rounded(velocity.view(ARROWS, ARROWS, 2).tolist()),
-        "paths": [
-            rounded(_thinned(((path - centre) @ basis.T).tolist(), half_width / 80)) for path in states.unbind(1)
-        ],
+        "paths": [rounded(_thinned(path.tolist(), half_width / 80)) for path in drawn.unbind(1)],
         "ends": rounded(ends.tolist()),
         "until": time,
         "stopped": stopped,

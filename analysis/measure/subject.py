@@ -31,7 +31,7 @@ class Subject:
     (N,) their places in the test split, ``h`` (N, *) their features, ``solution`` the audit's own equilibria, to a residual of
     ``TOLERANCE`` where they converged. Features and states of many images lie in files: whoever takes all takes them by ``parts``.
     ``claims`` names what the model claims, as "check.name"; ``structured`` says that V is of this library's family, whose properties
-    follow from the way it is built.
+    follow from the way it is built. ``states`` are drawn by each search for a counterexample, where it is not left to the check.
     """
 
     model: EquilibriumModel
@@ -44,6 +44,7 @@ class Subject:
     structured: bool
     seed: int
     answers: Answers = "classes"
+    states: int | None = None
 
     @property
     def lyapunov(self) -> LyapunovFunction | None:
@@ -172,7 +173,13 @@ def left_as_it_was(model: object) -> Iterator[None]:
 
 
 def prepare(
-    model: EquilibriumModel, images: Tensor, labels: Tensor, *, indices: Tensor | None = None, seed: int = 0
+    model: EquilibriumModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    indices: Tensor | None = None,
+    seed: int = 0,
+    states: int | None = None,
 ) -> Subject:
     """Return the subject of an audit: features and accurate equilibria of ``images`` (N, C, H, W), ``labels`` (N,), in float64.
 
@@ -185,7 +192,7 @@ def prepare(
     first = as_read(images[:1])
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
-    read, features, states, solved = Rows(), Rows(), Rows(), []
+    read, features, solved, equilibria = Rows(), Rows(), [], Rows()
     with torch.no_grad(), _told_of_ones_own(model, (len(images), *images.shape[1:]), first.dtype):
         h = model.inject(first)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
@@ -199,7 +206,7 @@ def prepare(
             if some.dtype != images.dtype:
                 read.add(some)
             features.add(h)
-            states.add(solution.z)
+            equilibria.add(solution.z)
             solved.append(stateless(solution))
     return Subject(
         model=model,
@@ -207,11 +214,12 @@ def prepare(
         labels=labels.double() if answers == "numbers" else labels.long(),
         indices=torch.arange(len(images)) if indices is None else indices,
         h=features.gathered(),
-        solution=joined(solved, states.gathered()),
+        solution=joined(solved, equilibria.gathered()),
         claims=claims_of(model),
         structured=is_structured(model.lyapunov),
         seed=seed,
         answers=answers,
+        states=states,
     )
 
 

@@ -1,5 +1,6 @@
 """Trajectories of the stabilised field, by Runge-Kutta methods with steps common to all that are followed together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +56,12 @@ def trajectories(subject: Subject, start: Tensor, times: Tensor, evaluations: in
     return torch.from_numpy(path.y).T.reshape(-1, *start.shape)
 
 
-def follow(subject: Subject, image: int, start: Tensor, horizon: float) -> tuple[Tensor, float, int]:
-    """Return states (T, k, n) from ``start`` (k, n) of one ``image``, the time they reach, and how many were stopped.
+def follow(
+    subject: Subject, image: int, start: Tensor, horizon: float, shown: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, float, int]:
+    """Return what is ``shown`` of the states (k, n) on the way from ``start`` (k, n) of one ``image``, (T, k, *); their last, (k, n).
+
+    Besides, the time that they reach, and how many were stopped.
 
     The time is ``horizon``, or what ``EVALUATIONS`` reach. A trajectory whose field is not finite stays where it is.
     """
@@ -69,15 +74,16 @@ def follow(subject: Subject, image: int, start: Tensor, horizon: float) -> tuple
         return torch.where(moved.isfinite().all(1, keepdim=True), moved, 0).flatten().numpy()
 
     solver = RK45(velocity, 0.0, start.flatten().numpy(), horizon, rtol=1e-5, atol=1e-7)
-    states = [start]
+    path, last = [shown(start)], start
     while solver.status == "running" and solver.nfev < EVALUATIONS:
         solver.step()
         if solver.status != "failed":
-            path = solver.dense_output()
-            times = torch.linspace(float(solver.t_old), float(solver.t), BETWEEN + 1)[1:].tolist()  # pyrefly: ignore
-            states += [torch.from_numpy(path(time)).view_as(start) for time in times]
-    stopped = int((~subject.stabilised(states[-1], which).isfinite().all(1)).sum())
-    return torch.stack(states), float(solver.t), stopped
+            at = solver.dense_output()
+            for time in torch.linspace(float(solver.t_old), float(solver.t), BETWEEN + 1)[1:].tolist():  # pyrefly: ignore
+                last = torch.from_numpy(at(time)).view_as(start)
+                path.append(shown(last))
+    stopped = int((~subject.stabilised(last, which).isfinite().all(1)).sum())
+    return torch.stack(path), last, float(solver.t), stopped
 
 
 def _field(subject: Subject, flat: np.ndarray, start: Tensor, which: Tensor) -> Tensor:
