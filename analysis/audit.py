@@ -23,7 +23,7 @@ from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel
 from stabdeq.shard import WHOLE, Shard
 
-MOST_STATES = 10**9  # that a search draws: hours
+MOST_STATES = 2**24  # that a search draws: minutes of small ones, hours of large ones
 
 
 def audit(
@@ -53,7 +53,7 @@ def audit(
     ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of them, as all would be;
     ``indices`` (N,) name the images in witnesses;
     ``on_check`` is told the name of each check as it begins, and of one that tells of its steps "NAME: STEP". Raises ConfigError
-    for an unknown check, images without labels or a number of states that is not from 1 to 10^9, DataError for images or labels that
+    for an unknown check, images without labels or a number of states that is not from 1 to 16777216, DataError for images or labels that
     do not fit, CheckpointError for a file that is no checkpoint.
     """
     if states is not None and not 1 <= states <= MOST_STATES:

@@ -125,6 +125,7 @@ CELLS = Registry(  # state_dim -> stabdeq.cells.EquilibriumCell; where it ``read
         "interval": "stabdeq.cells.interval:IntervalCell",
         "convolution": "stabdeq.cells.convolution:ConvolutionCell",
         "convolution-batchnorm": "stabdeq.cells.convolution:BatchConvolutionCell",
+        "multiscale": "stabdeq.cells.multiscale:MultiscaleCell",
         "constant": "stabdeq.cells.constant:ConstantCell",
     },
 )

@@ -341,7 +341,7 @@ def test_nothing_is_proved_of_a_users_cell_by_its_make() -> None:
     assert not is_as_made(build_cell("mine", 3))
     assert not is_as_made(Tanh(3))
     assert not is_as_made(nn.Linear(3, 3))
-    assert all(is_as_made(build_cell(name, 8, (2, 2))) for name in CELLS._own)
+    assert all(is_as_made(build_cell(name, 21 * 16, (4, 4))) for name in CELLS._own)
     register_cell("the paper's", Cell)
     assert is_as_made(build_cell("the paper's", 3))  # whatever it is called
 

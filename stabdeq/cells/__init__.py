@@ -8,6 +8,7 @@ from stabdeq.cells.convolution import BatchConvolutionCell, ConvolutionCell
 from stabdeq.cells.equilibrium import EquilibriumCell, FoldedMap
 from stabdeq.cells.interval import IntervalCell
 from stabdeq.cells.monotone import MonotoneCell
+from stabdeq.cells.multiscale import MultiscaleCell
 from stabdeq.cells.relu import ReluCell
 from stabdeq.errors import ConfigError
 from stabdeq.places import Places
@@ -25,6 +26,7 @@ __all__ = [
     "FoldedMap",
     "IntervalCell",
     "MonotoneCell",
+    "MultiscaleCell",
     "ReluCell",
     "build_cell",
     "cell_alteration",
@@ -65,7 +67,7 @@ def cell_alteration(cell: object) -> str | None:
     """
     if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
         return f"the cell is a {type(cell).__name__}, expected one of this library's cells, no subclass of it"
-    if isinstance(cell, ConvolutionCell):
+    if isinstance(cell, ConvolutionCell | MultiscaleCell):
         like = prototype(type(cell), cell.state_dim, cell.places)
     else:
         like = prototype(type(cell), max((size for tensor in cell.parameters() for size in tensor.shape), default=1))

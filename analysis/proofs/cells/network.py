@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from analysis.proofs.matrices.enclosure import Enclosure, block, diagonal, identity
 from stabdeq.alteration import require_unaltered
-from stabdeq.cells import Cell, ConvolutionCell, IntervalCell, ReluCell, cell_alteration
+from stabdeq.cells import Cell, ConvolutionCell, IntervalCell, MultiscaleCell, ReluCell, cell_alteration
 from stabdeq.cells.batchnorm import FoldedCell
 from stabdeq.cells.relu import FoldedReluCell
 from stabdeq.errors import ConfigError
@@ -99,7 +99,7 @@ def forms_of(cell: nn.Module) -> tuple[ReluNetwork, Equation, Tensor | None]:
     require_unaltered(cell_alteration(cell))
     if isinstance(cell, Cell):
         return *of_paper_cell(cell.fold()), None
-    if isinstance(cell, ConvolutionCell):
+    if isinstance(cell, ConvolutionCell | MultiscaleCell):
         raise ConfigError(
             "certify does not read convolutional cells: audit the model, which looks for counterexamples and proves what V's make "
             "proves, or train model.cell=certified"
