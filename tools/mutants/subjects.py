@@ -46,6 +46,7 @@ SUBJECTS = {
     "implicit differentiation": Subject(
         ("stabdeq/solvers/implicit.py",),
         (
+            "test_adjoint_histories",
             "test_channels_last",
             "test_fixed_point",
             "test_higher_derivatives",
