@@ -74,10 +74,16 @@ def test_a_fault_is_shown_to_the_tests_that_run_its_line_the_quickest_first() ->
         "t.py::third": {"seconds": 2.5, "lines": {"f.py": [3]}},
     }
     followed = Followed({"f.py": [1]}, tests)
-    assert followed.wanted(ROOT / "f.py", range(3, 4)) == ["t.py::quick", "t.py::slow"]  # and 5 seconds are enough
-    assert followed.wanted(ROOT / "f.py", range(4, 9)) == ["t.py::slow"]
-    assert followed.wanted(ROOT / "f.py", range(9, 10)) == []
-    assert followed.wanted(ROOT / "f.py", range(1, 2)) == ["t.py::quick", "t.py::other", "t.py::slow"]
+    assert followed.wanted(ROOT / "f.py", range(3, 4), enough=4) == [
+        "t.py::quick",
+        "t.py::slow",
+    ]  # and 5 seconds are enough
+    assert followed.wanted(ROOT / "f.py", range(4, 9), enough=4) == ["t.py::slow"]
+    assert followed.wanted(ROOT / "f.py", range(9, 10), enough=4) == []
+    assert followed.wanted(ROOT / "f.py", range(1, 2), enough=4) == [
+        "t.py::quick",
+        "t.py::slow",
+    ]  # of the import's file
 
 
 def test_the_lines_that_run_are_followed_and_tracing_is_left_as_it_was() -> None:

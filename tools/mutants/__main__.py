@@ -47,14 +47,16 @@ def main(arguments: list[str]) -> None:
         "--out", type=Path, default=Path("runs/mutants.jsonl"), help="where results are added, and taken up again"
     )
     parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="the subjects to try")
+    words = "of tests that a mutant is shown, the quickest first; survivors of fewer are tried again"
+    parser.add_argument("--seconds", type=float, default=10.0, help=words)
     options = parser.parse_args(arguments)
     drawn = [mutant for mutant in _drawn(options.count, options.seed) if mutant.subject in options.only]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     import_foreign()
     for name in options.only:
-        todo = _unknown([mutant for mutant in drawn if mutant.subject == name], _known(options.out))
+        todo = _unknown([mutant for mutant in drawn if mutant.subject == name], _known(options.out), options.seconds)
         if todo:
-            _try(SUBJECTS[name], todo, options.out)
+            _try(SUBJECTS[name], todo, options.out, options.seconds)
     known = _known(options.out)
     print(summary(known[_key(mutant)] for mutant in drawn))
 
@@ -86,20 +88,20 @@ def _versions(subject: Subject) -> dict[str, str]:
     return {str(path.relative_to(ROOT)): f"{path.stem}@{_digest([path])[:6]}" for path in subject.test_files()}
 
 
-def _unknown(mutants: list[Mutant], known: dict[str, Any]) -> list[Mutant]:
+def _unknown(mutants: list[Mutant], known: dict[str, Any], enough: float) -> list[Mutant]:
     """Return the mutants that have no result, or that survived other tests than these."""
-    return [mutant for mutant in mutants if (old := known.get(_key(mutant))) is None or _unseen(mutant, old)]
+    return [mutant for mutant in mutants if (old := known.get(_key(mutant))) is None or _unseen(mutant, old, enough)]
 
 
-def _unseen(mutant: Mutant, old: dict[str, Any] | None) -> set[str]:
+def _unseen(mutant: Mutant, old: dict[str, Any] | None, enough: float) -> set[str]:
     """Return the test files that a mutant was not shown to, as they are now; none for one that was killed."""
     if old and old["killed_by"]:
         return set()
-    seen = old["survived"] if old else ()
+    seen = old["survived"] if old and old["enough"] >= enough else ()
     return {name for name, version in _versions(SUBJECTS[mutant.subject]).items() if version not in seen}
 
 
-def _try(subject: Subject, mutants: list[Mutant], out: Path) -> None:
+def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> None:
     """Add the results of ``mutants`` to ``out``: first of those that can be put into a process that has imported all, then the rest."""
     followed = _followed(subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines"))
     known = _known(out)
@@ -107,8 +109,10 @@ def _try(subject: Subject, mutants: list[Mutant], out: Path) -> None:
     killers: Counter[tuple[Path, str]] = Counter()  # what noticed other faults of a file is tried first
 
     def wanted(mutant: Mutant) -> list[str]:
-        unseen = _unseen(mutant, known.get(_key(mutant)))
-        tests = [test for test in followed.wanted(mutant.path, mutant.edit.lines) if test.split("::")[0] in unseen]
+        unseen = _unseen(mutant, known.get(_key(mutant)), enough)
+        tests = [
+            test for test in followed.wanted(mutant.path, mutant.edit.lines, enough) if test.split("::")[0] in unseen
+        ]
         return sorted(tests, key=lambda test: -killers[mutant.path, test])
 
     def swapped(session: Collected) -> None:
@@ -128,10 +132,10 @@ def _try(subject: Subject, mutants: list[Mutant], out: Path) -> None:
         result = {"key": _key(mutant), "mutant": str(mutant), "subject": mutant.subject, "killed_by": killed_by}
         result |= {"shown_to": len(tests), "seconds": round(time.perf_counter() - began, 2)}
         with out.open("a") as file:
-            print(json.dumps(result if killed_by else {**result, "survived": versions}), file=file)
+            print(json.dumps(result if killed_by else {**result, "survived": versions, "enough": enough}), file=file)
 
     forked(lambda _: run_tests(subject.test_files(), Collected(swapped)))
-    for mutant in _unknown(mutants, _known(out)):
+    for mutant in _unknown(mutants, _known(out), enough):
         attempt(mutant, partial(_imported, mutant, wanted(mutant)))
 
 

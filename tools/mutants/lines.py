@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import pytest
 from tools.mutants.subjects import ROOT
 
 SLOW = 3  # a test that takes more seconds of the processor, with its lines followed, is shown no mutant
-ENOUGH = 5.0  # seconds that all tests shown to one mutant may take, so measured: the quickest ones
+OVERHEAD = 0.02  # seconds that pytest takes for a test beside the test itself
 CALLS = 50  # of a function in a test, of which the lines are followed
 Ran = dict[str, set[int]]  # the lines of each file, named below the root, that ran
 
@@ -105,21 +105,17 @@ class Followed(NamedTuple):
     imported: dict[str, list[int]]
     tests: dict[str, dict[str, Any]]
 
-    def wanted(self, path: Path, lines: Iterable[int]) -> list[str]:
-        """Return the tests that run any of these lines of a file, or all where an import does: the quickest first, and ``ENOUGH``."""
-        name, numbers, anyone = str(path.relative_to(ROOT)), set(lines), self.at_import(path, lines)
-        running = [
-            test for test, ran in self.tests.items() if anyone or not numbers.isdisjoint(ran["lines"].get(name, ()))
-        ]
+    def wanted(self, path: Path, lines: Iterable[int], enough: float) -> list[str]:
+        """Return the tests that run any of these lines of a file, or any of its lines where an import runs these.
+
+        They are the quickest, which together take at most ``enough`` seconds.
+        """
+        name, numbers, any_line = str(path.relative_to(ROOT)), set(lines), self.at_import(path, lines)
+        ran = {test: one["lines"].get(name, ()) for test, one in self.tests.items()}
+        running = [test for test, own in ran.items() if own and (any_line or not numbers.isdisjoint(own))]
         running.sort(key=lambda test: self.tests[test]["seconds"])
-        total = 0.0
-
-        def enough(test: str) -> bool:
-            nonlocal total
-            total += self.tests[test]["seconds"]
-            return total <= ENOUGH
-
-        return list(takewhile(enough, running))
+        totals = accumulate(self.tests[test]["seconds"] + OVERHEAD for test in running)
+        return [test for test, total in zip(running, totals, strict=True) if total <= enough]
 
     def at_import(self, path: Path, lines: Iterable[int]) -> bool:
         """Whether any of these lines ran before the tests did."""
