@@ -80,7 +80,7 @@ def test_an_external_attack_stays_in_the_ball_of_all_pixels(norm: str, times: fl
 
 
 def test_the_first_change_in_l2_is_tiles_that_weigh_the_same() -> None:
-    grey = torch.full((2, 1, 11, 12), 0.5, dtype=torch.float64)
+    grey = torch.full((2, 1, 11, 13), 0.5, dtype=torch.float64)
     change = (L2Moves(0.4).start(grey, generator()) - grey) / 0.4
     tiles = change.unfold(2, 2, 2).unfold(3, 2, 2).square().sum((4, 5))  # of 2 by 2 pixels: 5 rows of 6
     torch.testing.assert_close(tiles, torch.full((2, 1, 5, 6), 1 / 30, dtype=torch.float64))

@@ -61,6 +61,7 @@ SUBJECTS = {
             "test_apgd",
             "test_attack_command",
             "test_attack_contract",
+            "test_attack_defaults",
             "test_attack_edges",
             "test_attack_function",
             "test_attacks",
