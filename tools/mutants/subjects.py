@@ -86,6 +86,7 @@ SUBJECTS = {
             "test_states",
             "test_torchdeq_alike",
             "test_torchdeq_drop_in",
+            "test_torchdeq_options",
         ),
     ),
     "shards": Subject(
