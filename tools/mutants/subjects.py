@@ -91,7 +91,7 @@ SUBJECTS = {
     ),
     "shards": Subject(
         ("stabdeq/shard.py", "analysis/shards/*.py"),
-        ("test_foreign_parts", "test_forged_results", "test_shards", "test_shards_in_processes"),
+        ("test_foreign_parts", "test_forged_results", "test_shards", "test_shards_in_processes", "test_shards_units"),
     ),
     "evidence": Subject(
         ("analysis/evidence/*.py",),
