@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from analysis.findings import Measurement, Skipped
+from analysis.findings.finding import not_asked_for
+from analysis.report.report import Report
 from analysis.shards import jobs
 from analysis.shards.attacks import attack_part, joined_attack
 from analysis.shards.part import SUFFIX, Part, differences, place, read_part, require_free, write_part
+from analysis.shards.reports import joined_report, report_part
 from analysis.shards.work import Work, digests
 from stabdeq.attacks import Outcome
 from stabdeq.attacks.result import AttackResult
@@ -235,3 +239,41 @@ def test_no_image_is_broken_by_a_part_that_is_not_there(by: int, tmp_path: Path)
             joined_attack(parts)
     else:
         assert joined_attack(parts).standing["b"] == 2 / 5
+
+
+# --- reports ---
+
+
+def report(*checks: str, date: str = "2", sha256: str | None = None) -> Report:
+    """Of ``checks`` the first is skipped, the others are measured."""
+    left_out = (Skipped(check=checks[0], reason="there is none"), *not_asked_for(["decay", "flow"]))
+    return Report(
+        measurements=tuple(Measurement(check=name, name="size", value=1.0, text="a number") for name in checks[1:]),
+        skipped=left_out,
+        series={name: {"xs": [1.0]} for name in checks},
+        images={str(len(checks[0])): {"label": 1}},
+        checkpoint={"sha256": sha256} if sha256 else {},
+        environment={"date": date},
+    )
+
+
+def test_reports_are_joined_in_the_order_of_the_work(tmp_path: Path) -> None:
+    units, order = ["separation", "spectrum,convergence", "equilibrium"], ["equilibrium", "spectrum", "separation"]
+    order += ["convergence"]
+    one = report_part(WORK, Shard(1, 2), units, report("equilibrium", "separation", date="1"), order)
+    other = report_part(WORK, Shard(2, 2), units, report("convergence", "spectrum"), order)
+    joined = joined_report([read_part(write_part(tmp_path, each)) for each in (one, other)])
+    assert [item.check for item in joined.measurements] == ["spectrum", "separation"]
+    assert [item.check for item in joined.skipped] == ["equilibrium", "convergence", "decay", "flow"]
+    assert list(joined.series) == order
+    assert joined.environment["date"] == "1"
+    assert list(joined.images) == ["11"]
+
+
+def test_a_part_of_a_report_tells_what_was_read() -> None:
+    named = report_part(WORK, Shard(1, 1), ["spectrum,separation"], report("spectrum", "separation", sha256="ee"))
+    assert named.work["files"] == {"subject": "ee", "images": None}
+    assert named.work["order"] == ["spectrum", "separation"]
+    assert named.work["units"] == ["spectrum,separation"]
+    unnamed = report_part(WORK, Shard(1, 1), ["spectrum"], report("spectrum"))
+    assert unnamed.work["files"]["subject"] != "ee"
