@@ -88,7 +88,7 @@ def test_a_fault_is_shown_to_the_tests_that_run_its_line_the_quickest_first() ->
 
 def test_the_lines_that_run_are_followed_and_tracing_is_left_as_it_was() -> None:
     path = Path(swapping.__file__)
-    lines, before = Lines([path]), sys.gettrace()
+    lines, before = Lines([path], 1), sys.gettrace()
     ran: dict[str, set[int]] = {str(path.relative_to(ROOT)): set()}
     with lines.following(ran):
         swapping.compiled(path, 0)

@@ -103,7 +103,7 @@ def _unseen(mutant: Mutant, old: dict[str, Any] | None, enough: float) -> set[st
 
 def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> None:
     """Add the results of ``mutants`` to ``out``: first of those that can be put into a process that has imported all, then the rest."""
-    followed = _followed(subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines"))
+    followed = _followed(subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines"), min(SLOW, enough / 2))
     known = _known(out)
     versions = sorted(_versions(subject).values())
     killers: Counter[tuple[Path, str]] = Counter()  # what noticed other faults of a file is tried first
@@ -151,15 +151,15 @@ def _imported(mutant: Mutant, tests: list[str], alive: Callable[[], None]) -> An
     return found or ["import"]
 
 
-def _followed(subject: Subject, cached: Path) -> Followed:
-    """Return which tests run which lines; test files that were followed before, as they are, are not followed again."""
+def _followed(subject: Subject, cached: Path, longest: float) -> Followed:
+    """Return which tests of ``longest`` seconds run which lines; files that were followed before, as they are, are not again."""
     now, sources = _versions(subject), _digest(subject.sources())
     files = {f"{sources}/{version}": ROOT / name for name, version in now.items()}
     old = json.loads(cached.read_text()) if cached.exists() else {}
-    new = {key: path for key, path in files.items() if key not in old}
+    new = {key: path for key, path in files.items() if old.get(key, {}).get("longest", 0) < longest}
 
     def follow(_: Callable[[], None]) -> Any:
-        lines = Lines(subject.sources())
+        lines = Lines(subject.sources(), longest)
         run_tests(list(new.values()), lines)
         return {"failed": lines.failed, **lines.found()}
 
@@ -170,7 +170,7 @@ def _followed(subject: Subject, cached: Path) -> Followed:
         print("\n".join(f"left out, as it fails or is slow: {test}" for test in answer["failed"]), file=sys.stderr)
         for key, path in new.items():
             tests = answer["files"].get(str(path.relative_to(ROOT)), {})
-            old[key] = {"imported": answer["imported"], "tests": tests}
+            old[key] = {"longest": longest, "imported": answer["imported"], "tests": tests}
         cached.write_text(json.dumps(old))
     tests = {test: ran for key in files for test, ran in old[key]["tests"].items()}
     imported: dict[str, list[int]] = defaultdict(list)

@@ -22,14 +22,15 @@ Ran = dict[str, set[int]]  # the lines of each file, named below the root, that 
 
 
 class Lines:
-    """A plugin of pytest that follows its tests through ``files``.
+    """A plugin of pytest that follows its tests through ``files``, each for ``longest`` seconds of the processor.
 
     ``tests`` has for each test, by its name, the lines it ran, and ``seconds`` the processor's time it took; ``imported`` are the lines
     that ran before any test, and ``shared`` those of fixtures, by test file: another test of the file may be the one that looks at
     what they made. ``failed`` are the tests that failed, or were slow.
     """
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], longest: float) -> None:
+        self._longest = longest
         self._files = {str(path): str(path.relative_to(ROOT)) for path in files}
         self.imported: Ran = defaultdict(set)
         self.shared: dict[str, Ran] = defaultdict(lambda: defaultdict(set))
@@ -78,7 +79,7 @@ class Lines:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         began = time.process_time()
         try:
-            with _limited(), self.following(self.tests.setdefault(item.nodeid, defaultdict(set))):
+            with _limited(self._longest), self.following(self.tests.setdefault(item.nodeid, defaultdict(set))):
                 return (yield)
         finally:
             self.seconds[item.nodeid] = time.process_time() - began
@@ -131,12 +132,12 @@ def _both(one: Ran, other: Ran, name: str) -> set[int]:
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def _limited(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {SLOW} seconds: no mutant is shown to it")
+        raise TimeoutError(f"more than {seconds} seconds: no mutant is shown to it")
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SLOW)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
