@@ -130,7 +130,8 @@ def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> N
         killed_by = answer if isinstance(answer, str) else answer[0]
         killers[mutant.path, killed_by or ""] += 1
         result = {"key": _key(mutant), "mutant": str(mutant), "subject": mutant.subject, "killed_by": killed_by}
-        result |= {"shown_to": len(tests), "seconds": round(time.perf_counter() - began, 2)}
+        before = known.get(_key(mutant), {"shown_to": 0})["shown_to"]
+        result |= {"shown_to": before + len(tests), "seconds": round(time.perf_counter() - began, 2)}
         with out.open("a") as file:
             print(json.dumps(result if killed_by else {**result, "survived": versions, "enough": enough}), file=file)
 
