@@ -117,6 +117,7 @@ SUBJECTS = {
             "test_solver_batches",
             "test_solver_contract",
             "test_solver_inputs",
+            "test_solver_parts",
             "test_solver_precision",
             "test_solver_rates",
             "test_solvers",
