@@ -80,6 +80,8 @@ def test_a_fault_is_shown_to_the_tests_that_run_its_line_the_quickest_first() ->
     ]  # and 5 seconds are enough
     assert followed.wanted(ROOT / "f.py", range(4, 9), enough=4) == ["t.py::slow"]
     assert followed.wanted(ROOT / "f.py", range(9, 10), enough=4) == []
+    assert followed.among(["u.py"]).wanted(ROOT / "f.py", range(3, 4), enough=4) == []
+    assert followed.among(["t.py"]) == followed
     assert followed.wanted(ROOT / "f.py", range(1, 2), enough=4) == [
         "t.py::quick",
         "t.py::slow",

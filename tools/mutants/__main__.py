@@ -109,10 +109,8 @@ def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> N
     killers: Counter[tuple[Path, str]] = Counter()  # what noticed other faults of a file is tried first
 
     def wanted(mutant: Mutant) -> list[str]:
-        unseen = _unseen(mutant, known.get(_key(mutant)), enough)
-        tests = [
-            test for test in followed.wanted(mutant.path, mutant.edit.lines, enough) if test.split("::")[0] in unseen
-        ]
+        unseen = followed.among(_unseen(mutant, known.get(_key(mutant)), enough))
+        tests = unseen.wanted(mutant.path, mutant.edit.lines, enough)
         return sorted(tests, key=lambda test: -killers[mutant.path, test])
 
     def swapped(session: Collected) -> None:

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -105,6 +105,10 @@ class Followed(NamedTuple):
 
     imported: dict[str, list[int]]
     tests: dict[str, dict[str, Any]]
+
+    def among(self, files: Collection[str]) -> "Followed":
+        """Return the same of the tests in ``files`` alone."""
+        return self._replace(tests={test: ran for test, ran in self.tests.items() if _file(test) in files})
 
     def wanted(self, path: Path, lines: Iterable[int], enough: float) -> list[str]:
         """Return the tests that run any of these lines of a file, or any of its lines where an import runs these.
