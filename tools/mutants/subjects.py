@@ -98,6 +98,7 @@ SUBJECTS = {
         (
             "test_constants",
             "test_evidence",
+            "test_evidence_parts",
             "test_falsifier",
             "test_largest_levels",
             "test_levels_and_steps",
