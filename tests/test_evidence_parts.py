@@ -50,7 +50,9 @@ def test_projected_states_lie_in_the_region_and_those_inside_stay() -> None:
     for region in (ball, BOX, Outside(ball, 0.3)):
         found = region.project(states)
         assert bool(region.contains(found).all())
-    inner = (Outside(ball, 0.3).project(states) - ball.centre).norm(dim=1)
+    near = ball.centre + 0.1 * states
+    inner = (Outside(ball, 0.3).project(near) - ball.centre).norm(dim=1)
+    assert int(((near - ball.centre).norm(dim=1) < 0.3).sum()) > 50
     assert bool((inner >= 0.3).all())  # not within by a rounding
     assert bool(((ball.project(states) - ball.centre).norm(dim=1) <= 0.7).all())
     few = ball.centre + 0.5 * torch.eye(2, dtype=torch.float64)
@@ -76,6 +78,11 @@ def test_the_states_between_two_levels() -> None:
     assert ring.reach(numbers(1, 0)[None]).item() == pytest.approx(1, abs=1e-12)
 
 
+def test_a_set_that_is_nowhere_is_drawn_at_its_centre() -> None:
+    nowhere = Sublevel(Ball(numbers(1, 2), 2.0), lambda z: z.norm(dim=1) + 5, level=4.0, lower=1.0)
+    assert torch.equal(nowhere.sample(5, generator()), numbers(1, 2).repeat(5, 1))
+
+
 def test_the_boundary_of_a_level_is_not_where_the_base_ends() -> None:
     wide, narrow = (
         Sublevel(Ball(numbers(0, 0), radius), norm_of, level=1.0, on_boundary=True) for radius in (2.0, 0.9)
@@ -96,15 +103,15 @@ def circle(z: Tensor) -> Tensor:
     return z.square().sum(1) - 1
 
 
-def of_circle(**changed: object) -> ZeroSet:
-    found = find_zero_set(Box(numbers(0, 0), numbers(-2, -2), numbers(2, 2)), circle, lambda z: 2 * z, 1.0, **changed)
-    assert isinstance(found, ZeroSet)
-    return found
+def of_circle(inner: float = 0.0) -> ZeroSet:
+    angles = torch.linspace(0, 2 * torch.pi, 65, dtype=torch.float64)[1:]
+    rays = torch.stack([angles.cos(), angles.sin()], 1)
+    base = Box(numbers(0, 0), numbers(-2, -2), numbers(2, 2))
+    return ZeroSet(base, circle, lambda z: 2 * z, 0.5 * rays, 1.5 * rays, 1.0, inner)
 
 
 def test_the_zeros_of_a_circle() -> None:
     found = of_circle()
-    assert (len(found.below), len(found.above)) == (256, 256)
     drawn = found.sample(100, generator())
     assert drawn.norm(dim=1).tolist() == pytest.approx([1.0] * 100, abs=1e-12)
     states = torch.stack([numbers(0.9, 0), numbers(0, 1.2), numbers(0, 0), numbers(1, 0)])
@@ -118,6 +125,24 @@ def test_the_zeros_of_a_circle() -> None:
     ]
     assert found.contains(numbers(3, 0)[None]).tolist() == [False]
     assert not bool(of_circle(inner=1.5).contains(numbers(1, 0)[None]))
+
+
+def test_a_zero_set_is_found_between_states_of_both_signs() -> None:
+    found = find_zero_set(Ball(numbers(0, 0), 2.0), circle, lambda z: 2 * z, 1.0)
+    assert isinstance(found, ZeroSet)
+    assert (len(found.below), len(found.above)) == (256, 256)
+    assert bool((circle(found.below) <= 0).all() & (circle(found.above) > 0).all())
+
+
+def test_a_state_that_is_a_zero_stays_and_a_flat_one_goes_to_the_nearest_anchor() -> None:
+    found = of_circle()
+    states = torch.stack([numbers(0.6, 0.8), numbers(0, 0), numbers(-1, 0)])
+    moved = found.project(states)
+    assert torch.equal(moved[2], states[2])
+    torch.testing.assert_close(moved[0], states[0], rtol=0, atol=1e-12)
+    assert float(moved[1].norm()) == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(found._nearest(numbers(0, 0.9)[None], numbers(-1.0)), numbers(0, 1.5)[None])
+    torch.testing.assert_close(found._nearest(numbers(0, -1.9)[None], numbers(1.0)), numbers(0, -0.5)[None])
 
 
 def test_of_two_zeros_to_rounding_the_nearer_is_taken() -> None:
@@ -224,6 +249,20 @@ def test_a_smoothed_step_has_a_slope_everywhere() -> None:
     assert float((excess[0] + excess[3]).detach()) == pytest.approx(1)
 
 
+def test_a_choice_by_a_smoothed_step_has_a_slope() -> None:
+    states = numbers(-2, -0.5, 0.5, 2).view(4, 1).requires_grad_()
+    one = torch.ones(4, 1, dtype=torch.float64)
+    chosen = smoothing.smoothed(lambda z: Violation(torch.where(z > 0, one, 0 * one)[:, 0], z[:, 0]), 1.0)
+    (slope,) = torch.autograd.grad(chosen(states).excess.sum(), states)
+    assert bool((slope > 0).all())
+
+
+def test_a_softplus_is_stretched_where_the_width_is_more_than_its_own() -> None:
+    width = 2 * (4.25 / 2) ** 0.5  # twice the root mean square of the states
+    plain = width * torch.nn.functional.softplus(numbers(-2, -0.5, 0.5, 2) / width)
+    assert evaluated(torch.nn.functional.softplus, 2.0) == pytest.approx(plain.tolist())
+
+
 # --- climbing, shrinking, judging ---
 
 
@@ -263,8 +302,17 @@ def test_a_witness_is_shrunk_no_nearer_than_is_allowed() -> None:
 
     found = shrink(numbers(0.83, 0.1), numbers(0, 0), violates)
     assert found.tolist() == [0.3, 0.0]
+    moved = shrink(numbers(1.83, 3.1), numbers(1, 3), lambda states: violates(states - numbers(1, 3)))
+    assert moved.tolist() == pytest.approx([1.3, 3.0])
     held = shrink(numbers(0.83, 0.1), numbers(0, 0), violates, nearest=0.5)
     assert float(held.norm()) == pytest.approx(0.5)
+
+
+def test_of_many_coordinates_1_2_4_and_so_on_are_kept() -> None:
+    state = torch.arange(2000, 0, -1, dtype=torch.float64)
+    for count, kept in ((3, 4), (4, 4), (9, 16)):
+        found = shrink(state, torch.zeros_like(state), lambda states, count=count: states[:, count - 1] > 1000)
+        assert int((found != 0).sum()) == kept
 
 
 @pytest.mark.parametrize(("excess", "is_refuted"), [(1e-14, True), (0.0, True), (-1e-3, False)])
