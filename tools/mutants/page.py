@@ -14,7 +14,9 @@ def by_subject(found: dict[str, Any]) -> str:
 
 
 def by_reason(found: dict[str, Any]) -> str:
-    """Return the Markdown table of what those that were not noticed are, by reason, with an example each."""
-    lines = ["| not noticed, as read by hand | faults | such as |", "| --- | --- | --- |"]
-    lines += [f"| {reason} | {len(faults)} | `{faults[0]}` |" for reason, faults in found["survivors"].items()]
+    """Return the Markdown table of what those that were not noticed are, by reason, with the shortest of each."""
+    lines = ["| not noticed, by what it is | faults | such as |", "| --- | --- | --- |"]
+    lines += [
+        f"| {reason} | {len(faults)} | `{min(faults, key=len)}` |" for reason, faults in found["survivors"].items()
+    ]
     return "\n".join(lines) + "\n"
