@@ -1,13 +1,16 @@
 """The faults that ``make mutants`` plants: what they are, that each compiles, and that the table of subjects is true."""
 
 import ast
+import json
+from collections.abc import Callable
 
 import pytest
 
 from tools.mutants import __main__
 from tools.mutants.__main__ import _drawn, summary
 from tools.mutants.edits import edits
-from tools.mutants.subjects import SUBJECTS
+from tools.mutants.page import by_reason, by_subject
+from tools.mutants.subjects import ROOT, SUBJECTS
 from tools.mutants.trial import forked
 
 SOURCE = '''
@@ -81,16 +84,16 @@ def test_the_table_names_files_that_exist(name: str) -> None:
 
 
 def test_a_child_answers_crashes_or_takes_too_long() -> None:
-    def refuse() -> None:
+    def refuse(alive: Callable[[], None]) -> None:
         raise ValueError("no")
 
-    def hang() -> None:
+    def hang(alive: Callable[[], None]) -> None:
         while True:
             pass
 
-    assert forked(lambda: [1, None], 60) == [1, None]
+    assert forked(lambda alive: [1, None], 60) == [1, None]
     assert forked(refuse, 60) == "crashed: ValueError: no"
-    assert forked(hang, 0.05) == "too slow"
+    assert forked(hang, 1) == "too slow"
 
 
 def test_the_summary_counts_and_names_survivors() -> None:
@@ -104,3 +107,14 @@ def test_the_summary_counts_and_names_survivors() -> None:
     assert "1 of 2 killed (50%): a" in text
     assert "survived: f.py:2: 1 -> 2" in text
     assert "survived, no test runs it: g.py:3: 1 -> 2" in text
+
+
+def test_the_page_says_what_was_found() -> None:
+    docs = ROOT / "docs"
+    found = json.loads((docs / "mutants.json").read_text(encoding="utf-8"))
+    page = (docs / "reliability.md").read_text(encoding="utf-8")
+    assert by_subject(found) in page
+    assert by_reason(found) in page
+    assert f"{sum(one['tried'] for one in found['subjects'].values())} were tried" in page
+    left = sum(one["tried"] - one["killed"] for one in found["subjects"].values())
+    assert sum(map(len, found["survivors"].values())) == left

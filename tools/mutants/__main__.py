@@ -7,21 +7,21 @@ import json
 import random
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.mutants.edits import Edit, edits
-from tools.mutants.lines import Lines
+from tools.mutants.lines import SLOW, Followed, Lines
+from tools.mutants.session import Collected
 from tools.mutants.subjects import ROOT, SUBJECTS, Subject
+from tools.mutants.swap import functions, swap
 from tools.mutants.trial import forked, import_foreign, plant, run_tests
 
-AT_LEAST, TIMES = (
-    20.0,
-    5.0,
-)  # a mutant has so many seconds, or so many times what its tests took with their lines followed
+CANNOT = "cannot"  # a fault that the functions imported already cannot take
 
 
 class Mutant(NamedTuple):
@@ -36,23 +36,6 @@ class Mutant(NamedTuple):
         return f"{self.path.relative_to(ROOT)}:{self.edit}"
 
 
-class Selected:
-    """A plugin of pytest: the named tests alone, in that order, and which of them failed first."""
-
-    def __init__(self, names: list[str]) -> None:
-        self._place = {name: place for place, name in enumerate(names)}
-        self.failed: str | None = None
-
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = sorted(
-            (item for item in items if item.nodeid in self._place), key=lambda item: self._place[item.nodeid]
-        )
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed and self.failed is None:
-            self.failed = report.nodeid
-
-
 def main(arguments: list[str]) -> None:
     """Draw mutants, try those that are not yet known, and print how many were noticed."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__)
@@ -63,17 +46,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/mutants.jsonl"), help="where results are added, and taken up again"
     )
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="the subjects to try")
+    words = "of tests that a mutant is shown, the quickest first; survivors of fewer are tried again"
+    parser.add_argument("--seconds", type=float, default=10.0, help=words)
     options = parser.parse_args(arguments)
-    drawn = _drawn(options.count, options.seed)
+    drawn = [mutant for mutant in _drawn(options.count, options.seed) if mutant.subject in options.only]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    known = _known(options.out)
     import_foreign()
-    for name in SUBJECTS:
-        mutants = [mutant for mutant in drawn if mutant.subject == name]
-        with options.out.open("a") as file:
-            for result in _tried(SUBJECTS[name], mutants, known, options.out.with_suffix(f".{name.split()[0]}.lines")):
-                known[result["key"]] = result
-                print(json.dumps(result), file=file, flush=True)
+    for name in options.only:
+        todo = _unknown([mutant for mutant in drawn if mutant.subject == name], _known(options.out), options.seconds)
+        if todo:
+            _try(SUBJECTS[name], todo, options.out, options.seconds)
+    known = _known(options.out)
     print(summary(known[_key(mutant)] for mutant in drawn))
 
 
@@ -99,74 +83,100 @@ def _key(mutant: Mutant) -> str:
     return f"{mutant.path.relative_to(ROOT)}#{mutant.number}@{_digest([mutant.path])}"
 
 
-def _tried(
-    subject: Subject, mutants: list[Mutant], known: dict[str, Any], lines_file: Path
-) -> Iterator[dict[str, Any]]:
-    """Give the result of each mutant that has none, or that survived other tests than these."""
-    tests = _digest(subject.test_files())
-    todo = [
-        mutant
-        for mutant in mutants
-        if (old := known.get(_key(mutant))) is None or not (old["killed_by"] or old["tests"] == tests)
-    ]
-    if not todo:
-        return
-    names, seconds, running = _lines(subject, tests, lines_file)
-    for mutant in todo:
-        numbers = sorted({number for line in mutant.edit.lines for number in running.get(f"{mutant.path}:{line}", ())})
-        wanted = [names[number] for number in numbers]
+def _versions(subject: Subject) -> dict[str, str]:
+    """Return the test files, each with a name for what is written in it now."""
+    return {str(path.relative_to(ROOT)): f"{path.stem}@{_digest([path])[:6]}" for path in subject.test_files()}
+
+
+def _unknown(mutants: list[Mutant], known: dict[str, Any], enough: float) -> list[Mutant]:
+    """Return the mutants that have no result, or that survived other tests than these."""
+    return [mutant for mutant in mutants if (old := known.get(_key(mutant))) is None or _unseen(mutant, old, enough)]
+
+
+def _unseen(mutant: Mutant, old: dict[str, Any] | None, enough: float) -> set[str]:
+    """Return the test files that a mutant was not shown to, as they are now; none for one that was killed."""
+    if old and old["killed_by"]:
+        return set()
+    seen = old["survived"] if old and old["enough"] >= enough else ()
+    return {name for name, version in _versions(SUBJECTS[mutant.subject]).items() if version not in seen}
+
+
+def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> None:
+    """Add the results of ``mutants`` to ``out``: first of those that can be put into a process that has imported all, then the rest."""
+    followed = _followed(subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines"), min(SLOW, enough / 2))
+    known = _known(out)
+    versions = sorted(_versions(subject).values())
+    killers: Counter[tuple[Path, str]] = Counter()  # what noticed other faults of a file is tried first
+
+    def wanted(mutant: Mutant) -> list[str]:
+        unseen = followed.among(_unseen(mutant, known.get(_key(mutant)), enough))
+        tests = unseen.wanted(mutant.path, mutant.edit.lines, enough)
+        return sorted(tests, key=lambda test: -killers[mutant.path, test])
+
+    def swapped(session: Collected) -> None:
+        for mutant in mutants:
+            if not followed.at_import(mutant.path, mutant.edit.lines):
+                functions(mutant.path)  # sought here once, as all that is forked from here has the same
+                attempt(mutant, partial(_swapped, mutant, wanted(mutant), session))
+
+    def attempt(mutant: Mutant, work: Callable[[Callable[[], None]], Any]) -> None:
+        tests = wanted(mutant)
         began = time.perf_counter()
-        killed_by = _killed_by(mutant, wanted, max(AT_LEAST, TIMES * sum(seconds[name] for name in wanted)))
-        yield {
-            "key": _key(mutant),
-            "mutant": str(mutant),
-            "subject": mutant.subject,
-            "file": str(mutant.path.relative_to(ROOT)),
-            "line": mutant.edit.old.lineno,
-            "killed_by": killed_by,
-            "shown_to": len(wanted),
-            "seconds": round(time.perf_counter() - began, 2),
-            "tests": tests,
-        }
+        answer = forked(work, 3 * SLOW) if tests else [None]
+        if answer == CANNOT:
+            return
+        killed_by = answer if isinstance(answer, str) else answer[0]
+        killers[mutant.path, killed_by or ""] += 1
+        result = {"key": _key(mutant), "mutant": str(mutant), "subject": mutant.subject, "killed_by": killed_by}
+        before = known.get(_key(mutant), {"shown_to": 0})["shown_to"]
+        result |= {"shown_to": before + len(tests), "seconds": round(time.perf_counter() - began, 2)}
+        with out.open("a") as file:
+            print(json.dumps(result if killed_by else {**result, "survived": versions, "enough": enough}), file=file)
+
+    forked(lambda _: run_tests(subject.test_files(), Collected(swapped)))
+    for mutant in _unknown(mutants, _known(out), enough):
+        attempt(mutant, partial(_imported, mutant, wanted(mutant)))
 
 
-def _lines(subject: Subject, tests: str, cached: Path) -> tuple[list[str], dict[str, float], dict[str, list[int]]]:
-    """Return the tests, the quickest first, how long each took, and which of them run each line."""
-    digest = _digest([*subject.sources()]) + tests
-    if cached.exists() and (found := json.loads(cached.read_text()))[0] == digest:
-        return tuple(found[1:])
-
-    def follow() -> Any:
-        lines = Lines(map(str, subject.sources()))
-        status = run_tests(subject.test_files(), lines, stop=False)
-        return [status, lines.failed, lines.quickest_first(), lines.seconds, lines.running()]
-
-    answer = forked(follow, 3600)
-    if isinstance(answer, str) or answer[0]:
-        raise SystemExit(
-            f"the tests fail without any mutant, so none can be told: {answer if isinstance(answer, str) else answer[:2]}"
-        )
-    cached.write_text(json.dumps([digest, *answer[2:]]))
-    return tuple(answer[2:])
+def _swapped(mutant: Mutant, tests: list[str], session: Collected, alive: Callable[[], None]) -> Any:
+    return [session.first_failure(tests, alive)] if swap(mutant.path, mutant.number) else CANNOT
 
 
-def _killed_by(mutant: Mutant, tests: list[str], seconds: float) -> str | None:
-    if not tests:
-        return None
+def _imported(mutant: Mutant, tests: list[str], alive: Callable[[], None]) -> Any:
+    plant(mutant.path, mutant.number)
+    found = []
+    files = [ROOT / name for name in dict.fromkeys(test.split("::")[0] for test in tests)]
+    run_tests(files, Collected(lambda session: found.append(session.first_failure(tests, alive))))
+    return found or ["import"]
 
-    def attempt() -> Any:
-        plant(mutant.path, mutant.number)
-        selected = Selected(tests)
-        status = run_tests(
-            [ROOT / name for name in dict.fromkeys(test.split("::")[0] for test in tests)], selected, stop=True
-        )
-        return [status, selected.failed]
 
-    answer = forked(attempt, seconds)
-    if isinstance(answer, str):
-        return answer
-    status, failed = answer
-    return (failed or "import") if status else None
+def _followed(subject: Subject, cached: Path, longest: float) -> Followed:
+    """Return which tests of ``longest`` seconds run which lines; files that were followed before, as they are, are not again."""
+    now, sources = _versions(subject), _digest(subject.sources())
+    files = {f"{sources}/{version}": ROOT / name for name, version in now.items()}
+    old = json.loads(cached.read_text()) if cached.exists() else {}
+    new = {key: path for key, path in files.items() if old.get(key, {}).get("longest", 0) < longest}
+
+    def follow(_: Callable[[], None]) -> Any:
+        lines = Lines(subject.sources(), longest)
+        run_tests(list(new.values()), lines)
+        return {"failed": lines.failed, **lines.found()}
+
+    if new:
+        answer = forked(follow)
+        if isinstance(answer, str):
+            raise SystemExit(f"the tests could not be followed: {answer}")
+        print("\n".join(f"left out, as it fails or is slow: {test}" for test in answer["failed"]), file=sys.stderr)
+        for key, path in new.items():
+            tests = answer["files"].get(str(path.relative_to(ROOT)), {})
+            old[key] = {"longest": longest, "imported": answer["imported"], "tests": tests}
+        cached.write_text(json.dumps(old))
+    tests = {test: ran for key in files for test, ran in old[key]["tests"].items()}
+    imported: dict[str, list[int]] = defaultdict(list)
+    for key in files:
+        for name, lines in old[key]["imported"].items():
+            imported[name] += lines
+    return Followed(imported, tests)
 
 
 def _digest(paths: Iterable[Path]) -> str:

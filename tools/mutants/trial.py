@@ -1,18 +1,19 @@
 """A run of tests in a forked child, with a fault planted in memory: the files stay as they are.
 
 mutmut and cosmic-ray start a new interpreter for each mutant, which here spends most of its time importing torch; a child forked from
-a process that has imported torch and all else that is not ours starts at once.
+a process that has imported torch, and mostly the tests and what they test, starts at once.
 """
 
-import ast
 import importlib
 import json
+import math
 import os
 import resource
 import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
@@ -20,8 +21,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from tools.mutants.edits import edits
 from tools.mutants.subjects import ROOT
+from tools.mutants.swap import compiled
 
 # What most tests import, and is not ours.
 FOREIGN = (
@@ -60,9 +61,7 @@ def import_foreign() -> None:
 
 def plant(path: Path, number: int) -> None:
     """Make this process import ``path`` with its edit ``number``."""
-    tree = ast.parse(path.read_text())
-    edits(tree)[number].make()
-    code = compile(tree, str(path), "exec")
+    code = compiled(path, number)
     plain = SourceFileLoader.get_code
 
     def get_code(self: SourceFileLoader, name: str) -> CodeType | None:
@@ -71,30 +70,21 @@ def plant(path: Path, number: int) -> None:
     SourceFileLoader.get_code = get_code  # ty: ignore
 
 
-def run_tests(files: list[Path], *plugins: object, stop: bool) -> int:
+def run_tests(files: list[Path], *plugins: object) -> int:
     """Run the test ``files`` in this process with pytest, and return its exit status."""
     import pytest
 
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "--rootdir",
-            str(ROOT),
-            "-c",
-            str(ROOT / "pyproject.toml"),
-        ]
-        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Hypothesis, which was imported before
-        arguments += ["--basetemp", f"{folder}/tests", *(["-x"] if stop else []), *map(str, files)]
-        return int(pytest.main(arguments, [Quick(), *plugins]))
+        quick = ["-p", "no:cacheprovider", "-p", "no:xdist", "--assert", "plain", "--tb", "native"]
+        ours = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--basetemp", f"{folder}/tests"]
+        return int(pytest.main([*quick, *ours, *map(str, files)], [Quick(), *plugins]))
 
 
 class Quick:
     """A plugin of pytest: Hypothesis tries few examples, and looks for no smaller one once it has one that fails."""
 
     def pytest_collection(self) -> None:
+        """Choose the profile, once conftest.py has made its own."""
         from hypothesis import Phase, settings
 
         phases = (Phase.explicit, Phase.generate)
@@ -102,28 +92,39 @@ class Quick:
         settings.load_profile("mutants")
 
 
-def forked(work: Callable[[], Any], seconds: float) -> Any:
-    """Return what ``work`` returns in a child, decoded JSON; "too slow" or "crashed" where it returns nothing."""
+def forked(work: Callable[[Callable[[], None]], Any], seconds: int | None = None) -> Any:
+    """Return what ``work`` returns in a child, decoded JSON; a text that says why, where it returns nothing.
+
+    The child is given up as "too slow" once it takes ``seconds`` of the processor, or ten times as long by the clock, in which it
+    neither ends nor calls the function it is given.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        _work(work, writing)
+        os.close(reading)
+        _work(work, writing, seconds)
     os.close(writing)
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            text = b""
-            while select.select([pipe], [], [], seconds)[0]:
-                piece = os.read(pipe.fileno(), 1 << 20)
-                if not piece:
-                    return json.loads(text) if text else "crashed"
-                text += piece
-            return "too slow"
-    finally:
-        os.killpg(child, signal.SIGKILL)  # with whatever it started itself
-        os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        text = b""
+        while is_ready := select.select([pipe], [], [], seconds and 10 * seconds)[0]:
+            piece = os.read(pipe.fileno(), 1 << 20)
+            if not piece:
+                break
+            text += piece
+    os.killpg(child, signal.SIGKILL)  # with whatever it started itself
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not is_ready or ended == -signal.SIGXCPU:
+        return "too slow"
+    return json.loads(text) if text.strip() else "crashed"
 
 
-def _work(work: Callable[[], Any], writing: int) -> None:
+def _work(work: Callable[[Callable[[], None]], Any], writing: int, seconds: int | None) -> None:
+    def alive() -> None:
+        _write(writing, b" ")  # JSON after spaces is JSON
+        if seconds:
+            until = math.ceil(time.process_time()) + seconds
+            resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+
     os.setpgid(0, 0)
     try:
         for stream in (1, 2):
@@ -134,14 +135,14 @@ def _work(work: Callable[[], Any], writing: int) -> None:
         )
         os.chdir(ROOT)
         sys.path[:0] = [str(ROOT)]
-        _write(writing, work())
+        alive()
+        _write(writing, json.dumps(work(alive)).encode())
     except BaseException:
-        _write(writing, f"crashed: {traceback.format_exc().splitlines()[-1]}")
+        _write(writing, json.dumps(f"crashed: {traceback.format_exc().splitlines()[-1]}").encode())
     finally:
         os._exit(0)
 
 
-def _write(writing: int, answer: object) -> None:
-    text = json.dumps(answer).encode()
+def _write(writing: int, text: bytes) -> None:
     while text:
         text = text[os.write(writing, text) :]
