@@ -29,9 +29,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_every_measurement_runs_and_is_written(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_measurement_runs_and_is_written(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "EPS", (2,))
     out = tmp_path / "out"
     assert main(["--tiny", "--data-dir", str(images), "--out", str(out)]) == 0
