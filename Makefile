@@ -28,8 +28,9 @@ demo: $(VENV)/.installed
 
 # Each worker has one thread: the tests' tensors are small, and threads that wait for one another cost more than they bring.
 # What was left out, for want of a browser, a compiler, a GPU or torchattacks, is listed at the end, and the slowest tests.
+# worksteal: tests of one file stay in one worker, which so makes what they share once, and at the end none waits for another.
 test: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -rs --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -rs --durations=20
 
 # Three people's first hour, from the wheel in a fresh environment and offline.
 newcomers: $(VENV)/.uv

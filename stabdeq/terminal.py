@@ -47,6 +47,9 @@ class PlainStream(FileProxy):
     def flush(self) -> None:
         self.stream.flush()
 
+    def isatty(self) -> bool:
+        return self.stream.isatty()  # a FileProxy before rich 15 says no
+
 
 class Console(rich.console.Console):
     """A rich console whose texts are printable: escape sequences come of styles alone, and brackets are no markup."""

@@ -84,10 +84,11 @@ def reached() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, so that nothing written anywhere below it goes unseen."""
+    """An empty current folder, so that nothing written anywhere below it goes unseen; Python keeps no bytecode of modules there."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from flint import arb, ctx
-from test_second_engine import BINARY, UNARY, is_within, program
+from test_second_engine import BINARY, UNARY, graph_of, is_within, states_of
 from torch import Tensor, fx
 
 from analysis.proofs.balls import evaluate, exact
@@ -129,9 +129,7 @@ def test_random_programs_are_between_their_planes() -> None:
     passed_over = 0
     for seed in range(PROGRAMS):
         try:
-            graph = read(
-                program(seed), torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-            )
+            graph = graph_of(seed)
             LinearBounds(graph)
         except (TraceError, UnboundedError):
             passed_over += 1
@@ -142,22 +140,21 @@ def test_random_programs_are_between_their_planes() -> None:
 
 def test_random_derivatives_are_between_their_planes() -> None:
     """The graph of w = grad V . f against the slope of V's along f, another way of differentiation."""
-    passed_over = 0
+
+    def velocity(z: Tensor) -> Tensor:
+        return torch.stack([z[:, 1], -z[:, 0].sin() - z[:, 1]], 1)
+
+    passed_over, field = 0, read(velocity, states_of(0))
     for seed in range(PROGRAMS):
-        states = torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-        def velocity(z: Tensor) -> Tensor:
-            return torch.stack([z[:, 1], -z[:, 0].sin() - z[:, 1]], 1)
-
         try:
-            graph, field = read(program(seed), states), read(velocity, states)
-            derivative = lie_derivative(graph, field, states[:1])
+            graph = graph_of(seed)
+            derivative = lie_derivative(graph, field, states_of(seed)[:1])
             LinearBounds(derivative)
         except (TraceError, UnboundedError):
             passed_over += 1
             continue
 
-        def slope(state: Tensor, graph: fx.GraphModule = graph, field: fx.GraphModule = field) -> arb:
+        def slope(state: Tensor, graph: fx.GraphModule = graph) -> arb:
             z = exact(state)
             found = evaluate(graph, z, evaluate(field, z).value).slope
             return arb(0) if found is None else found.reshape(-1)[0]
