@@ -185,3 +185,7 @@ def test_an_audit_finds_its_equilibrium(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_recipe_takes_it() -> None:
     recipe = load_recipe("digits-convolution", settings=["model.cell=multiscale", "model.state_dim=1344"])
     assert (recipe.model.cell, recipe.model.state_dim) == ("multiscale", 21 * 64)
+
+
+def test_of_no_samples_there_are_no_states() -> None:
+    assert drawn()(states(0), states(0)).shape == (0, N)

@@ -19,6 +19,7 @@ import stabdeq.checker.inequalities as inequalities
 from analysis.certify import certify
 from analysis.proofs.cells.network import forms_of
 from stabdeq.__main__ import main as command
+from stabdeq.alteration import prototype
 from stabdeq.backbones.lipschitz import networks
 from stabdeq.checker.door import check, main
 from stabdeq.checker.ends import read_features, read_head
@@ -39,7 +40,9 @@ def few_channels() -> Iterator[None]:
     """Convolutions of 4 and 16 channels, not of 16 and 64."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "CHANNELS", 4)
+        prototype.cache_clear()  # it holds networks as they are made, before and after
         yield
+    prototype.cache_clear()
 
 
 @pytest.fixture(scope="module")

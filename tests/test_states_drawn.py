@@ -26,7 +26,7 @@ from analysis.measure.subject import prepare
 from analysis.report.reading import read_report
 from analysis.shards.part import read_part
 from stabdeq.errors import ConfigError
-from stabdeq.lyapunov.claims import Violation
+from stabdeq.lyapunov.claims import Floored, Violation
 
 DIM = 64
 USUAL = Effort(samples=2048, starts=4, steps=3)
@@ -168,3 +168,22 @@ def test_a_report_that_names_no_such_number_is_not_repeated(
     Path("report.json").write_text(json.dumps(plain))
     assert run("verify", "model.safetensors", "report.json") != 0
     assert "names no number of states" in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_a_sign_must_be_certain_every_suspect_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding makes all states look violated, and some most; those at the rim, which look it least, surely are."""
+    monkeypatch.setattr(judge_module, "HELD", 1)
+
+    def fails(states: Tensor) -> Tensor:
+        return (states.norm(dim=1) > 0.95) & (states[:, 0] > 0.9)
+
+    def violation(states: Tensor) -> Violation:
+        bare = torch.where(fails(states), 1.0, 0.01).double()
+        return Floored(bare, torch.where(fails(states), 1000.0, 1.0).double(), torch.ones_like(bare))
+
+    def certain(state: Tensor) -> tuple[int, float]:
+        return (1, 1.0) if bool(fails(state[None])[0]) else (-1, -1e-9)
+
+    claim = Claim(check="c", name="n", sentence="x", violation=violation, tolerance=1e-9, certain=certain)
+    effort = Effort(samples=20000, starts=4, steps=2)
+    assert judge(claim, Ball(torch.zeros(2).double(), 1.0), seed=0, effort=effort).verdict is Verdict.REFUTED

@@ -162,7 +162,8 @@ class _Search:
             spread = best_by_distance(self._distance(states[violating]), bare[violating], CANDIDATES)
             best = torch.cat([best, violating[spread]]).unique()
         self.suspects.append((states[best], relative[best]))
-        if sum(held.numel() for held, _ in self.suspects) > HELD:
+        # Where a sign must be certain, any of them may be the one that surely fails, and all are tried.
+        if self.claim.certain is None and sum(held.numel() for held, _ in self.suspects) > HELD:
             self.suspects = [self._suspects(CANDIDATES)]
         return relative, suspicious
 

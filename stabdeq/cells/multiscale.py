@@ -57,11 +57,19 @@ class MultiscaleCell(EquilibriumCell):
         """Return the resolutions (B, C, H / 2^r, W / 2^r) of states ``z`` (B, n), the finest first."""
         sizes = [self.channels // 4**r for r in range(RESOLUTIONS)]
         laid_out = z.reshape(-1, *self.shape).split(sizes, 1)
-        return [functional.pixel_unshuffle(part, 2**r) for r, part in enumerate(laid_out)]
+        return [_unshuffled(part, 2**r) for r, part in enumerate(laid_out)]
 
     def joined(self, parts: list[Tensor]) -> Tensor:
         """Return the states (B, n) of which ``parts`` are the resolutions."""
         return torch.cat([functional.pixel_shuffle(part, 2**r) for r, part in enumerate(parts)], 1).flatten(1)
+
+
+def _unshuffled(laid_out: Tensor, factor: int) -> Tensor:
+    """Return the places (B, C, H, W) of a resolution as its channels (B, C factor^2, H / factor, W / factor)."""
+    if not len(laid_out):  # of no samples PyTorch returns the shape as it was
+        _, channels, height, width = laid_out.shape
+        return laid_out.reshape(0, channels * factor**2, height // factor, width // factor)
+    return functional.pixel_unshuffle(laid_out, factor)
 
 
 class _Fusion(nn.ModuleList):

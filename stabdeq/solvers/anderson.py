@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stabdeq.solvers.slots import add_combination, inner, read, write, write_difference
+from stabdeq.solvers.slots import combine, inner, read, write, write_difference
 from stabdeq.solvers.solution import accumulation_dtype
 from stabdeq.solvers.solver import Solver
 
@@ -128,7 +128,7 @@ class Anderson(Solver):
         write(gram, slot, row, dim=1)
         write(scale, slot, square.rsqrt())
         gamma = scale * _solve_symmetric(gram * (scale * scale[:, None]), scale * inner(field_steps, field))
-        return add_combination(target, -gamma.to(field.dtype), target_steps)
+        return target - combine(gamma.to(field.dtype), target_steps)
 
     def _with_ridge(self, square: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the squared lengths (B,) of steps as the Gram matrix holds them."""

@@ -135,6 +135,7 @@ class _Run:
         """Evaluate for the ``count``-th time, and step; return ``count``, how many samples are astray, and how many at work."""
         before, astray = self.state.active, 0
         state, field = observe(self.problem, self.state, count)
+        self.state = state  # what it holds no more is free during the step
         if state.active is not before:
             counts = [samples.count_nonzero() for samples in (state.astray(self.problem.coupled), state.active)]
             astray, working = torch.stack(counts).tolist()
@@ -144,8 +145,7 @@ class _Run:
                 z = torch.where((self.picard_left > 0)[:, None], state.z + field, z)
             if working < len(z):  # those that have arrived wait for the others, and are evaluated with them at the end
                 z = torch.where(state.active[:, None], z, state.best)
-            state = state._replace(z=z, memory=memory)
-        self.state = state
+            self.state = state._replace(z=z, memory=memory)
         return count, astray, working
 
     def _run_ahead(self, run: RunAhead, count: int, max_evaluations: int) -> tuple[int, int, int]:

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from stabdeq.solvers.solution import accumulation_dtype
 
-# From so many components of a state, or of all states, no product of all slots is written out: it takes memory as they do, and time.
-LONG, MANY = 512, 2**16
+LONG = 512  # components from which a batched matrix product is faster than a product of all and its sums
 
 
 def write(slots: Tensor, slot: int | Tensor, value: Tensor, dim: int = 0) -> None:
@@ -34,26 +33,20 @@ def read(slots: Tensor, slot: int | Tensor) -> Tensor:
 def inner(slots: Tensor, vector: Tensor) -> Tensor:
     """Return the inner products (w, B) of ``slots`` (w, B, n) with ``vector`` (B, n), in float32 at least."""
     dtype = accumulation_dtype(vector.dtype)
-    if _is_large(slots, dtype) or (_is_plain(slots, dtype) and slots.shape[2] >= LONG):
-        return torch.matmul(vector[:, None], slots.permute(1, 2, 0))[:, 0].T
+    if _are_long(slots, dtype):
+        with torch.autocast(slots.device.type, enabled=False):
+            return torch.matmul(vector[:, None], slots.permute(1, 2, 0))[:, 0].T
     return (slots * vector.to(dtype)).sum(2)  # the product of two halves may overflow
 
 
-def add_combination(start: Tensor, weights: Tensor, slots: Tensor) -> Tensor:
-    """Return ``start`` (B, n) plus the sum of ``slots`` (w, B, n) with ``weights`` (w, B), in the dtype of ``start``."""
-    if not _is_large(slots, weights.dtype):
-        return start + (weights[:, :, None] * slots).sum(0).to(start.dtype)
-    first, *others = zip(weights[:, :, None], slots, strict=True)
-    total = torch.addcmul(start, *first)
-    for weight, slot in others:
-        total.addcmul_(weight, slot)
-    return total
+def combine(weights: Tensor, slots: Tensor) -> Tensor:
+    """Return the sum (B, n) of ``slots`` (w, B, n) with ``weights`` (w, B)."""
+    if _are_long(slots, weights.dtype):
+        with torch.autocast(slots.device.type, enabled=False):
+            return torch.matmul(weights.T[:, None], slots.permute(1, 0, 2))[:, 0]
+    return (weights[:, :, None] * slots).sum(0)
 
 
-def _is_large(slots: Tensor, dtype: torch.dtype) -> bool:
-    return _is_plain(slots, dtype) and slots[0].numel() >= MANY
-
-
-def _is_plain(slots: Tensor, dtype: torch.dtype) -> bool:
+def _are_long(slots: Tensor, dtype: torch.dtype) -> bool:
     # Compiled, product and sum are one loop without memory of its own.
-    return slots.dtype == dtype and not torch.compiler.is_compiling()
+    return slots.shape[2] >= LONG and slots.dtype == dtype and not torch.compiler.is_compiling()
