@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_line(
 
 def test_a_full_disk_ends_a_table_too(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "table1.md").write_text("old")
-    monkeypatch.setattr("analysis.reproduce.run.run_jobs", lambda *_: {})
+    monkeypatch.setattr("analysis.reproduce.run.run_jobs", lambda *_, **__: {})
     monkeypatch.setattr(os, "fsync", full_disk)
     code, told = run("reproduce", "table1", "--data", "digits", "--kinds", "deq", "--seeds", "0", "--out", ".")
     assert code == 2
