@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -16,10 +16,13 @@ from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Exa
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds
+from analysis.proofs.linear import Planes
+from analysis.proofs.turned_boxes import Cells, Examination, principal_axes, turned, turned_cover, upright
 
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
 LINEAR_AT_ONCE = 4096
+UPRIGHT_BOXES = 2**14  # boxes along the axes, before turned ones are tried
 COARSE, FEW_BOXES = 3, 1024  # dimensions beyond which jets are coarse, and the boxes they are tried on then
 COMPARED = 4096  # states at which a function is held against its graph
 
@@ -202,17 +205,17 @@ class Search:
         words: str,
         hole: tuple[Tensor, Tensor] | None = None,
         inside: str = "",
-        linear: Callable[[Interval, Interval], Examined] | None = None,
+        linear: Examination | None = None,
     ) -> Proof | Unproved:
         """Return the proof that ``examine``, of boxes and points within them, closes the region but for a box ``hole``.
 
         ``words`` say what was shown of the boxes, ``inside`` what of the hole. ``linear`` examines them by linear bounds, which close
-        larger boxes in less time but none on which equality holds: it is tried first, with as many boxes again. In many dimensions
-        jets close no box that it leaves, and are tried on few.
+        larger boxes in less time but none on which equality holds: it is tried first, with as many boxes again, which are turned if
+        they are many. In many dimensions jets close no box that it leaves, and are tried on few.
         """
         found, by = None, "interval arithmetic"
         if linear is not None:
-            found, by = self._cover(linear, hole, LINEAR_AT_ONCE, self.max_boxes), "linear bounds"
+            found, by = self._by_planes(linear, hole), "linear bounds"
         if found is None or (found.fault and not found.fails):
             is_coarse = found is not None and len(self.centre) > COARSE
             by_jets = self._cover(examine, hole, BOXES_AT_ONCE, FEW_BOXES if is_coarse else self.max_boxes)
@@ -246,15 +249,39 @@ class Search:
             at_once=at_once,
         )
 
+    def _by_planes(self, linear: Examination, hole: tuple[Tensor, Tensor] | None) -> Cover:
+        """Return how the search by linear bounds ends: on boxes along the axes, and on turned ones if those are many."""
+        first = self._cover(linear, hole, LINEAR_AT_ONCE, UPRIGHT_BOXES)
+        if not first.fault or first.fails or self.max_boxes <= UPRIGHT_BOXES or len(self.centre) == 1:
+            return first
+        low, high = self.corners
+        boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
+        cells = upright(*boxes)
+        axes = principal_axes(self.region) if isinstance(self.region, Sublevel) else None
+        if axes is not None:
+            cells = turned(cells, axes.expand(len(cells.low), -1, -1), self.base)
+
+        def examine(cells: Cells) -> tuple[Examined, Planes]:
+            points = torch.minimum(torch.maximum(cells.middles, low), high)
+            self.agree_at(points)
+            return linear.turned(cells, points)
+
+        left = self.max_boxes - first.boxes
+        found = turned_cover(cells, examine, self.base, max_boxes=left, deadline=self.deadline)
+        return replace(found, boxes=first.boxes + found.boxes)
+
     def agreed(self, examine: Callable[[Interval, Interval], Examined], box: Interval, points: Tensor) -> Examined:
         """Return what ``examine`` finds on boxes, once the functions give at ``points`` (B, n) in them what their graphs do.
 
         Raises UnboundedError where one does not: what is proved of its graph is not proved of it.
         """
-        for graph in self.enclosures:
-            if not graph.agrees_at(points):
-                raise UnboundedError("its values at a box's middle are not those of its operations")
+        self.agree_at(points)
         return examine(box, Interval.point(points))
+
+    def agree_at(self, points: Tensor) -> None:
+        """Raise UnboundedError where a function does not give at ``points`` (B, n) what its graph does."""
+        if not all(graph.agrees_at(points) for graph in self.enclosures):
+            raise UnboundedError("its values at a box's middle are not those of its operations")
 
     @property
     def covers(self) -> str:

@@ -13,8 +13,9 @@ from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.graph import UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.lie_derivative import lie_derivative, without_last_increase
-from analysis.proofs.linear import LinearBounds, contracted
+from analysis.proofs.linear import Frames, LinearBounds, Planes, contracted
 from analysis.proofs.tracing import TraceError, trace
+from analysis.proofs.turned_boxes import Cells
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,21 @@ class Falling:
 
     def __call__(self, box: Interval, points: Interval) -> Examined:
         """Examine the boxes (B, n); what is left of one is where V may be within the levels and w may be 0 or more."""
+        return self._examined(box, box, points.low, None)[0]
+
+    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes]:
+        """Examine boxes in coordinates of their own, with states ``points`` (B, n) near them, and return the planes of w over them too."""
+        return self._examined(cells.box, cells.frames.states(cells.box), points, cells.frames)
+
+    def _examined(
+        self, box: Interval, states: Interval, points: Tensor, frames: Frames | None
+    ) -> tuple[Examined, Planes]:
+        """Examine boxes, of coordinates in ``frames`` where given; ``states`` bound what lies in them, ``points`` (B, n) are some of it."""
         search, region = self.search, self.search.region
-        low, high, outside = box.low, box.high, search.is_outside(box)
+        low, high, outside = box.low, box.high, search.is_outside(states)
         if isinstance(region, Sublevel):
-            value = self.of_value(box)
-            outside = search.is_outside(box, value.value)
+            value = self.of_value(box, frames)
+            outside = search.is_outside(states, value.value)
             for slope, offset, bound in (
                 (-value.lower, region.level - value.lower_offset, region.level),
                 (value.upper, value.upper_offset - region.lower, region.lower),
@@ -43,11 +54,11 @@ class Falling:
                         low, high, slope, torch.nextafter(offset, offset.new_tensor(math.inf))
                     )
                     outside = outside | empty
-        excess = self.of_excess(Interval(low, high))
+        excess = self.of_excess(Interval(low, high), frames)
         holds = excess.value.high < 0 if self.strictly else excess.value.high <= 0
         low, high, empty = contracted(low, high, excess.upper, excess.upper_offset)
         closed = outside | holds | empty
-        return Examined(closed, self._violated(points.low, ~closed), excess.doubt, (low, high))
+        return Examined(closed, self._violated(points, ~closed), excess.doubt, (low, high)), excess
 
     def _violated(self, points: Tensor, is_open: Tensor) -> Tensor:
         """Return (B,): at which of the ``points`` (B, n) in boxes left open the claim surely fails."""

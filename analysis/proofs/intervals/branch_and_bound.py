@@ -56,10 +56,9 @@ def cover(
     """
     count = 0
     while len(low):
-        if count >= max_boxes:
-            return _stopped(low, high, count, f"{len(low)} are still open (give more: --boxes {8 * max_boxes})")
-        if time.monotonic() > deadline:
-            return _stopped(low, high, count, f"the time was up, with {len(low)} still open (give more: --budget)")
+        fault = spent(count, len(low), max_boxes, deadline)
+        if fault:
+            return _stopped(low, high, count, fault)
         batch_low, batch_high = low[-at_once:], high[-at_once:]
         low, high = low[:-at_once], high[:-at_once]
         found = examine(batch_low, batch_high)
@@ -69,11 +68,18 @@ def cover(
             return replace(_stopped(batch_low[at], batch_high[at], count, "the inequality fails"), fails=True)
         within = (batch_low, batch_high) if found.within is None else found.within
         open_low, open_high = (corner[~found.closed] for corner in within)
-        halves = _halved(open_low, open_high, found.weights[~found.closed])
+        halves = halved(open_low, open_high, found.weights[~found.closed])
         if halves is None:
             return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
         low, high = torch.cat([low, halves[0]]), torch.cat([high, halves[1]])
     return Cover(count)
+
+
+def spent(count: int, left: int, max_boxes: int, deadline: float) -> str:
+    """Return why a search ends after ``count`` boxes, with so many ``left``; nothing where it goes on."""
+    if count >= max_boxes:
+        return f"{left} are still open (give more: --boxes {8 * max_boxes})"
+    return f"the time was up, with {left} still open (give more: --budget)" if time.monotonic() > deadline else ""
 
 
 def middle(low: Tensor, high: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ def middle(low: Tensor, high: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(low + (high - low) / 2, low), high)
 
 
-def _halved(low: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+def halved(low: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return both halves of each box, cut across the side of most doubt; None where no side has a number inside."""
     length = high - low
     doubt = torch.where(weights.isfinite().all(1, keepdim=True), weights, 1) * length

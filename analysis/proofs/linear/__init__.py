@@ -2,5 +2,6 @@
 
 from analysis.proofs.linear.bounds import LinearBounds, Planes
 from analysis.proofs.linear.contraction import contracted
+from analysis.proofs.linear.frames import Frames
 
-__all__ = ["LinearBounds", "Planes", "contracted"]
+__all__ = ["Frames", "LinearBounds", "Planes", "contracted"]

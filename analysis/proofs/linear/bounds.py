@@ -7,8 +7,10 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
 from analysis.proofs.intervals.operations import UnboundedError
-from analysis.proofs.linear.forms import HUGE, UP, Boxes
+from analysis.proofs.linear.forms import HUGE, UP, Boxes, Form
+from analysis.proofs.linear.frames import Frames, Placed
 from analysis.proofs.linear.rules import program_of
+from analysis.proofs.linear.steps import States
 
 # Boxes whose numbers stay in a processor's cache.
 BOXES_AT_ONCE = 512
@@ -23,7 +25,8 @@ class Planes:
 
     The slopes are (B, n), the offsets (B,), all float64, and what they say holds in real arithmetic. ``value`` (B,) bounds w over the
     box. NaN where nothing is known. ``doubt`` (B, n) is about how much each side's length adds to the gap between the planes: unlike a
-    slope, which bounds follow, it is what halving the side takes away.
+    slope, which bounds follow, it is what halving the side takes away. ``bend`` (B, n, n), of turned boxes alone: for short vectors r,
+    r' bend r is about what the gap of a box grows by that is as long as r.
     """
 
     lower: Tensor
@@ -32,6 +35,13 @@ class Planes:
     upper_offset: Tensor
     value: Interval
     doubt: Tensor
+    bend: Tensor | None = None
+
+    def picked(self, places: Tensor) -> "Planes":
+        """Return the planes over some of the boxes."""
+        value, bend = self.value.moved(lambda bound: bound[places]), None if self.bend is None else self.bend[places]
+        lower, upper = (self.lower[places], self.lower_offset[places]), (self.upper[places], self.upper_offset[places])
+        return Planes(*lower, *upper, value, self.doubt[places], bend)
 
 
 class LinearBounds:
@@ -51,42 +61,50 @@ class LinearBounds:
         self._result = found.place
         self._steps = {place: builder.steps[place] for place in sorted(needed)}
         # In units of the last place, more than the terms of any sum that is made, and the uses of any number, and a few operations.
-        self._rounding = (sum(step.size for step in self._steps.values()) + 32) * ROUNDOFF
+        self._rounding = (sum(step.size for step in self._steps.values()) + builder.steps[0].size + 32) * ROUNDOFF
 
-    def __call__(self, boxes: Interval) -> Planes:
-        """Return the planes over ``boxes`` (B, n), B >= 1."""
+    def __call__(self, boxes: Interval, frames: Frames | None = None) -> Planes:
+        """Return the planes over ``boxes`` (B, n), B >= 1: of states, or of their coordinates in ``frames``, which the planes are of then."""
         parts = [
-            self._planes(Boxes(low.mT.contiguous(), high.mT.contiguous()))
-            for low, high in zip(boxes.low.split(BOXES_AT_ONCE), boxes.high.split(BOXES_AT_ONCE), strict=True)
+            self._planes(
+                Boxes(boxes.low[part].mT.contiguous(), boxes.high[part].mT.contiguous()), frames and frames[part]
+            )
+            for start in range(0, len(boxes.low), BOXES_AT_ONCE)
+            for part in [slice(start, start + BOXES_AT_ONCE)]
         ]
-        slope, low, high, value_low, value_high, doubt = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-        return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt)
+        slope, low, high, value_low, value_high, doubt, bend = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        bend = None if frames is None else bend
+        return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt, bend)
 
-    def _planes(self, boxes: Boxes) -> tuple[Tensor, ...]:
-        forms, found, known = {}, {}, (boxes.low.abs() <= LARGEST).all(0) & (boxes.high.abs() <= LARGEST).all(0)
-        for place, step in self._steps.items():
+    def _planes(self, boxes: Boxes, frames: Frames | None) -> tuple[Tensor, ...]:
+        known = (boxes.low.abs() <= LARGEST).all(0) & (boxes.high.abs() <= LARGEST).all(0)
+        dim, count = boxes.centre.shape
+        steps, first = self._steps, 0
+        if frames is not None:
+            first = -1  # the coordinates, of which step 0, the states, is made
+            steps = {first: States(dim, ()), 0: Placed(dim, (first,), frames), **{s: steps[s] for s in steps if s}}
+        forms, found = {}, {}
+        for place, step in steps.items():
             forms[place], found[place] = step.forward([forms[s] for s in step.sources], boxes, self._rounding)
-            known &= (forms[place].size <= HUGE).all(0)
-        count = boxes.centre.shape[1]
+            known &= (forms[place].size <= (HUGE if place > 0 else LARGEST)).all(0)
         coefficients = {self._result: torch.ones(1, count, dtype=torch.float64)}
         offset, error = torch.zeros(2, count, dtype=torch.float64)
         doubt = torch.zeros_like(boxes.centre)
-        for place in reversed(self._steps):
-            if place not in coefficients or place == 0:
+        bend = torch.zeros(dim if frames else 0, dim, count, dtype=torch.float64)
+        for place in reversed(steps):
+            if place not in coefficients or place == first:
                 continue
-            step, local, own = self._steps[place], found[place], coefficients.pop(place)
+            step, local, own = steps[place], found[place], coefficients.pop(place)
             added = own.abs() * local.error
             error += added.sum(0)
             for form in local.bent:
-                share = added / form.radius.clamp(min=1e-300)
-                for side in range(len(doubt)):
-                    doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
+                _charge(form, added, doubt, bend)
             if local.shift is not None:
                 offset += (own * local.shift).sum(0)
             for source, part in zip(step.sources, step.backward(own, local), strict=True):
                 if len(part):
                     coefficients[source] = coefficients[source] + part if source in coefficients else part
-        slope = coefficients.get(0)
+        slope = coefficients.get(first)
         slope = torch.zeros_like(boxes.centre) if slope is None else slope
         error = (error * (1 + self._rounding) + UNDERFLOWN) * UP + offset.abs() * (4 * ROUNDOFF)
         slope, offset = slope.masked_fill(~known, torch.nan), offset.masked_fill(~known, torch.nan)
@@ -97,4 +115,14 @@ class LinearBounds:
         spread = (Interval.point(slope) * Interval(boxes.low, boxes.high)).sum([-2])
         own = forms[self._result].range.moved(lambda bound: bound[0])
         value = (spread + Interval(low, high)).intersected(own.where_known(known))
-        return slope.mT, low, high, value.low, value.high, doubt.mT
+        return slope.mT, low, high, value.low, value.high, doubt.mT, bend.permute(2, 0, 1)
+
+
+def _charge(form: Form, error: Tensor, doubt: Tensor, bend: Tensor) -> None:
+    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what the spread of a ``form`` over a box makes of an ``error`` (m, B)."""
+    share = error / form.radius.clamp(min=1e-300)
+    for side in range(len(doubt)):
+        doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
+    curvature = share / form.radius.clamp(min=1e-300)
+    for side, row in enumerate(bend):
+        row += ((curvature * form.slopes[:, side])[:, None] * form.slopes).sum(0)

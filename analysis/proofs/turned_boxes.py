@@ -1,0 +1,169 @@
+"""Branch and bound on boxes that are turned where that makes them fewer.
+
+The gap between linear bounds over a box grows along some directions of the state more than along others, and where these are not
+the axes, a box has to be small along all axes that they share in. Its sides are then laid along the principal axes of the gap: a box
+around it, of states clipped to what it held. Any basis is admissible: which one is chosen changes how many boxes a proof takes, not what
+it proves.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from analysis.evidence.regions import Ball, Box
+from analysis.evidence.sampling import directions
+from analysis.evidence.sublevel import Sublevel
+from analysis.proofs.intervals.branch_and_bound import Cover, Examined, halved, middle, spent
+from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.linear import Frames, Planes, contracted
+from stabdeq.linear_algebra import symmetric_eigenvectors
+
+AT_ONCE = 4096
+# A box is turned where that makes its parts fewer by this factor, of which there would be so many else, and not again before it was
+# halved so often: the box around it is larger.
+GAIN, PARTS, HALVINGS = 4.0, 100.0, 6
+RAYS, ROUNDS = 1024, 4
+
+
+class Cells(NamedTuple):
+    """Boxes between ``low`` and ``high`` (B, n) in coordinates of their own, z = ``origin`` + ``basis`` y.
+
+    Of its states a box stands for those with a . y + b >= 0 for all rows (a, b) of ``faces`` (B, k, n + 1). ``age`` (B,) counts how often
+    it was halved since it was turned.
+    """
+
+    low: Tensor
+    high: Tensor
+    origin: Tensor
+    basis: Tensor
+    faces: Tensor
+    age: Tensor
+
+    @property
+    def frames(self) -> Frames:
+        return Frames(self.origin, self.basis)
+
+    @property
+    def box(self) -> Interval:
+        return Interval(self.low, self.high)
+
+    @property
+    def middles(self) -> Tensor:
+        """(B, n): states near the middles."""
+        return self.frames.at(middle(self.low, self.high))
+
+    def picked(self, places: Tensor | slice) -> "Cells":
+        return Cells(*(part[places] for part in self))
+
+    def joined(self, other: "Cells") -> "Cells":
+        return Cells(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
+
+    def clipped(self) -> tuple["Cells", Tensor]:
+        """Return the boxes as small as their faces tell, and (B,) which hold nothing."""
+        low, high, empty = self.low, self.high, torch.zeros(len(self.low), dtype=torch.bool)
+        for row in self.faces.unbind(1):
+            low, high, outside = contracted(low, high, row[:, :-1].contiguous(), row[:, -1].contiguous())
+            empty = empty | outside
+        return self._replace(low=low, high=high), empty
+
+
+class Examination(Protocol):
+    """What is to hold on boxes, examined as they are, with states ``points`` (B, n) in them, or in coordinates of their own."""
+
+    def __call__(self, box: Interval, points: Interval) -> Examined: ...
+    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes]: ...
+
+
+def upright(low: Tensor, high: Tensor) -> Cells:
+    """Return the boxes of states between ``low`` and ``high`` (B, n)."""
+    count, dim = low.shape
+    axes = Frames.axes(count, dim)
+    faces = torch.zeros(count, 4 * dim, dim + 1, dtype=torch.float64)
+    return Cells(low, high, axes.origin, axes.basis, faces, torch.zeros(count, dtype=torch.long))
+
+
+def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
+    """Return boxes along ``basis`` (B, n, n) that stand for the same states within ``base``; a box stays where none is known."""
+    frames = Frames(cells.middles, basis)
+    box, known = frames.coordinates_of(cells.frames, cells.box)
+    faces = frames.faces_of(cells.frames, cells.box, box)
+    around = frames.faces_of_states(base.low, base.high) if isinstance(base, Box) else torch.zeros_like(faces)
+    faces, age = torch.cat([faces, around], 1), torch.zeros_like(cells.age)
+    new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age)
+    return Cells(*(torch.where(known.reshape(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, cells, strict=True)))
+
+
+def principal_axes(region: Sublevel) -> Tensor | None:
+    """Return the basis (n, n) in which the second moments of {V <= level} are 1, as far as it is seen along rays from the centre.
+
+    The moments are those of rays, drawn with a fixed seed, in the coordinates of the round before. None where they are not known.
+    """
+    dim = len(region.centre)
+    generator = torch.Generator().manual_seed(0)
+    root = torch.eye(dim, dtype=torch.float64) * region.radius
+    for _ in range(ROUNDS):
+        unit = directions(RAYS, dim, generator)
+        along = unit @ root.mT
+        length = along.norm(dim=1, keepdim=True)
+        reach = region.reach(along / length) / length
+        reach = reach / reach.amax()
+        moments = (unit * reach ** (dim + 2)).mT @ unit / reach.pow(dim).sum()
+        values, vectors = symmetric_eigenvectors(root @ moments @ root.mT)
+        root = vectors * values.sqrt()
+    return root if bool(root.isfinite().all()) else None
+
+
+def turned_cover(
+    cells: Cells,
+    examine: Callable[[Cells], tuple[Examined, Planes]],
+    base: Ball | Box,
+    *,
+    max_boxes: int,
+    deadline: float = math.inf,
+) -> Cover:
+    """Examine ``cells`` and what they are halved into, as ``branch_and_bound.cover`` does, and turn those that become fewer by it."""
+    count = 0
+    while len(cells.low):
+        fault = spent(count, len(cells.low), max_boxes, deadline)
+        if fault:
+            return _stopped(cells, count, fault)
+        batch, cells = cells.picked(slice(-AT_ONCE, None)), cells.picked(slice(None, -AT_ONCE))
+        batch, empty = batch.clipped()
+        found, planes = examine(batch)
+        count += len(empty)
+        if bool(found.violated.any()):
+            return replace(_stopped(batch.picked(found.violated), count, "the inequality fails"), fails=True)
+        low, high = found.within or (batch.low, batch.high)
+        is_open = ~(found.closed | empty)
+        left, planes = batch._replace(low=low, high=high).picked(is_open), planes.picked(is_open)
+        basis, better = _better(left, planes)
+        rest = left.picked(~better)
+        halves = halved(rest.low, rest.high, planes.doubt[~better])
+        if halves is None:
+            return _stopped(rest, count, "a box too small to halve stayed open")
+        cells = cells.joined(rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1))
+        cells = cells.joined(turned(left.picked(better), basis[better], base))
+    return Cover(count)
+
+
+def _better(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:
+    """Return the principal axes (B, n, n) of the gaps, as long as the boxes, and (B,) where boxes along them pay."""
+    assert planes.bend is not None
+    radius = (cells.high - cells.low) / 2
+    scaled = planes.bend * radius[:, :, None] * radius[:, None]
+    values, vectors = symmetric_eigenvectors(scaled)
+    values, own = values.clamp(min=1e-9 * values.amax(1, keepdim=True)), scaled.diagonal(dim1=1, dim2=2)
+    gain = (own / values).prod(1).sqrt()
+    at_middle = (planes.lower * middle(cells.low, cells.high)).sum(1) + (planes.lower_offset + planes.upper_offset) / 2
+    parts = gain * ((own.shape[1] * values / at_middle.abs()[:, None]).sqrt() + 1).prod(1)
+    return cells.basis * radius[:, None] @ vectors, (gain > GAIN) & (parts > PARTS) & (cells.age >= HALVINGS)
+
+
+def _stopped(cells: Cells, count: int, fault: str) -> Cover:
+    """Return the end of a search, at the smallest of the boxes given."""
+    sizes = (cells.basis.abs() @ (cells.high - cells.low)[..., None]).amax(1)
+    return Cover(count, fault, tuple(cells.middles[int(sizes.argmin())].tolist()))
