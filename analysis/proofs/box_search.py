@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -229,7 +229,8 @@ class Search:
         if hole is not None:
             sides = " x ".join(f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True))
             words = f"{inside} on the box {sides}" + (f", and {words} elsewhere" if found.boxes else "")
-        count = "one box that covers" if examined == 1 else f"{examined} boxes that cover"
+        some = ", some of them turned," if found.turned else ""
+        count = "one box that covers" if examined == 1 else f"{examined} boxes{some} that cover"
         return Proof(f"{words}: by {by} on {count} {self.covers}. {ASSUMPTION}", examined)
 
     def _cover(
@@ -239,10 +240,8 @@ class Search:
         at_once: int,
         most: int,
     ) -> Cover:
-        low, high = self.corners
-        boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
         return cover(
-            *boxes,
+            *self._boxes(hole),
             lambda low, high: self.agreed(examine, Interval(low, high), middle(low, high)),
             max_boxes=min(most, self.max_boxes),
             deadline=self.deadline,
@@ -254,21 +253,23 @@ class Search:
         first = self._cover(linear, hole, LINEAR_AT_ONCE, UPRIGHT_BOXES)
         if not first.fault or first.fails or self.max_boxes <= UPRIGHT_BOXES or len(self.centre) == 1:
             return first
-        low, high = self.corners
-        boxes = (low[None], high[None]) if hole is None else around(hole, (low, high))
-        cells = upright(*boxes)
+        cells = upright(*self._boxes(hole))
         axes = principal_axes(self.region) if isinstance(self.region, Sublevel) else None
         if axes is not None:
             cells = turned(cells, axes.expand(len(cells.low), -1, -1), self.base)
 
         def examine(cells: Cells) -> tuple[Examined, Planes]:
-            points = torch.minimum(torch.maximum(cells.middles, low), high)
+            points = torch.minimum(torch.maximum(cells.middles, self.corners[0]), self.corners[1])
             self.agree_at(points)
             return linear.turned(cells, points)
 
-        left = self.max_boxes - first.boxes
-        found = turned_cover(cells, examine, self.base, max_boxes=left, deadline=self.deadline)
-        return replace(found, boxes=first.boxes + found.boxes)
+        effort = {"count": first.boxes, "max_boxes": self.max_boxes, "deadline": self.deadline}
+        return turned_cover(cells, examine, self.base, **effort)
+
+    def _boxes(self, hole: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return the boxes (B, n), (B, n) that the region lies in but for a ``hole``."""
+        low, high = self.corners
+        return (low[None], high[None]) if hole is None else around(hole, (low, high))
 
     def agreed(self, examine: Callable[[Interval, Interval], Examined], box: Interval, points: Tensor) -> Examined:
         """Return what ``examine`` finds on boxes, once the functions give at ``points`` (B, n) in them what their graphs do.

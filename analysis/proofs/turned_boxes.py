@@ -6,7 +6,6 @@ around it, of states clipped to what it held. Any basis is admissible: which one
 it proves.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -98,9 +97,9 @@ def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
 
 
 def principal_axes(region: Sublevel) -> Tensor | None:
-    """Return the basis (n, n) in which the second moments of {V <= level} are 1, as far as it is seen along rays from the centre.
+    """Return a basis (n, n) in which {V <= level}, as far as it is seen from the centre, reaches as far in each direction as in the others.
 
-    The moments are those of rays, drawn with a fixed seed, in the coordinates of the round before. None where they are not known.
+    Its second moments, those along rays that are drawn with a fixed seed, are a multiple of the identity. None where they are not known.
     """
     dim = len(region.centre)
     generator = torch.Generator().manual_seed(0)
@@ -122,11 +121,14 @@ def turned_cover(
     examine: Callable[[Cells], tuple[Examined, Planes]],
     base: Ball | Box,
     *,
+    count: int,
     max_boxes: int,
-    deadline: float = math.inf,
+    deadline: float,
 ) -> Cover:
-    """Examine ``cells`` and what they are halved into, as ``branch_and_bound.cover`` does, and turn those that become fewer by it."""
-    count = 0
+    """Examine ``cells`` and what they are halved into, as ``branch_and_bound.cover`` does, and turn those that become fewer by it.
+
+    ``count`` boxes were examined before.
+    """
     while len(cells.low):
         fault = spent(count, len(cells.low), max_boxes, deadline)
         if fault:
@@ -147,7 +149,7 @@ def turned_cover(
             return _stopped(rest, count, "a box too small to halve stayed open")
         cells = cells.joined(rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1))
         cells = cells.joined(turned(left.picked(better), basis[better], base))
-    return Cover(count)
+    return Cover(count, turned=True)
 
 
 def _better(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:

@@ -31,13 +31,14 @@ class Examined:
 class Cover:
     """How a search ended: how many boxes were examined, and, unless all were closed, why and around which ``state``.
 
-    ``fails``: the inequality surely fails at that state.
+    ``fails``: the inequality surely fails at that state. ``turned``: not all boxes were along the axes.
     """
 
     boxes: int
     fault: str = ""
     state: tuple[float, ...] = ()
     fails: bool = False
+    turned: bool = False
 
 
 def cover(

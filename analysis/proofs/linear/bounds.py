@@ -64,7 +64,7 @@ class LinearBounds:
         self._rounding = (sum(step.size for step in self._steps.values()) + builder.steps[0].size + 32) * ROUNDOFF
 
     def __call__(self, boxes: Interval, frames: Frames | None = None) -> Planes:
-        """Return the planes over ``boxes`` (B, n), B >= 1: of states, or of their coordinates in ``frames``, which the planes are of then."""
+        """Return the planes over ``boxes`` (B, n), B >= 1, of states; with ``frames``, of the coordinates in these, as the planes are then."""
         parts = [
             self._planes(
                 Boxes(boxes.low[part].mT.contiguous(), boxes.high[part].mT.contiguous()), frames and frames[part]
@@ -72,7 +72,9 @@ class LinearBounds:
             for start in range(0, len(boxes.low), BOXES_AT_ONCE)
             for part in [slice(start, start + BOXES_AT_ONCE)]
         ]
-        slope, low, high, value_low, value_high, doubt, bend = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        slope, low, high, value_low, value_high, doubt, bend = (
+            torch.cat(pieces) for pieces in zip(*parts, strict=True)
+        )
         bend = None if frames is None else bend
         return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt, bend)
 
@@ -119,7 +121,7 @@ class LinearBounds:
 
 
 def _charge(form: Form, error: Tensor, doubt: Tensor, bend: Tensor) -> None:
-    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what the spread of a ``form`` over a box makes of an ``error`` (m, B)."""
+    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what a ``form``'s spread over the boxes makes of an ``error`` (m, B)."""
     share = error / form.radius.clamp(min=1e-300)
     for side in range(len(doubt)):
         doubt[side] += (share * form.slopes[:, side].abs()).sum(0)

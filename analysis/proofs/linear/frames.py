@@ -73,7 +73,9 @@ class Frames:
     def faces_of_states(self, low: Tensor, high: Tensor) -> Tensor:
         """Return the faces (B, 2n, n + 1) of the box of states between ``low`` and ``high`` (n,), as ``faces_of`` does."""
         offsets = [_up(self.origin - low), _up(high - self.origin)]
-        rows = [torch.cat([sign * self.basis, offset[..., None]], 2) for sign, offset in zip((1, -1), offsets, strict=True)]
+        rows = [
+            torch.cat([sign * self.basis, offset[..., None]], 2) for sign, offset in zip((1, -1), offsets, strict=True)
+        ]
         return torch.cat(rows, 1)
 
     @property
