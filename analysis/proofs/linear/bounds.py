@@ -64,7 +64,7 @@ class LinearBounds:
         self._rounding = (sum(step.size for step in self._steps.values()) + builder.steps[0].size + 32) * ROUNDOFF
 
     def __call__(self, boxes: Interval, frames: Frames | None = None) -> Planes:
-        """Return the planes over ``boxes`` (B, n), B >= 1, of states; with ``frames``, of the coordinates in these, as the planes are then."""
+        """Return the planes over ``boxes`` (B, n), B >= 1, of states, or of coordinates in ``frames``, as the planes then are."""
         parts = [
             self._planes(
                 Boxes(boxes.low[part].mT.contiguous(), boxes.high[part].mT.contiguous()), frames and frames[part]
@@ -121,7 +121,7 @@ class LinearBounds:
 
 
 def _charge(form: Form, error: Tensor, doubt: Tensor, bend: Tensor) -> None:
-    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what a ``form``'s spread over the boxes makes of an ``error`` (m, B)."""
+    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what a form's spread over the boxes makes of an ``error`` (m, B)."""
     share = error / form.radius.clamp(min=1e-300)
     for side in range(len(doubt)):
         doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
