@@ -11,7 +11,7 @@ from analysis.evidence import sampling
 from analysis.evidence.regions import SLACK
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
-from stabdeq.constraint import Constraint, columns, onto_set, shortest_step, slopes
+from stabdeq.constraint import Constraint, columns, distance, onto_set, shortest_step, slopes
 
 DRAWN, ANCHORS = 4096, 256
 ROUNDS, BATCHES = 3, 64
@@ -40,24 +40,23 @@ class Constrained(Sublevel):
 
     @property
     def words(self) -> str:
-        part = "the states with V = " + exactly(self.level) + " of " if self.on_boundary else ""
-        if not self.has_levels:
-            return f"{part}the states with h = 0 of {self.base.words}"
-        return f"{part}{self.condition} within {self.base.within}"
+        if self.on_boundary:
+            return f"the set {{h = 0, V = {exactly(self.level)}}} within {self.base.within}"
+        return f"{self.condition} within {self.base.within}"
 
     @property
     def condition(self) -> str:
         if not self.has_levels:
             return "the set {h = 0}"
-        return f"the states with h = 0 of {super().condition}"
+        levels = super().condition.partition("{")[2]
+        return f"the set {{h = 0, {levels}"
 
     @cached_property
     def anchors(self) -> Tensor:
         """At most 256 states (m, n) of the region; none where none is found of 4096 that are projected."""
-        found = self._landed(self.base.sample(DRAWN, torch.Generator().manual_seed(0)))
-        centre = self.centre[None]
-        found = torch.cat([centre, found])
-        return found[self.contains(found)][:ANCHORS]
+        found, arrived = self._landed(self.base.sample(DRAWN, torch.Generator().manual_seed(0)))
+        at_centre = self.centre[None][self.contains(self.centre[None])]
+        return torch.cat([at_centre, found[arrived]])[:ANCHORS]
 
     def equations(self, states: Tensor) -> Tensor:
         """Return what is 0 on the region, (B, k): h, and V - level on the boundary."""
@@ -83,8 +82,8 @@ class Constrained(Sublevel):
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         parts, found = [self.anchors[:0]], 0
         for _ in range(BATCHES):
-            states = self._landed(self.base.sample(max(count - found, ANCHORS), generator))
-            parts.append(states[self.contains(states)])
+            states, arrived = self._landed(self.base.sample(max(count - found, ANCHORS), generator))
+            parts.append(states[arrived])
             found += len(parts[-1])
             if found >= count:
                 break
@@ -97,31 +96,31 @@ class Constrained(Sublevel):
 
     def project(self, states: Tensor) -> Tensor:
         """Return the states (B, n) moved onto the region, to rounding; one that does not arrive, to the nearest anchor."""
-        found = self._landed(states)
-        lost = ~self.contains(found)
-        if bool(lost.any()) and len(self.anchors):
-            found[lost] = self._nearest(states.detach()[lost])
+        found, arrived = self._landed(states)
+        if not bool(arrived.all()) and len(self.anchors):
+            found[~arrived] = self._nearest(states.detach()[~arrived])
         return found
 
     def contains(self, states: Tensor) -> Tensor:
-        value, jacobian = slopes(self.equations, states)
-        step = (shortest_step(jacobian) @ value[:, :, None]).squeeze(2).norm(dim=1)
         size = self.radius + float(self.centre.norm())
-        arrived = (step <= SLACK * size) & ((value == 0) | (jacobian != 0).any(2)).all(1)
+        arrived = distance(self.equations, states) <= SLACK * size
         if self.on_boundary or not self.has_levels:
             return arrived & self.base.contains(states)
         with torch.no_grad():
             level = self.value(states)
         return arrived & self.base.contains(states) & (level <= self.level) & (level >= self.lower)
 
-    def _landed(self, states: Tensor) -> Tensor:
-        """Return the states (B, n) moved towards the region: onto {h = 0}, between the levels, into the base, and again."""
-        states = self.base.project(states.detach())
-        for _ in range(ROUNDS):
-            states = self.base.project(onto_set(self._open, states))
-            if bool(self.contains(states).all()):
+    def _landed(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states (B, n) moved onto {h = 0}, between the levels, into the base, and again; and which arrived (B,)."""
+        states = self.base.project(states.detach()).clone()
+        arrived = torch.zeros(len(states), dtype=torch.bool)
+        for number in range(ROUNDS):
+            conditions = self._open if number and self.has_levels else self.equations
+            states[~arrived] = self.base.project(onto_set(conditions, states[~arrived]))
+            arrived[~arrived] = self.contains(states[~arrived])
+            if bool(arrived.all()):
                 break
-        return states
+        return states, arrived
 
     def _open(self, states: Tensor) -> Tensor:
         """Return the ``equations``, and by how much V is beyond a level, 0 within."""

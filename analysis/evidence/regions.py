@@ -11,7 +11,7 @@ from analysis.findings import exactly
 
 # A state on a boundary may be a few roundings outside of it.
 SLACK = 1e-12
-PUSHES = 4  # out of a ball around the centre, after each of which a state is moved into the region again
+PUSHES = 8  # out of a ball around the centre, after each of which a state is moved into the region again
 
 
 class Region(Protocol):

@@ -50,7 +50,8 @@ class Certainty:
 
         def speed() -> arb:
             z = self.place(state)
-            return _total((self._moved(z) - z) ** 2 if rest else self._moved(z) ** 2)
+            moved = self._moved(z) - z if rest else self._moved(z)
+            return _total(moved * moved)  # a power of a ball that holds 0 is not known
 
         return _certain(speed)
 
@@ -101,7 +102,7 @@ class Certainty:
             after = self._moved(self.place(state))
             offset = after - exact(base.centre)
             if isinstance(base, Ball):
-                found = [_total(offset**2) - arb(base.radius) ** 2]
+                found = [_total(offset * offset) - arb(base.radius) ** 2]
             else:
                 found = [*(after - exact(base.high)).tolist(), *(exact(base.low) - after).tolist()]
             return found + ([] if level == math.inf else [self._value(after) - arb(level)])

@@ -13,6 +13,7 @@ from analysis.findings import Finding, Verdict, short
 from analysis.proofs.balls import evaluate, sign_of
 from analysis.proofs.box_search import Proof, Unproved
 from analysis.proofs.kept import prove_kept
+from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.on_a_set import Signed, judge_on_set, on_set, on_true_states
 from analysis.user_function.sentences import ALONG_THE_FLOW, KEPT
 from analysis.user_function.subject import Subject
@@ -25,6 +26,7 @@ def kept(subject: Subject) -> Finding:
     region = subject.whole_region
     assert isinstance(region, Constrained)
     size = region.radius + float(region.centre.norm())
+    floor = NOISE_MARGIN * subject.noise(subject.flow) / subject.tolerance
 
     def violation(states: Tensor) -> Violation:
         moved = subject.flow(states)
@@ -34,6 +36,7 @@ def kept(subject: Subject) -> Finding:
             excess, scale = value.abs(), length * size
         else:
             excess, scale = (jacobian @ moved[:, :, None]).squeeze(2).abs(), length * moved.norm(dim=1, keepdim=True)
+        scale = scale + floor * length
         worst = (excess / torch.where(scale == 0, 1, scale)).argmax(1, keepdim=True)
         return Violation(excess.gather(1, worst).squeeze(1), scale.gather(1, worst).squeeze(1))
 
@@ -103,17 +106,20 @@ def with_leaving(subject: Subject, findings: Sequence[Finding], judged: Finding)
     """
     if judged.verdict is Verdict.PROVED:
         return list(findings)
-    if judged.verdict is Verdict.REFUTED and judged.witness is not None:
-        where = short(judged.witness["state"])
-        words = f"The dynamics leave the set {{h = 0}}, as at {where}: what holds on it says nothing of trajectories beyond it."
-    else:
-        words = "That trajectories stay on the set {h = 0} is not proved."
+    leaves = judged.verdict is Verdict.REFUTED and judged.witness is not None
     found = []
     for finding in findings:
-        if finding.check in ALONG_THE_FLOW:
-            finding = replace(finding, evidence=f"{words} {finding.evidence}")
-            if finding.check == "invariant" and finding.verdict in (Verdict.PROVED, Verdict.SUPPORTED):
-                leaves = judged.verdict is Verdict.REFUTED
-                finding = replace(finding, verdict=Verdict.INCONCLUSIVE if leaves else Verdict.SUPPORTED)
-        found.append(finding)
+        if finding.check not in ALONG_THE_FLOW:
+            found.append(finding)
+            continue
+        is_proved = finding.check == "invariant" and finding.verdict is Verdict.PROVED
+        evidence = f"{'Not proved: t' if is_proved else 'T'}hat trajectories stay on the set is not proved."
+        evidence = f"{evidence} {finding.evidence}" if is_proved else f"{finding.evidence} {evidence}"
+        if leaves:
+            words = f"The dynamics leave the set, as at {short(judged.witness['state'])}"
+            evidence = f"{words}: what holds on it says nothing of where trajectories go. {finding.evidence}"
+        verdict = finding.verdict
+        if finding.check == "invariant" and verdict in (Verdict.PROVED, Verdict.SUPPORTED):
+            verdict = Verdict.INCONCLUSIVE if leaves else Verdict.SUPPORTED
+        found.append(replace(finding, evidence=evidence, verdict=verdict))
     return found

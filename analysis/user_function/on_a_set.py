@@ -30,6 +30,7 @@ from stabdeq.errors import ConfigError
 
 Signed = tuple[int | None, float]
 HELD = 64  # states whose enclosures are remembered
+CLEAR = 1e-9  # of its terms' size: what a state that is on the set to rounding does not violate a claim by, if no true one does
 
 
 def load_constraint(given: str | Callable[[Any], Any], dim: int, trial: Tensor) -> ForeignFunction:
@@ -63,23 +64,22 @@ def constrained(region: Ball | Box | Sublevel, constraint: ForeignFunction, valu
     if isinstance(region, Sublevel):
         limits = {"base": region.base, "value": value, "level": region.level, "lower": region.lower}
     found = Constrained(**limits, constraint=constraint)
-    centre = found.centre[None]
-    whole = replace(found, level=torch.inf, lower=-torch.inf)
-    if not bool(whole.contains(centre)[0]):
+    whole, centre = replace(found, level=torch.inf, lower=-torch.inf), found.centre[None]
+    others = whole.anchors[(whole.anchors != centre).any(1)]
+    at_centre = bool(whole.contains(centre)[0])
+    if not len(others):
+        states = onto_set(constraint, whole.base.sample(DRAWN, torch.Generator().manual_seed(0)))
+        sizes = columns(constraint(whole.base.project(states)).detach()).abs().amax(1)
+        but = " but the centre" * at_centre
+        raise ConfigError(
+            f"on: no state of {whole.base.words}{but} was found with {constraint.name} = 0: its size is at least {float(sizes.min()):.3g} at "
+            "those tried; give a larger region, or a function that has a slope where it is 0"
+        )
+    if not at_centre:
         at = short(columns(constraint(centre).detach())[0].tolist())
         raise ConfigError(
             f"on: the centre {short(centre[0].tolist())} is not on the set: {constraint.name} is {at} there, and not 0; give the "
             "equilibrium as centre"
-        )
-    if not len(whole.anchors[(whole.anchors != centre).any(1)]):
-        states = onto_set(constraint, whole.base.sample(DRAWN, torch.Generator().manual_seed(0)))
-        states = whole.base.project(states)
-        size = columns(constraint(states).detach()).abs().amax(1)
-        place = int(size.argmin())
-        raise ConfigError(
-            f"on: no state of {whole.base.words} is on the set but the centre: |{constraint.name}| is at least {float(size[place]):.3g} "
-            f"there, at {short(states[place].tolist())}, where its slope is {float(slopes(constraint, states[place:place + 1])[1].norm()):.3g}; "
-            "give a larger region, or a function with a slope where it is 0"
         )
     if not len(found.anchors):
         raise ConfigError(f"no state was found of {found.words}: give other levels, or a larger region")
@@ -112,7 +112,8 @@ def surely_on(certainty: Certainty, region: Constrained, hole: float, state: Ten
     base, place = region.base, certainty.place
 
     def square() -> arb:
-        return sum(((place(state) - exact(region.centre)) ** 2).tolist(), start=arb(0))
+        offset = place(state) - exact(region.centre)
+        return sum((offset * offset).tolist(), start=arb(0))
 
     room = [lambda: square() - arb(hole) ** 2]
     if isinstance(base, Ball):
@@ -151,10 +152,11 @@ def judge_on_set(subject: Subject, claim: Claim, region: Any) -> Finding:
     found = judge(claim, region, seed=subject.seed, effort=subject.effort)
     if found.verdict is Verdict.REFUTED and found.witness is not None and any(found.witness["h"]):
         return replace(found, evidence=f"{found.evidence} {_TO_ROUNDING if claim.certain is None else _NEXT_TO_IT}")
-    if found.verdict is Verdict.SUPPORTED and found.margin is not None and found.margin < -claim.tolerance:
+    least = claim.tolerance if claim.strict else -CLEAR
+    if found.verdict is Verdict.SUPPORTED and found.margin is not None and found.margin <= least:
         reason = (
-            f"A state with h = 0 to rounding violates by {0.0 - found.margin:.3g} of its terms' size, but no true state of the set is "
-            "enclosed next to it: give h with a slope where it is 0, of as many components as are needed."
+            f"At a state with h = 0 to rounding it fails, or holds with equality, by {0.0 - found.margin:.3g} of its terms' size, but at no "
+            "true state of the set next to it is that certain."
         )
         return replace(found, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=f"{reason} {found.evidence}")
     return found
