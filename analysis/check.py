@@ -116,7 +116,14 @@ def check(
             "uncertain": uncertain,
         },
     )
-    settings = {"on": on, "uncertain": uncertain, "figure": figure, "proof": proof, "radius": radius, "box": box}
+    settings: dict[str, object] = {
+        "on": on,
+        "uncertain": uncertain,
+        "figure": figure,
+        "proof": proof,
+        "radius": radius,
+        "box": box,
+    }
     require_judged_on_a_set(names, settings | {"sublevel": sublevel, "initial": initial, "unsafe": unsafe})
     if proof is not None and (sublevel == "max" or uncertain is not None):
         raise ConfigError("proof excludes uncertain dynamics, and sublevel 'max': give the level that was found")
@@ -181,7 +188,14 @@ def check(
         )
     options = {"dim": dim, "dynamics": f, "step": step, "uncertain": uncertain, "alpha": alpha, "kappa": kappa}
     options |= {"disturbance": sides(disturbance), "initial": initial, "unsafe": unsafe, "on": on}
-    options |= {"centre": origin.tolist(), "radius": radius, "box": sides(box), "sublevel": sublevel, "from-level": from_level, "claims": names}
+    options |= {
+        "centre": origin.tolist(),
+        "radius": radius,
+        "box": sides(box),
+        "sublevel": sublevel,
+        "from-level": from_level,
+        "claims": names,
+    }
     options |= {"samples": states, "starts": starts, "boxes": subject.boxes, "inner-radius": inner_radius}
     command = made_by("check", V, options | {"seed": seed, "budget": budget, "proof": proof})
     left = not_asked_for(name for name in usual if name not in names)

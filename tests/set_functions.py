@@ -17,7 +17,7 @@ def pendulum(z: Tensor) -> Tensor:
 
 def energy(z: Tensor) -> Tensor:
     """Falls but where the speed is 0; below 0 off the circle."""
-    s, c, w = z.unbind(1)
+    _, c, w = z.unbind(1)
     return 1 - c + w**2 / 2
 
 

@@ -168,7 +168,14 @@ def check(
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    functions = {"dynamics": dynamics, "step": step, "uncertain": uncertain, "initial": initial, "unsafe": unsafe, "on": on}
+    functions = {
+        "dynamics": dynamics,
+        "step": step,
+        "uncertain": uncertain,
+        "initial": initial,
+        "unsafe": unsafe,
+        "on": on,
+    }
     given = {"dim": dim, "disturbance": disturbance, "alpha": alpha, "kappa": kappa, "centre": centre, "radius": radius}
     given |= {
         "box": box,

@@ -137,4 +137,3 @@ class Constrained(Sublevel):
     def _nearest(self, states: Tensor) -> Tensor:
         parts = states.split(max(1, BATCH // len(self.anchors)))
         return torch.cat([self.anchors[torch.cdist(part, self.anchors).argmin(1)] for part in parts])
-

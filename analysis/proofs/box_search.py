@@ -13,11 +13,11 @@ from analysis.evidence.constrained import Constrained
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
+from analysis.proofs.constraint_bounds import ConstraintBounds
 from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds
-from analysis.proofs.constraint_bounds import ConstraintBounds
 
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30

@@ -74,7 +74,7 @@ def _negative(search: Search, *, name: str, in_steps: bool) -> Proof | Unproved:
         return search.covered(examine, words, linear=linear)
     hole, facts = _hole(search, excess, parts, strictly)
     if isinstance(hole, Unproved) and not search.inner:
-        return hole
+        return Unproved(f"of {symbol}, {hole.reason}")
     return search.covered(examine, words, None if isinstance(hole, Unproved) else hole, f"{symbol}{facts}", linear)
 
 
@@ -123,9 +123,11 @@ def _hole(
     curvature = float(excess(Interval.point(search.centre[None]), 2).hessian.magnitude.nan_to_num(0, 0, 0).max())
     steepest = max(float(slope.square().sum()) for slope in slopes)
     found: list[tuple[float, tuple[Tensor, Tensor], str]] = []
-    reason = f"w = 0, and a gradient of w that is normal to the set, cannot both be shown exactly at the centre. {EXACTLY}"
+    reason = (
+        f"w = 0, and a gradient of w that is normal to the set, cannot both be shown exactly at the centre. {EXACTLY}"
+    )
     for multiple in PENALTIES:
-        penalty = multiple * curvature / steepest if steepest else 0.0
+        penalty = multiple * curvature / steepest if 0 < steepest < math.inf else 0.0
         penalty = 2.0 ** math.ceil(math.log2(penalty)) if penalty else 0.0
         value, gradient = value_at, gradient_at
         for part in parts:
@@ -134,7 +136,7 @@ def _hole(
         slack = search.slack(size(value), size(gradient))
         if slack == math.inf:
             continue
-        reason = "w is not shown to be a negative form along the set on any box around the centre."
+        reason = "it is not shown to be a negative form along the set on any box around the centre."
 
         def proves(box: Interval, penalty: float = penalty, slack: Tensor | float = slack) -> Tensor:
             over_box = excess(box, 2)
@@ -150,8 +152,11 @@ def _hole(
 
         hole = search.closed_at_centre(proves)
         if hole is not None:
-            nearly = "" if slack == 0 else "nearly "
-            words = f"{_added([float(one.low) for one in multipliers], penalty)} and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
+            zero = "0" if slack == 0 else "nearly 0"
+            words = (
+                f"{_added([float(one.low) for one in multipliers], penalty)} and its gradient are {zero} at the centre and its Hessian is "
+                "negative definite"
+            )
             found.append((float((hole[1] - hole[0]).norm()), hole, words))
     if not found:
         return Unproved(reason), ""

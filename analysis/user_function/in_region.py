@@ -37,7 +37,7 @@ def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | 
     certainty: Certainty = subject.certainty
     region = subject.region
     if isinstance(region, Constrained):
-        region = boundary_of(region) if name == "invariant" and not subject.in_steps else region
+        region = replace(region, on_boundary=name == "invariant" and not subject.in_steps)
         certainty = on_true_states(certainty, region)
     rate = (subject.rate or 0.0) if name == "decay" or subject.in_steps else 0.0
     special: dict[str, Callable[[Tensor], tuple[int | None, float]]] = {

@@ -59,7 +59,7 @@ def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lam
     findings = with_consequence(subject, implied(subject, findings))
     if subject.constraint is not None and set(names) & set(ALONG_THE_FLOW):
         of_set = next((one for one in findings if one.check == KEPT), None) or _judged(subject, KEPT)
-        findings = with_leaving(subject, findings, of_set)
+        findings = with_leaving(findings, of_set)
     return memory.unless_changed(findings)
 
 

@@ -99,14 +99,14 @@ def prove(subject: Subject) -> Proof | Unproved:
     return prove_kept(certainty.constraint, certainty.motion, len(subject.centre), in_steps=subject.in_steps)
 
 
-def with_leaving(subject: Subject, findings: Sequence[Finding], judged: Finding) -> list[Finding]:
+def with_leaving(findings: Sequence[Finding], judged: Finding) -> list[Finding]:
     """Return the findings, those along trajectories with what it means for them how the claim "kept" was ``judged``.
 
     That a set between levels is invariant says that trajectories stay in {h = 0} besides.
     """
     if judged.verdict is Verdict.PROVED:
         return list(findings)
-    leaves = judged.verdict is Verdict.REFUTED and judged.witness is not None
+    leaves = judged.verdict is Verdict.REFUTED
     found = []
     for finding in findings:
         if finding.check not in ALONG_THE_FLOW:
@@ -115,7 +115,7 @@ def with_leaving(subject: Subject, findings: Sequence[Finding], judged: Finding)
         is_proved = finding.check == "invariant" and finding.verdict is Verdict.PROVED
         evidence = f"{'Not proved: t' if is_proved else 'T'}hat trajectories stay on the set is not proved."
         evidence = f"{evidence} {finding.evidence}" if is_proved else f"{finding.evidence} {evidence}"
-        if leaves:
+        if leaves and judged.witness is not None:
             words = f"The dynamics leave the set, as at {short(judged.witness['state'])}"
             evidence = f"{words}: what holds on it says nothing of where trajectories go. {finding.evidence}"
         verdict = finding.verdict

@@ -17,7 +17,7 @@ from torch import Tensor
 from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import DRAWN, Constrained
 from analysis.evidence.judge import judge
-from analysis.evidence.regions import Ball, Box
+from analysis.evidence.regions import Ball, Box, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs.balls import Balls, evaluate, exact, sign_of
@@ -50,7 +50,9 @@ def load_constraint(given: str | Callable[[Any], Any], dim: int, trial: Tensor) 
         )
     if bool(result.isnan().any()):
         state = trial[int(columns(result).isnan().any(1).nonzero()[0])]
-        raise ConfigError(f"on: {function.name} is NaN at {short(state.tolist())}; give numbers that are 0 on the set alone")
+        raise ConfigError(
+            f"on: {function.name} is NaN at {short(state.tolist())}; give numbers that are 0 on the set alone"
+        )
     if function.is_numpy or not function.is_differentiable:
         raise ConfigError(
             f"on: {function.name} has no gradient by autograd, along which the set is found: write it in PyTorch operations"
@@ -58,12 +60,13 @@ def load_constraint(given: str | Callable[[Any], Any], dim: int, trial: Tensor) 
     return function
 
 
-def constrained(region: Ball | Box | Sublevel, constraint: ForeignFunction, value: ForeignFunction) -> Constrained:
+def constrained(region: Region, constraint: ForeignFunction, value: ForeignFunction) -> Constrained:
     """Return the states of ``region`` with h = 0; raise ConfigError where its centre is none, or no state is found."""
-    limits = {"base": region, "value": value}
     if isinstance(region, Sublevel):
-        limits = {"base": region.base, "value": value, "level": region.level, "lower": region.lower}
-    found = Constrained(**limits, constraint=constraint)
+        found = Constrained(region.base, value, region.level, region.lower, constraint=constraint)
+    else:
+        assert isinstance(region, Ball | Box)
+        found = Constrained(region, value, constraint=constraint)
     whole, centre = replace(found, level=torch.inf, lower=-torch.inf), found.centre[None]
     others = whole.anchors[(whole.anchors != centre).any(1)]
     at_centre = bool(whole.contains(centre)[0])
@@ -72,8 +75,8 @@ def constrained(region: Ball | Box | Sublevel, constraint: ForeignFunction, valu
         sizes = columns(constraint(whole.base.project(states)).detach()).abs().amax(1)
         but = " but the centre" * at_centre
         raise ConfigError(
-            f"on: no state of {whole.base.words}{but} was found with {constraint.name} = 0: its size is at least {float(sizes.min()):.3g} at "
-            "those tried; give a larger region, or a function that has a slope where it is 0"
+            f"on: no state of {whole.base.words}{but} was found with {constraint.name} = 0: its size is at least "
+            f"{float(sizes.min()):.3g} at those tried; give a larger region, or a function that has a slope where it is 0"
         )
     if not at_centre:
         at = short(columns(constraint(centre).detach())[0].tolist())
@@ -137,7 +140,7 @@ def on_set(
     return sign if surely_on(certainty, region, hole, state) else None, number
 
 
-def judge_on_set(subject: Subject, claim: Claim, region: Any) -> Finding:
+def judge_on_set(subject: Subject, claim: Claim, region: Region) -> Finding:
     """Judge ``claim`` on ``region``, one on a set {h = 0}, whose ``certain`` sign is that at true states of the set."""
     on = subject.region
     assert isinstance(on, Constrained)
@@ -155,14 +158,12 @@ def judge_on_set(subject: Subject, claim: Claim, region: Any) -> Finding:
     least = claim.tolerance if claim.strict else -CLEAR
     if found.verdict is Verdict.SUPPORTED and found.margin is not None and found.margin <= least:
         reason = (
-            f"At a state with h = 0 to rounding it fails, or holds with equality, by {0.0 - found.margin:.3g} of its terms' size, but at no "
-            "true state of the set next to it is that certain."
+            f"At a state with h = 0 to rounding it fails, or is an equality, by {0.0 - found.margin:.3g} of its terms' size; that it fails "
+            "at a true state of the set next to it is not certain."
         )
         return replace(found, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=f"{reason} {found.evidence}")
     return found
 
 
-_NEXT_TO_IT = (
-    "That state has h = 0 to rounding: next to it, by Krawczyk's operator, lies a true state of the set, at which the claim surely fails."
-)
+_NEXT_TO_IT = "That state has h = 0 to rounding: next to it Krawczyk's operator encloses a true state of the set, where the claim surely fails."
 _TO_ROUNDING = "That state has h = 0 to rounding."

@@ -23,7 +23,18 @@ from analysis.user_function.levels import boundary_of
 from analysis.user_function.sentences import KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
-BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant", "attraction", KEPT, *OF_A_BARRIER)
+BY_BOXES = (
+    "zero",
+    "equilibrium",
+    "positive",
+    "convex",
+    "decrease",
+    "decay",
+    "invariant",
+    "attraction",
+    KEPT,
+    *OF_A_BARRIER,
+)
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:

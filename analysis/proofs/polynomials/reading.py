@@ -26,8 +26,9 @@ class Unread(Quotient):
     def _unread(self, *_: object) -> "Unread":
         return self
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unread
-    __pow__ = __neg__ = reciprocal = derivative = _unread
+    __add__ = __radd__ = __sub__ = __rsub__ = _unread  # pyrefly: ignore
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unread  # pyrefly: ignore
+    __pow__ = __neg__ = reciprocal = derivative = _unread  # pyrefly: ignore
 
 
 def quotients(graph: fx.GraphModule, inputs: list[Quotient], *, leave_unread: bool = False) -> np.ndarray:
