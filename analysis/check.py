@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.user_function.barrier_settings import require_used
+from analysis.user_function.on_settings import require_judged_on_a_set
 from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
 from stabdeq.errors import ConfigError, closest
 from stabdeq.shard import WHOLE, Shard
@@ -36,6 +37,7 @@ def check(
     kappa: float | None = None,
     initial: Function | None = None,
     unsafe: Function | None = None,
+    on: Function | None = None,
     centre: float | Sequence[float] = 0.0,
     radius: float | None = None,
     box: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
@@ -61,6 +63,7 @@ def check(
     "max" the largest such set is looked for, one for each claim along the flow. ``from_level`` leaves the states of
     lower levels out of the claims positive, decrease and decay, ``inner_radius`` a ball around the centre. ``uncertain`` are dynamics
     f(z, d), (B, dim) and (B, m) -> (B, dim), in place of f: claims along the flow are then made for every d in the box ``disturbance``.
+    ``on`` is h, (B, dim) -> (B,) or (B, k): of those states, the claims are made of the ones with h = 0, as of sin^2 + cos^2 = 1.
 
     V is a barrier B where ``initial`` or ``unsafe`` is given: g, (B, dim) -> (B,), of the sets {g <= 0} within the ball or the box.
     By default the claims are then "initial", "unsafe" and "barrier", as far as the arguments allow, and none of a Lyapunov function.
@@ -96,6 +99,7 @@ def check(
         "sublevel": sublevel is not None or step is not None,
         "initial": initial is not None,
         "unsafe": unsafe is not None,
+        "on": on is not None,
     }
     sets = {role: g for role, g in (("initial", initial), ("unsafe", unsafe)) if g is not None}
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
@@ -112,6 +116,15 @@ def check(
             "uncertain": uncertain,
         },
     )
+    settings: dict[str, object] = {
+        "on": on,
+        "uncertain": uncertain,
+        "figure": figure,
+        "proof": proof,
+        "radius": radius,
+        "box": box,
+    }
+    require_judged_on_a_set(names, settings | {"sublevel": sublevel, "initial": initial, "unsafe": unsafe})
     if proof is not None and (sublevel == "max" or uncertain is not None):
         raise ConfigError("proof excludes uncertain dynamics, and sublevel 'max': give the level that was found")
     if uncertain is not None:
@@ -132,6 +145,7 @@ def check(
     from analysis.user_function.exported import write_proof
     from analysis.user_function.function import load_function
     from analysis.user_function.judgement import judge_claims, judge_largest_levels
+    from analysis.user_function.on_a_set import constrained, load_constraint
     from analysis.user_function.region_settings import ball_or_box, coordinates, region_between, sides
     from analysis.user_function.subject import BOXES, Subject
 
@@ -149,20 +163,16 @@ def check(
     bounds = {role: load_set(g, dim, role, trial) for role, g in sets.items()}
     if len(bounds) == 2:
         require_apart(bounds["initial"], bounds["unsafe"], base, seed)
+    constraint = None if on is None else load_constraint(on, dim, trial)
     # Differences cost 4 N evaluations for each state.
     states = samples or (32768 if value.is_differentiable else max(1024, 65536 // dim))
     share = budget / len(names) / 2 if budget else None
+    level = None if sublevel in (None, "max") else float(sublevel)
+    region = region_between(base, is_default, level, from_level, value, sought=sublevel == "max")
     subject = Subject(
         value,
         moving,
-        region_between(
-            base,
-            is_default,
-            None if sublevel in (None, "max") else float(sublevel),
-            from_level,
-            value,
-            sought=sublevel == "max",
-        ),
+        region if constraint is None else constrained(region, constraint, value),
         alpha if step is None else kappa,
         seed=seed,
         effort=Effort(samples=states, starts=starts, steps=100, seconds=share),
@@ -177,8 +187,15 @@ def check(
             f"inner_radius {subject.inner:g} leaves nothing of {subject.region.words}: give a smaller one"
         )
     options = {"dim": dim, "dynamics": f, "step": step, "uncertain": uncertain, "alpha": alpha, "kappa": kappa}
-    options |= {"disturbance": sides(disturbance), "initial": initial, "unsafe": unsafe, "centre": origin.tolist()}
-    options |= {"radius": radius, "box": sides(box), "sublevel": sublevel, "from-level": from_level, "claims": names}
+    options |= {"disturbance": sides(disturbance), "initial": initial, "unsafe": unsafe, "on": on}
+    options |= {
+        "centre": origin.tolist(),
+        "radius": radius,
+        "box": sides(box),
+        "sublevel": sublevel,
+        "from-level": from_level,
+        "claims": names,
+    }
     options |= {"samples": states, "starts": starts, "boxes": subject.boxes, "inner-radius": inner_radius}
     command = made_by("check", V, options | {"seed": seed, "budget": budget, "proof": proof})
     left = not_asked_for(name for name in usual if name not in names)
@@ -273,6 +290,7 @@ def _lacking(given: dict[str, bool]) -> dict[str, list[str]]:
         "initial": ("initial",),
         "unsafe": ("unsafe",),
         "barrier": ("dynamics",),
+        "kept": ("dynamics", "on"),
     }
     return {name: lacking for name, all_of in needed.items() if (lacking := [one for one in all_of if not given[one]])}
 

@@ -33,6 +33,7 @@ def check(
     kappa: float | None = None,
     initial: str | None = None,
     unsafe: str | None = None,
+    on: str | None = None,
     centre: Annotated[str, Signed, renamed("--centre", "--center", text)] = "0",
     radius: float | None = None,
     box: Annotated[str | None, Signed] = None,
@@ -82,6 +83,8 @@ def check(
         Judge V as a barrier B: g as MODULE:NAME, (B, N) to (B,), of the initial set {g <= 0}, where B must be at most 0.
     unsafe
         Judge V as a barrier B: g as MODULE:NAME, of the unsafe set {g <= 0}, where B must be above 0.
+    on
+        Judge the states with h = 0 alone, h as MODULE:NAME, (B, N) to (B,) or (B, K): sin^2 + cos^2 - 1, say.
     centre
         Where V vanishes: N numbers with commas, or one for all coordinates.
     radius
@@ -106,6 +109,7 @@ def check(
         attraction: every trajectory from {V <= C} tends to one equilibrium, on request;
         initial: B <= 0 on the initial set;
         unsafe: B > 0 on the unsafe set;
+        kept: what begins on the set of --on stays on it;
         barrier: B-dot < 0 where B = 0, or B(z+) <= 0 where B(z) <= 0.
         By default all that the options allow but proper, convex and attraction; with --initial or --unsafe the last
         three alone.
@@ -164,7 +168,14 @@ def check(
     from stabdeq.terminal import Console
 
     in_ci = InCI.asked(baseline, github)
-    functions = {"dynamics": dynamics, "step": step, "uncertain": uncertain, "initial": initial, "unsafe": unsafe}
+    functions = {
+        "dynamics": dynamics,
+        "step": step,
+        "uncertain": uncertain,
+        "initial": initial,
+        "unsafe": unsafe,
+        "on": on,
+    }
     given = {"dim": dim, "disturbance": disturbance, "alpha": alpha, "kappa": kappa, "centre": centre, "radius": radius}
     given |= {
         "box": box,
@@ -192,6 +203,7 @@ def check(
                 kappa=kappa,
                 initial=initial,
                 unsafe=unsafe,
+                on=on,
                 centre=place,
                 radius=radius,
                 box=sides,

@@ -11,6 +11,7 @@ from analysis.findings import exactly
 
 # A state on a boundary may be a few roundings outside of it.
 SLACK = 1e-12
+PUSHES = 8  # out of a ball around the centre, after each of which a state is moved into the region again
 
 
 class Region(Protocol):
@@ -208,11 +209,17 @@ class Outside:
 
     def project(self, states: Tensor) -> Tensor:
         inside = self.region.project(states)
-        offset = inside - self.centre
-        distance = offset.norm(dim=1, keepdim=True)
         nearest = self.inner * (1 + _roundings(states))
-        pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
-        return torch.where(distance < nearest, pushed, inside)
+        for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)):
+            offset = inside - self.centre
+            distance = offset.norm(dim=1, keepdim=True)
+            pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
+            near = (distance < least).squeeze(1)
+            if not bool(near.any()):
+                break
+            inside = inside.clone()
+            inside[near] = self.region.project(pushed[near])  # a set that bends is left on the way
+        return inside
 
     def contains(self, states: Tensor) -> Tensor:
         return self.region.contains(states) & ((states - self.centre).norm(dim=1) >= self.inner * (1 - 1e-9))

@@ -320,6 +320,11 @@ OF_A_FUNCTION = (
         holds="what starts in the region tends to the equilibrium",
     ),
     ClaimWords(
+        name="kept",
+        title="the dynamics keep the set",
+        holds="whatever begins on the set stays on it",
+    ),
+    ClaimWords(
         name="initial",
         title="the initial set lies before the barrier",
         holds="all of the initial set lies on the near side of the barrier, where B is at most zero",

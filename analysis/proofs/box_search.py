@@ -3,15 +3,17 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, fx
 
+from analysis.evidence.constrained import Constrained
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
+from analysis.proofs.constraint_bounds import ConstraintBounds
 from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Examined, cover, middle
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
@@ -81,6 +83,13 @@ class Search:
     def _trial(self) -> Tensor:
         return self.base.sample(COMPARED, torch.Generator().manual_seed(0))
 
+    @cached_property
+    def constraint(self) -> ConstraintBounds | None:
+        """The set {h = 0} that the region lies on, where it lies on one."""
+        if not isinstance(self.region, Constrained):
+            return None
+        return ConstraintBounds.of(self.region.constraint, self.centre, self.enclosure)
+
     @property
     def centre(self) -> Tensor:
         return self.region.centre
@@ -124,7 +133,8 @@ class Search:
     def is_inside(self, points: Interval, value: Interval) -> Tensor:
         """Return (B,): whether a point, where V is ``value`` (B,), surely belongs to the states that the proof is about."""
         distance = self.squared_distance(points)
-        inside = distance.low >= self.squared_inner.high
+        # That a state is on a set {h = 0} cannot be seen at a machine number: none is said to be.
+        inside = (distance.low >= self.squared_inner.high) & (self.constraint is None)
         if isinstance(self.base, Ball):
             inside = inside & (distance.high <= self.squared_radius.low)
         if isinstance(self.region, Sublevel):
@@ -242,7 +252,7 @@ class Search:
     ) -> Cover:
         return cover(
             *self._boxes(hole),
-            lambda low, high: self.agreed(examine, Interval(low, high), middle(low, high)),
+            lambda low, high: self._examined(examine, low, high),
             max_boxes=min(most, self.max_boxes),
             deadline=self.deadline,
             at_once=at_once,
@@ -250,8 +260,10 @@ class Search:
 
     def _by_planes(self, linear: Examination, hole: tuple[Tensor, Tensor] | None) -> Cover:
         """Return how the search by linear bounds ends: on boxes along the axes, and on turned ones if those are many."""
+        if self.constraint is not None or len(self.centre) == 1:
+            return self._cover(linear, hole, LINEAR_AT_ONCE, self.max_boxes)
         first = self._cover(linear, hole, LINEAR_AT_ONCE, UPRIGHT_BOXES)
-        if not first.fault or first.fails or self.max_boxes <= UPRIGHT_BOXES or len(self.centre) == 1:
+        if not first.fault or first.fails or not UPRIGHT_BOXES <= first.boxes < self.max_boxes:
             return first
         cells = upright(*self._boxes(hole))
         axes = principal_axes(self.region) if isinstance(self.region, Sublevel) else None
@@ -270,6 +282,15 @@ class Search:
         """Return the boxes (B, n), (B, n) that the region lies in but for a ``hole``."""
         low, high = self.corners
         return (low[None], high[None]) if hole is None else around(hole, (low, high))
+
+    def _examined(self, examine: Callable[[Interval, Interval], Examined], low: Tensor, high: Tensor) -> Examined:
+        """Return what ``examine`` finds of boxes, of which no more is kept than where h may be 0, for a region on a set {h = 0}."""
+        if self.constraint is None:
+            return self.agreed(examine, Interval(low, high), middle(low, high))
+        low, high, empty = self.constraint.within(Interval(low, high))
+        found = self.agreed(examine, Interval(low, high), middle(low, high))
+        within = (low, high) if found.within is None else found.within
+        return replace(found, closed=found.closed | empty, within=within)
 
     def agreed(self, examine: Callable[[Interval, Interval], Examined], box: Interval, points: Tensor) -> Examined:
         """Return what ``examine`` finds on boxes, once the functions give at ``points`` (B, n) in them what their graphs do.

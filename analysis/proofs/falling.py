@@ -87,21 +87,21 @@ def along_the_flow(search: Search, *, strictly: bool) -> Falling | None:
         derivative = lie_derivative(value, search.motion.graph, state)
         return trace(lambda states: derivative(states) + rate * value(states), state)
 
-    return _examination(search, excess, strictly=strictly)
+    return examination(search, excess, strictly=strictly)
 
 
 def along_steps(search: Search, excess: Callable[[], fx.GraphModule], *, strictly: bool) -> Falling | None:
     """Return the examination of V(z+) - (1 - kappa) V(z), the ``excess``; None where V or the step have no linear bounds."""
-    return _examination(search, excess, strictly=strictly)
+    return examination(search, excess, strictly=strictly)
 
 
 def below_zero(search: Search, *, strictly: bool) -> Falling | None:
     """Return the examination of -V, for the claim V > 0; None where V has no linear bounds."""
     value = search.value.graph
-    return _examination(search, lambda: trace(lambda states: -value(states), search.centre[None]), strictly=strictly)
+    return examination(search, lambda: trace(lambda states: -value(states), search.centre[None]), strictly=strictly)
 
 
-def _examination(search: Search, excess: Callable[[], fx.GraphModule], *, strictly: bool) -> Falling | None:
+def examination(search: Search, excess: Callable[[], fx.GraphModule], *, strictly: bool) -> Falling | None:
     try:
         graph = excess()
         return Falling(search, graph, LinearBounds(graph), LinearBounds(search.value.graph), strictly)

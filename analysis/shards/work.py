@@ -12,7 +12,7 @@ from analysis.measure.sample import environment
 from stabdeq.errors import ConfigError
 from stabdeq.shard import Shard
 
-FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe")  # options that name code, beside the subject
+FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe", "on")  # options that name code, beside the subject
 
 
 @dataclass(frozen=True)

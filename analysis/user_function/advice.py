@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Output = Literal["value", "velocity"]
+Output = Literal["value", "velocity", "constraint"]
 
 
 def how_to_write(function: Callable[[Any], Any], name: str, dim: int, output: Output, trial: Tensor) -> tuple[str, str]:
@@ -17,7 +17,11 @@ def how_to_write(function: Callable[[Any], Any], name: str, dim: int, output: Ou
 
     ``trial`` (B, dim) are states at which it raised, or returned something else than a value or a velocity of each.
     """
-    returned = "values (B,)" if output == "value" else f"velocities (B, {dim})"
+    returned = {
+        "value": "values (B,)",
+        "velocity": f"velocities (B, {dim})",
+        "constraint": "numbers (B,) or (B, k), all 0 on the set",
+    }[output]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = _wrapped(function, name.rpartition(":")[2], dim, output, trial)
@@ -31,7 +35,7 @@ def _wrapped(function: Callable[[Any], Any], name: str, dim: int, output: Output
         if first in ("t", "time"):
             return f"it takes the time too: give lambda z: {name}(0, z)"
         return f"it takes two arguments, {' and '.join(required)}: fix one, as in lambda z: {name}(z, 0)"
-    expected = trial.shape[:1] if output == "value" else trial.shape
+    expected = trial.shape if output == "velocity" else trial.shape[:1]
     array = trial.numpy()
     # Each is tried before it is advised.
     for seen, advice, wrapped in (

@@ -19,18 +19,21 @@ ACROSS = [2.0**exponent for exponent in (-46, -42, -38, -34)]
 class Certainty:
     """V, and the dynamics where they are given, as graphs of one state (1, n) that can be evaluated in ball arithmetic.
 
-    The dynamics are the velocity, or the next state where they move ``in_steps``. Each function returns the sign of a quantity at
-    ``state`` (n,), float64 numbers that are meant exactly: None where it cannot be told; and the quantity about.
+    The dynamics are the velocity, or the next state where they move ``in_steps``; ``constraint`` is h of a set {h = 0}. Each function
+    returns the sign of a quantity at ``state`` (n,), float64 numbers that are meant exactly: None where it cannot be told; and the
+    quantity about. ``place`` may have another state in its stead, as balls (n,) at the precision set, NaN where there is none.
     """
 
     value: fx.GraphModule
     motion: fx.GraphModule | None
     in_steps: bool = False
+    constraint: fx.GraphModule | None = None
+    place: Callable[[Tensor], np.ndarray] = exact
 
     @property
     def is_continuous(self) -> bool:
-        """Whether no operation of either graph can jump: neither a comparison nor a sign."""
-        graphs = [graph for graph in (self.value, self.motion) if graph is not None]
+        """Whether no operation of the graphs can jump: neither a comparison nor a sign."""
+        graphs = [graph for graph in (self.value, self.motion, self.constraint) if graph is not None]
         return not any(node.target in JUMPING for graph in graphs for node in graph.graph.nodes)
 
     def slope_of_value(self, state: Tensor, ray: Tensor) -> float:
@@ -39,15 +42,16 @@ class Certainty:
 
     def of_value(self, state: Tensor) -> tuple[int | None, float]:
         """V(z)."""
-        return _certain(lambda: self._value(exact(state)))
+        return _certain(lambda: self._value(self.place(state)))
 
     def of_speed(self, state: Tensor) -> tuple[int | None, float]:
         """||f(z)||^2; in steps, of the way from z to the next state."""
         rest = self.in_steps
 
         def speed() -> arb:
-            z = exact(state)
-            return _total((self._moved(z) - z) ** 2 if rest else self._moved(z) ** 2)
+            z = self.place(state)
+            moved = self._moved(z) - z if rest else self._moved(z)
+            return _total(moved * moved)  # a power of a ball that holds 0 is not known
 
         return _certain(speed)
 
@@ -58,7 +62,7 @@ class Certainty:
         """
 
         def excess() -> arb:
-            z = exact(state)
+            z = self.place(state)
             if self.in_steps:
                 return self._value(self._moved(z)) - (1 - arb(rate)) * self._value(z)
             along = evaluate(self.value, z, self._moved(z))
@@ -87,18 +91,18 @@ class Certainty:
 
     def is_between(self, state: Tensor, lower: float, level: float) -> bool:
         """Return whether surely ``lower`` <= V <= ``level``."""
-        if lower > -math.inf and sign_of(lambda: self._value(exact(state)) - arb(lower)) not in (0, 1):
+        if lower > -math.inf and sign_of(lambda: self._value(self.place(state)) - arb(lower)) not in (0, 1):
             return False
-        return level == math.inf or sign_of(lambda: self._value(exact(state)) - arb(level)) in (-1, 0)
+        return level == math.inf or sign_of(lambda: self._value(self.place(state)) - arb(level)) in (-1, 0)
 
     def of_leaving(self, state: Tensor, base: Ball | Box, level: float) -> tuple[int | None, float]:
         """By how much the next state is beyond ``base``, or V beyond ``level`` there: the largest of these."""
 
         def beyond() -> list[arb]:
-            after = self._moved(exact(state))
+            after = self._moved(self.place(state))
             offset = after - exact(base.centre)
             if isinstance(base, Ball):
-                found = [_total(offset**2) - arb(base.radius) ** 2]
+                found = [_total(offset * offset) - arb(base.radius) ** 2]
             else:
                 found = [*(after - exact(base.high)).tolist(), *(exact(base.low) - after).tolist()]
             return found + ([] if level == math.inf else [self._value(after) - arb(level)])

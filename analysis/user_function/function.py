@@ -39,8 +39,9 @@ class CentredValue(nn.Module):
 
 @dataclass(frozen=True)
 class ForeignFunction:
-    """V, (B, n) -> (B,), or a velocity, (B, n) -> (B, n), as somebody else wrote it; states and results are float64.
+    """V, (B, n) -> (B,), a velocity, (B, n) -> (B, n), or a constraint, (B, n) -> (B,) or (B, k), as somebody else wrote it.
 
+    States and results are float64; ``width`` is k, None where there is no such dimension.
     ``is_numpy``: it takes and returns NumPy arrays. ``is_differentiable``: autograd sees through it. ``dtype`` is what
     it computes in, as far as its result tells. ``differentiates``: it takes gradients itself, so that they are switched on for it.
     ``sha256`` is of its file as it was loaded, empty where there is none.
@@ -55,6 +56,7 @@ class ForeignFunction:
     dtype: torch.dtype = torch.float64
     differentiates: bool = False
     sha256: str = ""
+    width: int | None = None
 
     @property
     def source(self) -> dict[str, str]:
@@ -89,7 +91,8 @@ class ForeignFunction:
         return torch.as_tensor(numpy.array(result), device=states.device) if is_array else result
 
     def _shape(self, batch: int) -> tuple[int, ...]:
-        return (batch,) if self.output == "value" else (batch, self.dim)
+        width = self.dim if self.output == "velocity" else self.width
+        return (batch,) if width is None else (batch, width)
 
     def _error(self, fault: str, result: Any, states: Tensor) -> EvaluationError:
         came = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
@@ -146,6 +149,8 @@ def load_function(
     function = replace(_adapted(found, location, dim, output, trial), sha256=digest)
     if _needs_gradients(function, trial):
         function = replace(function, differentiates=True)
+    if output == "constraint":
+        function = replace(function, width=_width(function, trial))
     try:
         first = function(trial)
     except EvaluationError as error:
@@ -195,6 +200,14 @@ def _needs_gradients(function: ForeignFunction, trial: Tensor) -> bool:
         fails_without = raises()
     with torch.enable_grad():
         return fails_without and not raises()
+
+
+def _width(function: ForeignFunction, trial: Tensor) -> int | None:
+    """Return k where ``function`` gives (B, k)."""
+    with suppress(Exception):  # what it raises is met again when it is tried
+        result = function.raw(trial)
+        return result.shape[1] if isinstance(result, Tensor) and result.dim() == 2 else None
+    return None
 
 
 def _name_of(function: Callable[[Any], Any], unnamed: str) -> str:

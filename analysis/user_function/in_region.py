@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from analysis.evidence.claim import Claim
+from analysis.evidence.constrained import Constrained
 from analysis.evidence.judge import judge
-from analysis.evidence.regions import Ball, Pairs
+from analysis.evidence.regions import Ball, Pairs, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.certainty import Certainty
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.levels import boundary_of, open_edge
+from analysis.user_function.on_a_set import judge_on_set, on_set, on_true_states
 from analysis.user_function.sentences import OFF_CENTRE
 from analysis.user_function.subject import Subject
 from stabdeq.lyapunov import claims
@@ -32,6 +35,10 @@ def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | 
     if subject.certainty is None:
         return None
     certainty: Certainty = subject.certainty
+    region = subject.region
+    if isinstance(region, Constrained):
+        region = replace(region, on_boundary=name == "invariant" and not subject.in_steps)
+        certainty = on_true_states(certainty, region)
     rate = (subject.rate or 0.0) if name == "decay" or subject.in_steps else 0.0
     special: dict[str, Callable[[Tensor], tuple[int | None, float]]] = {
         "positive": lambda state: _negated(*certainty.of_value(state)),
@@ -40,7 +47,10 @@ def certain_sign(subject: Subject, name: str) -> Callable[[Tensor], tuple[int | 
     if subject.in_steps:
         special["invariant"] = lambda state: certainty.of_leaving(state, subject.base, subject.level)
     found = special.get(name, lambda state: certainty.of_excess(state, rate))
-    region = subject.region
+    if isinstance(region, Constrained):
+        off_centre = name in OFF_CENTRE
+        where = region if off_centre else replace(region, lower=-math.inf)
+        return lambda state: on_set(certainty, where, subject.hole if off_centre else 0.0, state, found)
     if not isinstance(region, Sublevel):
         return found
     if name == "invariant" and not subject.in_steps:
@@ -80,7 +90,7 @@ def positive(subject: Subject) -> Finding:
         describe=lambda state: {"value": _number(subject.value, state)},
         certain=certain_sign(subject, "positive"),
     )
-    return judge(claim, subject.claimed_region, seed=subject.seed, effort=subject.effort)
+    return _judge(subject, claim, subject.claimed_region)
 
 
 def convex(subject: Subject) -> Finding:
@@ -118,14 +128,14 @@ def decrease(subject: Subject) -> Finding:
     if subject.in_steps:
         return _judge_step(subject)
     claim = derivative_claim(subject, "decrease", 0.0, strict=True)
-    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
+    return _judge(subject, claim, subject.judged_region)
 
 
 def decay(subject: Subject) -> Finding:
     """V-dot <= -alpha V."""
     assert subject.rate is not None
     claim = derivative_claim(subject, "decay", subject.rate)
-    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
+    return _judge(subject, claim, subject.judged_region)
 
 
 def invariant(subject: Subject) -> Finding:
@@ -133,6 +143,8 @@ def invariant(subject: Subject) -> Finding:
     if subject.in_steps:
         return _judge_stay(subject)
     boundary = boundary_of(subject.region)
+    if isinstance(boundary, Constrained):
+        return _judge_boundary_on_set(subject, boundary)
     edge = open_edge(boundary, subject.seed)
     if edge is None:
         claim = derivative_claim(subject, "invariant", 0.0)
@@ -143,6 +155,13 @@ def invariant(subject: Subject) -> Finding:
     )
     witness = {"state": edge.tolist()}
     return subject.finding("invariant", Verdict.INCONCLUSIVE, reason, witness=witness)
+
+
+def _judge_boundary_on_set(subject: Subject, boundary: Constrained) -> Finding:
+    if len(boundary.anchors):
+        return judge_on_set(subject, derivative_claim(subject, "invariant", 0.0), boundary)
+    reason = f"No state was found of {boundary.words}: nothing is said of trajectories that leave it. Give another --sublevel."
+    return subject.finding("invariant", Verdict.INCONCLUSIVE, reason)
 
 
 def derivative_claim(subject: Subject, name: str, alpha: float, *, strict: bool = False) -> Claim:
@@ -218,7 +237,7 @@ def _judge_step(subject: Subject) -> Finding:
         describe=describe,
         certain=certain_sign(subject, "decrease"),
     )
-    return judge(claim, subject.judged_region, seed=subject.seed, effort=subject.effort)
+    return _judge(subject, claim, subject.judged_region)
 
 
 def _judge_stay(subject: Subject) -> Finding:
@@ -248,7 +267,13 @@ def _judge_stay(subject: Subject) -> Finding:
         describe=lambda state: {"next": subject.flow(state[None]).detach()[0].tolist()},
         certain=certain_sign(subject, "invariant"),
     )
-    return judge(claim, subject.whole_region, seed=subject.seed, effort=subject.effort)
+    return _judge(subject, claim, subject.whole_region)
+
+
+def _judge(subject: Subject, claim: Claim, region: Region) -> Finding:
+    if subject.constraint is not None:
+        return judge_on_set(subject, claim, region)
+    return judge(claim, region, seed=subject.seed, effort=subject.effort)
 
 
 def _negated(sign: int | None, number: float) -> tuple[int | None, float]:

@@ -18,9 +18,10 @@ from analysis.user_function.function import ForeignFunction
 from analysis.user_function.growth import proper
 from analysis.user_function.in_region import convex, decay, decrease, invariant, positive
 from analysis.user_function.jumps import Jump
+from analysis.user_function.kept import kept, with_leaving
 from analysis.user_function.levels import LevelSearch, at_level, largest_level, search_levels
 from analysis.user_function.proofs import implied, proved
-from analysis.user_function.sentences import ALONG_THE_FLOW
+from analysis.user_function.sentences import ALONG_THE_FLOW, KEPT
 from analysis.user_function.subject import Subject
 from stabdeq.errors import EvaluationError
 
@@ -34,6 +35,7 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "decay": decay,
     "invariant": invariant,
     "attraction": attraction,
+    KEPT: kept,
     "initial": initial,
     "unsafe": unsafe,
     "barrier": barrier,
@@ -54,7 +56,11 @@ def judge_claims(subject: Subject, names: Sequence[str], *, on_claim: Told = lam
     for name in names:
         on_claim(name)
         findings.append(_judged(subject, name))
-    return memory.unless_changed(with_consequence(subject, implied(subject, findings)))
+    findings = with_consequence(subject, implied(subject, findings))
+    if subject.constraint is not None and set(names) & set(ALONG_THE_FLOW):
+        of_set = next((one for one in findings if one.check == KEPT), None) or _judged(subject, KEPT)
+        findings = with_leaving(findings, of_set)
+    return memory.unless_changed(findings)
 
 
 def judge_largest_levels(

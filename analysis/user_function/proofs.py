@@ -12,17 +12,29 @@ from analysis.findings import Finding, Verdict, short
 from analysis.proofs import MOST_DIMENSIONS
 from analysis.proofs.box_search import ASSUMPTION, Proof, Unproved
 from analysis.proofs.boxes import prove_claim
+from analysis.proofs.on_a_set import prove_on_a_set
 from analysis.proofs.polynomials import prove_polynomial
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
-from analysis.user_function import barrier
+from analysis.user_function import barrier, kept
 from analysis.user_function.attraction import close_hole, prove_attraction, rest_of
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
-from analysis.user_function.sentences import NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
+from analysis.user_function.sentences import KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
-BY_BOXES = ("zero", "equilibrium", "positive", "convex", "decrease", "decay", "invariant", "attraction", *OF_A_BARRIER)
+BY_BOXES = (
+    "zero",
+    "equilibrium",
+    "positive",
+    "convex",
+    "decrease",
+    "decay",
+    "invariant",
+    "attraction",
+    KEPT,
+    *OF_A_BARRIER,
+)
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:
@@ -62,6 +74,8 @@ def _consequence(subject: Subject, name: str) -> str:
     """Return what follows of the hole around the centre from a decrease that is proved outside of it, empty where nothing does."""
     if name not in ("decrease", "decay") or subject.motion is None or subject.inner == subject.hole:
         return ""
+    if subject.constraint is not None:
+        return ""
     closing = close_hole(subject)
     return "" if isinstance(closing, Unproved) else f" {closing.words}"
 
@@ -71,6 +85,8 @@ def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
     falls = any(finding.check == "decrease" and finding.verdict is Verdict.PROVED for finding in findings)
     is_open = any(finding.check == "invariant" and finding.verdict is Verdict.SUPPORTED for finding in findings)
     if not (falls and is_open) or not isinstance(subject.region, Sublevel) or subject.hole or subject.in_steps:
+        return findings
+    if subject.constraint is not None:  # whose proof of "invariant" asks for no less
         return findings
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
     closed = prove_claim("closed", subject.value, None, subject.whole_region, None, **limits)
@@ -139,10 +155,15 @@ def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by sums of squares or by interval bounds, or why there is none."""
     if name == "attraction":
         return prove_attraction(subject, _by_squares_or_boxes)
+    if name == KEPT:
+        return kept.prove(subject)
     if name in OF_A_BARRIER:
         about = subject if name == "barrier" else replace(subject, motion=None)
         reason = _beyond_boxes(about)
         return Unproved(reason) if reason else barrier.prove_of_barrier(about, name)
+    if subject.constraint is not None and name not in ("zero", "equilibrium"):  # squares are of all states
+        reason = _beyond_boxes(subject)
+        return Unproved(reason) if reason else _on_boxes(subject, name)
     squares = _by_squares(subject, name)
     if isinstance(squares, Proof):
         return squares
@@ -173,6 +194,9 @@ def _by_squares(subject: Subject, name: str) -> Proof | Unproved:
 def _on_boxes(subject: Subject, name: str) -> Proof | Unproved:
     region = subject.claimed_region if name in OFF_CENTRE else subject.whole_region
     limits = {"max_boxes": subject.boxes, "deadline": subject.deadline}
+    if subject.constraint is not None and name in OFF_CENTRE:
+        rate, in_steps = subject.rate, subject.in_steps
+        return prove_on_a_set(name, subject.value, subject.motion, region, rate, in_steps=in_steps, **limits)
     if subject.in_steps and name in NEEDS_DYNAMICS:
         assert subject.motion is not None
         return prove_of_steps(name, subject.value, subject.motion, region, subject.rate or 0.0, **limits)

@@ -6,7 +6,8 @@ ALONG_THE_FLOW = ("decrease", "decay", "invariant", "attraction")
 NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
 OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold around the centre
 OF_A_BARRIER = ("initial", "unsafe", "barrier")
-NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS, *OF_A_BARRIER)
+KEPT = "kept"  # of a set {h = 0}
+NAMES = ("zero", "positive", "proper", "convex", *NEEDS_DYNAMICS, KEPT, *OF_A_BARRIER)
 
 _ATTRACTION = "Every trajectory from {} stays in it and tends to one equilibrium, at the centre or next to it."
 
@@ -17,13 +18,14 @@ def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool
     ``rate`` is alpha, or kappa where the dynamics move ``in_steps``. ``is_whole``: the region holds its centre.
     """
     off_centre = ", except at the centre" if is_whole else ""
-    if in_steps and name in (*NEEDS_DYNAMICS, "barrier"):
+    if in_steps and name in (*NEEDS_DYNAMICS, KEPT, "barrier"):
         falls = f"V(z+) <= (1 - {exactly(rate)}) V(z)" if rate else "V(z+) < V(z)"
         return {
             "equilibrium": "The step rests at the centre: z+ = c there.",
             "decrease": f"{falls} on {where}{off_centre}.",
             "invariant": f"No step leaves {where}.",
             "attraction": _ATTRACTION.format(where),
+            KEPT: f"Steps stay on the set: h(z+) = 0 on {where}.",
             "barrier": f"B(z+) <= 0 wherever B(z) <= 0 on {where}.",
         }[name]
     return {
@@ -36,6 +38,7 @@ def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool
         "decay": f"V-dot <= -{exactly(rate)} V on {where}." if rate else f"V-dot <= 0 on {where}.",
         "invariant": f"No trajectory leaves {where}: V-dot <= 0 on its boundary.",
         "attraction": _ATTRACTION.format(where),
+        KEPT: f"Trajectories stay on the set: Dh f = 0 on {where}.",
         "initial": f"B <= 0 on the initial set within {where}.",
         "unsafe": f"B > 0 on the unsafe set within {where}.",
         "barrier": f"B-dot < 0 wherever B = 0 on {where}.",

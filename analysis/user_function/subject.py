@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.evidence.constrained import Constrained
 from analysis.evidence.judge import Effort
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Region
@@ -62,8 +63,14 @@ class Subject:
 
     @property
     def functions(self) -> list[ForeignFunction]:
-        """V, and the dynamics where they are given."""
-        return [self.value] if self.motion is None else [self.value, self.motion]
+        """V, and the dynamics and the constraint where they are given."""
+        return [one for one in (self.value, self.motion, self.constraint) if one is not None]
+
+    @property
+    def constraint(self) -> ForeignFunction | None:
+        """h, where states are those of a set {h = 0}."""
+        constraint = self.region.constraint if isinstance(self.region, Constrained) else None
+        return constraint if isinstance(constraint, ForeignFunction) else None
 
     @property
     def structure(self) -> InputConvexLyapunov | None:
@@ -79,9 +86,9 @@ class Subject:
             for graph, function in zip(graphs, self.functions, strict=True):
                 if not stands_for(graph, function, states, size_of(function, states)):
                     return None
-            value, motion = (*graphs, None)[:2]
-            assert value is not None
-            found = Certainty(value, motion, self.in_steps)
+            value, *others = graphs
+            motion = None if self.motion is None else others[0]
+            found = Certainty(value, motion, self.in_steps, None if self.constraint is None else others[-1])
             found.of_value(states[0])
             if motion is not None:
                 found.of_excess(states[0], 0.0)
@@ -113,6 +120,8 @@ class Subject:
         if self.certainty is None:
             return False
         units = torch.eye(len(self.centre), dtype=torch.float64)
+        if isinstance(self.region, Constrained):  # along the set alone
+            units = self.region.along(self.centre)
         try:
             slopes = [self.certainty.slope_of_value(self.centre, unit) for unit in units]
             sign, value = self.certainty.of_value(self.centre)
@@ -222,7 +231,9 @@ class Subject:
             return None
         if self.certainty is not None and self.certainty.is_continuous:
             return None
-        jumps = (find_jump(function, self.region, self.seed) for function in self.functions)
+        # The segments between two states of a set {h = 0} leave it.
+        region = self.base if self.constraint is not None else self.region
+        jumps = (find_jump(function, region, self.seed) for function in self.functions)
         return next((jump for jump in jumps if jump is not None), None)
 
     def noise(self, function: Callable[[Tensor], Tensor]) -> float:

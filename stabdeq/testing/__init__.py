@@ -37,6 +37,7 @@ from stabdeq.testing.states import (
     states_in_ball,
     states_in_box,
     states_near_centre,
+    states_on_set,
     states_on_shells,
 )
 from stabdeq.testing.steps import assert_step_decrease, assert_step_invariant, assert_step_rests
@@ -77,6 +78,7 @@ __all__ = [
     "states_in_ball",
     "states_in_box",
     "states_near_centre",
+    "states_on_set",
     "states_on_shells",
     "unstable_cubic",
     "unstable_linear",

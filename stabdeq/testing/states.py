@@ -8,6 +8,7 @@ from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
+from stabdeq.constraint import Constraint, distance, onto_set
 from stabdeq.errors import ConfigError
 from stabdeq.testing.functions import Field, Value, value_of
 from stabdeq.testing.rays import beyond, leaving
@@ -17,6 +18,7 @@ from stabdeq.testing.tensors import made_from, ranges_of, require_positive, requ
 # Coordinates below this part of the radius are 0: the square of a smaller one, or its fourth power, may underflow to 0, and a
 # strict claim would then fail for no fault of the function. ``states_near_centre`` begins here.
 NEAREST = 1e-9
+ON = 1e-12  # of the box's size: as far from a set a state may be by rounding
 
 
 def states_in_ball(
@@ -106,6 +108,24 @@ def states_between_levels(
 
     drawn = strategies.tuples(tensors((batch, dim), -1, 1), tensors((batch, 1), 0, 1))
     return made_from(drawn, placed).filter(is_between)
+
+
+def states_on_set(
+    h: Constraint, dim: int, low: float | Sequence[float], high: float | Sequence[float], *, batch: int = 1
+) -> SearchStrategy[Tensor]:
+    """Return a strategy for states (batch, dim), float64, with h = 0 to rounding and every coordinate between ``low`` and ``high``.
+
+    h is (B, dim) -> (B,) or (B, k), differentiable by autograd, such as sin^2 + cos^2 - 1. States of the box are drawn and moved along its
+    slope; those that do not arrive, or leave the box, are not drawn.
+    """
+    ends = torch.tensor(ranges_of(dim, low, high), dtype=torch.float64)
+    size = float(ends.abs().amax(1).norm())
+
+    def is_on(states: Tensor) -> bool:
+        inside = ((states >= ends[:, 0]) & (states <= ends[:, 1])).all()
+        return bool(inside & (distance(h, states) <= ON * size).all())
+
+    return made_from(states_in_box(dim, low, high, batch=batch), lambda states: onto_set(h, states)).filter(is_on)
 
 
 def states_near_centre(

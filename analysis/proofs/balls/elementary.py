@@ -14,7 +14,7 @@ def _sigmoid(u: arb) -> arb:
 
 
 def _erf_slope(u: arb) -> arb:
-    return 2 / arb.pi().sqrt() * (-(u**2)).exp()
+    return 2 / arb.pi().sqrt() * (-(u * u)).exp()
 
 
 def _level(jumps: bool) -> arb:
@@ -51,16 +51,16 @@ ELEMENTARY: dict[Any, tuple[Callable[[arb], arb], Callable[[arb], arb]]] = {
     aten.log1p.default: (arb.log1p, lambda u: 1 / (1 + u)),
     aten.sin.default: (arb.sin, arb.cos),
     aten.cos.default: (arb.cos, lambda u: -u.sin()),
-    aten.tan.default: (arb.tan, lambda u: 1 + u.tan() ** 2),
-    aten.asin.default: (arb.asin, lambda u: 1 / (1 - u**2).sqrt()),
-    aten.acos.default: (arb.acos, lambda u: -1 / (1 - u**2).sqrt()),
-    aten.atan.default: (arb.atan, lambda u: 1 / (1 + u**2)),
+    aten.tan.default: (arb.tan, lambda u: 1 + u.tan() * u.tan()),
+    aten.asin.default: (arb.asin, lambda u: 1 / (1 - u * u).sqrt()),
+    aten.acos.default: (arb.acos, lambda u: -1 / (1 - u * u).sqrt()),
+    aten.atan.default: (arb.atan, lambda u: 1 / (1 + u * u)),
     aten.sinh.default: (arb.sinh, arb.cosh),
     aten.cosh.default: (arb.cosh, arb.sinh),
     aten.tanh.default: (arb.tanh, lambda u: 1 / u.cosh() ** 2),
-    aten.asinh.default: (arb.asinh, lambda u: 1 / (1 + u**2).sqrt()),
-    aten.acosh.default: (arb.acosh, lambda u: 1 / (u**2 - 1).sqrt()),
-    aten.atanh.default: (arb.atanh, lambda u: 1 / (1 - u**2)),
+    aten.asinh.default: (arb.asinh, lambda u: 1 / (1 + u * u).sqrt()),
+    aten.acosh.default: (arb.acosh, lambda u: 1 / (u * u - 1).sqrt()),
+    aten.atanh.default: (arb.atanh, lambda u: 1 / (1 - u * u)),
     aten.sigmoid.default: (_sigmoid, lambda u: _sigmoid(u) * _sigmoid(-u)),
     aten.erf.default: (arb.erf, _erf_slope),
     aten.erfc.default: (arb.erfc, lambda u: -_erf_slope(u)),

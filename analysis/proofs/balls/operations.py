@@ -99,11 +99,23 @@ def _mean(x: Any, dims: list[int] | None = None, keepdim: bool = False) -> Balls
 def _power(x: Any, exponent: float) -> Balls:
     if float(exponent).is_integer():
         whole = int(exponent)
-        return as_balls(x).through(lambda u: u**whole, lambda u: whole * u ** (whole - 1) if whole else arb(0))
+        return as_balls(x).through(
+            lambda u: _whole_power(u, whole), lambda u: whole * _whole_power(u, whole - 1) if whole else arb(0)
+        )
     p = arb(float(exponent))
     if exponent == 0.5:
         return as_balls(x).through(arb.sqrt, lambda u: 1 / (2 * u.sqrt()))
     return as_balls(x).through(lambda u: u**p, lambda u: p * u ** (p - 1))
+
+
+def _whole_power(u: arb, exponent: int) -> arb:
+    """Return ``u`` to a whole power, by products where it may be 0: arb's own power of such a ball is NaN."""
+    if exponent < 0 or not u.contains(0) or u.is_zero():
+        return u**exponent
+    found = arb(1)
+    for bit in f"{exponent:b}":
+        found = found * found * (u if bit == "1" else 1)
+    return found
 
 
 def _maximum(a: Any, b: Any) -> Balls:

@@ -20,15 +20,26 @@ from analysis.proofs.polynomials.polynomial import MOST_DEGREE, BeyondSquaresErr
 MOST_COORDINATES, MOST_CONSTANTS = 100, 50_000
 
 
-def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
+class Unread(Quotient):
+    """A number that is no quotient of polynomials, as is what is computed with it."""
+
+    def _unread(self, *_: object) -> "Unread":
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = _unread  # pyrefly: ignore
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _unread  # pyrefly: ignore
+    __pow__ = __neg__ = reciprocal = derivative = _unread  # pyrefly: ignore
+
+
+def quotients(graph: fx.GraphModule, inputs: list[Quotient], *, leave_unread: bool = False) -> np.ndarray:
     """Return the values of the graph of one state (1, n), less the batch, at the state ``inputs`` (n,): () or (n,) of ``Quotient``.
 
-    Raises BeyondSquaresError at the first operation that makes no quotient of polynomials.
+    Raises BeyondSquaresError at the first operation that makes no quotient of polynomials, unless its numbers are to be left ``Unread``.
     """
     if len(inputs) > MOST_COORDINATES:
         raise BeyondSquaresError(f"it is a function of {len(inputs)} coordinates")
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target not in READ:
+        if node.op == "call_function" and node.target not in READ and not leave_unread:
             raise BeyondSquaresError(f"the operation {node.target} makes no polynomial")
     reader = Reader(inputs[0].ring)
     known: dict[fx.Node, Any] = {}
@@ -46,7 +57,12 @@ def quotients(graph: fx.GraphModule, inputs: list[Quotient]) -> np.ndarray:
         elif node.target is operator.getitem:
             known[node] = operator.getitem(*args)
         else:
-            known[node] = _operation(reader, node, args, kwargs)
+            try:
+                known[node] = _operation(reader, node, args, kwargs)
+            except BeyondSquaresError:
+                if not leave_unread or not isinstance(node.meta["val"], Tensor):
+                    raise
+                known[node] = np.full(node.meta["val"].shape, Unread(reader.ring, inputs[0].numerator), dtype=object)
     raise BeyondSquaresError("the graph has no output")
 
 
@@ -55,6 +71,8 @@ def _operation(reader: "Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
     if any(one.dtype != torch.float64 for one in (made if isinstance(made, list | tuple) else [made])):
         raise BeyondSquaresError(f"the operation {node.target} computes in another type than float64")
     options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
+    if node.target not in OPERATIONS:
+        raise BeyondSquaresError(f"the operation {node.target} makes no polynomial")
     try:
         return OPERATIONS[node.target](reader, *args, **options)
     except (TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:

@@ -1,0 +1,308 @@
+"""States on a set {h = 0}: what is true there is proved, what is false refuted at a true state of it, and what leaves it is told."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import set_functions as own
+import torch
+from check_runs import run
+from flint import ctx
+from torch import Tensor
+
+import stabdeq
+from analysis.evidence.constrained import Constrained
+from analysis.evidence.judge import Effort
+from analysis.evidence.regions import Ball, Box, Outside
+from analysis.findings import Finding, Verdict
+from analysis.proofs.balls import evaluate, exact
+from analysis.proofs.balls.zeros import near
+from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.kept import prove_kept
+from analysis.proofs.on_a_set import prove_on_a_set
+from analysis.proofs.tracing import read
+from analysis.user_function.function import load_function
+from analysis.user_function.in_region import positive
+from analysis.user_function.kept import with_leaving
+from analysis.user_function.on_a_set import constrained, load_constraint
+from analysis.user_function.subject import Subject
+from stabdeq import testing
+from stabdeq.errors import ConfigError
+from stabdeq.testing.proof import _line_at_witness
+
+Function = Callable[[Tensor], Tensor]
+DOWN = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+POLE = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+BOX: list[tuple[float, float]] = [(-1.1, 1.1), (-1.1, 1.1), (-2.5, 2.5)]
+HANGING: dict[str, Any] = {"dim": 3, "centre": DOWN.tolist(), "box": BOX, "samples": 64, "starts": 1, "boxes": 4000}
+TRIAL = torch.rand(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def around(centre: Tensor, sides: list[tuple[float, float]]) -> Box:
+    return Box(centre, *torch.tensor(sides, dtype=torch.float64).unbind(1))
+
+
+def pendulum_states(value: Function = own.crossed, level: float = 1.5, **options: Any) -> Constrained:
+    return Constrained(around(DOWN, BOX), value, level, constraint=own.circle, **options)
+
+
+def cap(lowest: float) -> Constrained:
+    sides = [(-1.2, 1.2), (-1.2, 1.2), (lowest, 1.2)]
+    return Constrained(around(POLE, sides), own.depth, constraint=own.sphere)
+
+
+def prove(
+    name: str,
+    value: Function,
+    motion: Function | None,
+    region: Any,
+    rate: float | None = None,
+    *,
+    in_steps: bool = False,
+    boxes: int = 2000,
+) -> Proof | Unproved:
+    return prove_on_a_set(name, value, motion, region, rate, in_steps=in_steps, max_boxes=boxes)
+
+
+def judged(V: Any, f: Any = None, **options: Any) -> dict[str, Finding]:
+    return {one.check: one for one in stabdeq.check(V, f, **{**HANGING, **options}).findings}
+
+
+# What is true.
+
+
+def test_the_pendulum_is_proved_on_its_circle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(own.__file__).parent)
+    functions = ["set_functions:crossed", "--dynamics", "set_functions:pendulum", "--on", "set_functions:circle"]
+    place = ["--dim", "3", "--centre", "0,1,0", "--box=-1.1:1.1,-1.1:1.1,-2.5:2.5"]
+    effort = ["--samples", "64", "--starts", "2", "--claims", "positive,kept"]
+    code, found = run([*functions, *place, *effort], tmp_path)
+    assert (code, {one["verdict"] for one in found.values()}) == (0, {"PROVED"})
+    where = "the set {h = 0} within the box [-1.1, 1.1] x [-1.1, 1.1] x [-2.5, 2.5]"
+    assert found["positive"]["claim"] == f"V > 0 on {where}, except at the centre."
+    assert found["kept"]["claim"] == f"Trajectories stay on the set: Dh f = 0 on {where}."
+    assert judged(own.crossed, claims=["positive"])["positive"].verdict is Verdict.REFUTED
+
+
+def test_the_pendulum_falls_on_its_circle() -> None:
+    found = prove("decrease", own.crossed, own.pendulum, pendulum_states())
+    assert isinstance(found, Proof)
+    assert "V-dot - 0.5 |h|^2 and its gradient are 0 at the centre and its Hessian is negative definite" in found.words
+    assert found.boxes < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "expected"), [("positive", None, Proof), ("decrease", None, Proof), ("decay", 0.45, Proof)]
+)
+def test_the_flow_on_a_sphere_is_proved(name: str, rate: float | None, expected: type) -> None:
+    assert isinstance(prove(name, own.depth, own.to_the_pole, cap(-0.5), rate), expected)
+
+
+def test_a_step_on_the_circle_is_proved() -> None:
+    def turned(z: Tensor) -> Tensor:
+        s, c, w = z.unbind(1)
+        angle = 0.05 * w
+        sine, cosine = torch.sin(angle), torch.cos(angle)
+        return torch.stack([s * cosine + c * sine, c * cosine - s * sine, w + 0.05 * (-s - w)], 1)
+
+    found = prove("decrease", own.crossed, turned, pendulum_states(level=0.2), in_steps=True)
+    assert isinstance(found, Proof)
+    assert found.words.startswith("V(z+) - V(z)")
+
+
+def test_an_equilibrium_that_is_no_machine_number_needs_a_hole() -> None:
+    sine, cosine = math.sin(0.3), math.cos(0.3)
+    centre = torch.tensor([sine, cosine, 0], dtype=torch.float64)
+
+    def value(z: Tensor) -> Tensor:
+        s, c, w = z.unbind(1)
+        return 1 - c * cosine - s * sine + w**2 / 2
+
+    region = Constrained(around(centre, BOX), value, constraint=own.circle)
+    found = prove("positive", value, None, region)
+    assert isinstance(found, Unproved)
+    assert "cannot be shown exactly" in found.reason
+    assert isinstance(prove("positive", value, None, Outside(region, 1e-3)), Proof)
+
+
+# What is false.
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.495, Proof), (0.505, Unproved)])
+def test_a_rate_of_one_percent_more_is_not_proved(rate: float, expected: type) -> None:
+    assert isinstance(prove("decay", own.depth, own.to_the_pole, cap(-0.5), rate, boxes=400), expected)
+
+
+def test_what_is_false_at_one_place_alone_is_not_proved() -> None:
+    # At the upright state V is 2 - 2 (1 + 1 %), and V-dot is 0, as that of the energy is without speed.
+    lowered = lambda z: own.crossed(z) - 0.505 * (1 - z[:, 1]) ** 2  # noqa: E731
+    for name, value, level in (
+        ("positive", lowered, 1.5),
+        ("decrease", own.crossed, 2.02),
+        ("decrease", own.energy, 1.5),
+    ):
+        assert isinstance(prove(name, value, own.pendulum, pendulum_states(value, level), boxes=150), Unproved)
+
+
+def test_a_kink_of_v_on_the_set_is_not_passed_over() -> None:
+    # V-dot is -1 where s > 0 and 1 where s < 0, of a V with a kink at s = 0.
+    found = prove("decrease", lambda z: z[:, 0].relu(), lambda z: 0 * z - 1, pendulum_states(level=torch.inf))
+    assert isinstance(found, Unproved)
+
+
+def test_a_claim_is_refuted_at_a_true_state_of_the_set() -> None:
+    found = judged(own.depth, own.to_the_pole, on=own.sphere, alpha=0.6, claims=["decay"], centre=POLE.tolist(), box=[
+        (-1.2, 1.2), (-1.2, 1.2), (-0.5, 1.2)
+    ])["decay"]  # fmt: skip
+    assert found.verdict is Verdict.REFUTED
+    assert found.witness is not None
+    state = torch.tensor([found.witness["state"]], dtype=torch.float64)
+    assert abs(float(own.sphere(state))) <= 1e-15
+    assert found.witness["h"] == own.sphere(state).tolist()
+    assert "ball arithmetic" in found.witness["replayed_by"]
+    line = _line_at_witness(own.depth, own.to_the_pole, {"on": own.sphere, "alpha": 0.6}, found)
+    assert line.startswith("assert_decay(depth, to_the_pole, ")
+
+
+def test_dynamics_that_leave_the_set_are_told() -> None:
+    found = judged(own.crossed, own.leaving, on=own.circle, claims=["kept"])["kept"]
+    assert found.verdict is Verdict.REFUTED
+    region = around(DOWN, BOX)
+    value, velocity = (load_function(one, 3, kind) for one, kind in ((own.crossed, "value"), (own.leaving, "velocity")))
+    subject = Subject(value, velocity, constrained(region, load_constraint(own.circle, 3, TRIAL), value))
+    others = [subject.finding(name, Verdict.PROVED, "By boxes.") for name in ("positive", "decrease", "invariant")]
+    positive, decrease, invariant = with_leaving(others, found)
+    assert (positive, decrease.verdict, invariant.verdict) == (others[0], Verdict.PROVED, Verdict.INCONCLUSIVE)
+    for one in (decrease, invariant):
+        assert one.evidence.startswith("The dynamics leave the set, as at [")
+    supported = replace(found, verdict=Verdict.SUPPORTED, witness=None)
+    _, decrease, invariant = with_leaving(others, supported)
+    assert (decrease.verdict, invariant.verdict) == (Verdict.PROVED, Verdict.SUPPORTED)
+    assert decrease.evidence == "By boxes. That trajectories stay on the set is not proved."
+    assert with_leaving(others, replace(supported, verdict=Verdict.PROVED)) == others
+
+
+def test_a_set_without_a_slope_is_not_refuted() -> None:
+    # h = (s^2 + c^2 - 1)^2: no true state is enclosed by its slope, and V < 0 at no machine number with h = 0.
+    region = around(DOWN, BOX)
+    value = load_function(lambda z: 0.99 - 0.6 * z[:, 0] + 0.8 * z[:, 1], 3, "value")
+    constraint = load_constraint(lambda z: own.circle(z).square(), 3, TRIAL)
+    effort = Effort(samples=512, starts=1, steps=1)
+    found = positive(Subject(value, None, constrained(region, constraint, value), effort=effort))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.evidence.startswith("At a state with h = 0 to rounding it fails")
+
+
+# The parts.
+
+
+def graph(function: Function) -> Any:
+    return read(function, TRIAL)
+
+
+def test_what_keeps_a_set_is_proved_by_polynomials() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+
+    def controlled(z: Tensor) -> Tensor:
+        return own.pendulum(z) + torch.cat([torch.zeros_like(z[:, :2]), network(z)], 1)
+
+    for h, f in ((own.circle, own.pendulum), (own.circle, controlled), (own.sphere, own.to_the_pole)):
+        assert isinstance(prove_kept(graph(h), graph(f), 3, in_steps=False), Proof)
+    assert "multiple of h" in prove_kept(graph(own.sphere), graph(own.to_the_pole), 3, in_steps=False).words
+    quarter = lambda z: torch.stack([z[:, 1], -z[:, 0], z[:, 2] / 2], 1)  # noqa: E731
+    assert isinstance(prove_kept(graph(own.circle), graph(quarter), 3, in_steps=True), Proof)
+    # An Euler step leaves the circle, a velocity along s does, and what a network does to s is not known.
+    euler = lambda z: z + 0.01 * own.pendulum(z)  # noqa: E731
+    pushed = lambda z: own.pendulum(z) + torch.cat([network(z), torch.zeros_like(z[:, 1:])], 1)  # noqa: E731
+    for f, in_steps in ((euler, True), (own.leaving, False), (pushed, False)):
+        assert isinstance(prove_kept(graph(own.circle), graph(f), 3, in_steps=in_steps), Unproved)
+
+
+def test_a_true_zero_is_enclosed_next_to_a_state() -> None:
+    circle = graph(own.circle)
+    for numbers in ([math.sin(0.3), math.cos(0.3), 2.0], [0.6, 0.8, 0.0]):
+        state = torch.tensor(numbers, dtype=torch.float64)
+        normal = 2 * torch.cat([state[:2], state.new_zeros(1)])[None]
+        with ctx.workprec(128):
+            s, c, w = near(lambda z, along: [evaluate(circle, z, along)], state, normal)
+        assert (s * s + c * c - 1).contains(0)
+        assert abs(s - exact(state)[0]) < 1e-15
+        assert s.rad() < 1e-18
+        assert w == float(state[2])
+    for away in ([0.5, 0.5, 0.0], [0.0, 0.0, 0.0]):
+        state = torch.tensor(away, dtype=torch.float64)
+        found = near(lambda z, along: [evaluate(circle, z, along)], state, torch.ones(1, 3, dtype=torch.float64))
+        assert not any(one.is_finite() for one in found) or bool(
+            (found[0] * found[0] + found[1] * found[1] - 1).contains(0)
+        )
+
+
+@pytest.mark.parametrize(
+    "region",
+    [pendulum_states(), pendulum_states(lower=0.5), pendulum_states(on_boundary=True), cap(-0.5),
+     Constrained(Ball(DOWN, 1.5), own.crossed, constraint=own.circle)],
+)  # fmt: skip
+def test_states_are_moved_onto_the_region_and_climbs_stay_on_it(region: Constrained) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = region.sample(200, generator)
+    assert len(states) == 200
+    assert bool(region.contains(states).all())
+    h, value = region.constraint(states), region.value(states)
+    assert float(h.abs().max()) < 1e-12
+    assert bool(((value <= region.level + 1e-9) & (value >= region.lower)).all())
+    assert bool(region.contains(region.project(states + 0.1)).all())
+    assert not bool(region.contains(1.001 * states).any())
+    # The gradient of what is returned is tangent.
+    leaf = states.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(region.tangent(leaf)[:, 1].sum(), leaf)
+    leaf = states.clone().requires_grad_()
+    (normal,) = torch.autograd.grad(region.constraint(leaf).sum(), leaf)
+    assert float((gradient * normal).sum(1).abs().max()) < 1e-12
+
+
+def test_a_state_that_is_pushed_out_of_a_ball_stays_on_the_set() -> None:
+    outside = Outside(pendulum_states(), 0.2)
+    states = outside.project(outside.region.shells(100, torch.Generator().manual_seed(0)))
+    assert bool(outside.contains(states).all())
+
+
+# What is no set.
+
+
+@pytest.mark.parametrize(
+    ("h", "options", "message"),
+    [
+        (own.nowhere, {}, r"no state of the box .* was found with nowhere = 0: its size is at least 1"),
+        (own.circle, {"centre": 0.0}, r"the centre \[0, 0, 0\] is not on the set: circle is \[-1\] there"),
+        (own.circle, {"box": [(-0.1, 0.1), (0.5, 0.9), (-1, 1)], "centre": [0, 0.6, 0]}, "no state of the box"),
+        (own.truths, {}, "returns truths"),
+        (own.not_a_number, {}, "is NaN at"),
+        (own.cube, {}, r"must return shape \(6,\) .* return numbers \(B,\) or \(B, k\), all 0 on the set"),
+        (own.of_arrays, {}, "has no gradient by autograd"),
+        (own.circle, {"claims": ["convex"]}, "'convex' is not judged on a set"),
+        (own.circle, {"sublevel": "max", "f": own.pendulum}, "excludes sublevel 'max'"),
+        (own.circle, {"sublevel": 1.0, "box": None}, "needs a box, or a radius"),
+        (own.circle, {"proof": "proof.json"}, "cannot be written to a file yet"),
+        (own.circle, {"initial": own.circle}, "is not judged on a set|excludes initial"),
+        (own.circle, {"sublevel": 1.5, "from_level": 1.4999999999, "box": [(-0.1, 0.1), (0.9, 1.1), (-0.1, 0.1)]}, "no state was found"),
+        (None, {"claims": ["kept"], "f": own.pendulum}, "the claim 'kept' needs on"),
+    ],
+)  # fmt: skip
+def test_what_is_no_set_is_refused(h: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stabdeq.check(own.crossed, **{**HANGING, "on": h, **options})
+
+
+def test_states_on_a_set_are_drawn() -> None:
+    from hypothesis import given, settings
+
+    @settings(max_examples=8, deadline=None, database=None)
+    @given(testing.states_on_set(own.circle, 3, (-1.1, -1.1, -2), (1.1, 1.1, 2), batch=4))
+    def drawn(states: Tensor) -> None:
+        assert states.shape == (4, 3)
+        assert float(own.circle(states).abs().max()) < 1e-11
+
+    drawn()
