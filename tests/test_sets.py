@@ -14,6 +14,7 @@ from flint import ctx
 from torch import Tensor
 
 import stabdeq
+from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
 from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Box, Outside
@@ -25,12 +26,12 @@ from analysis.proofs.kept import prove_kept
 from analysis.proofs.on_a_set import prove_on_a_set
 from analysis.proofs.tracing import read
 from analysis.user_function.function import load_function
-from analysis.user_function.in_region import positive
 from analysis.user_function.kept import with_leaving
-from analysis.user_function.on_a_set import constrained, load_constraint
+from analysis.user_function.on_a_set import constrained, judge_on_set, load_constraint
 from analysis.user_function.subject import Subject
 from stabdeq import testing
 from stabdeq.errors import ConfigError
+from stabdeq.lyapunov.claims import Violation
 from stabdeq.testing.proof import _line_at_witness
 
 Function = Callable[[Tensor], Tensor]
@@ -78,12 +79,11 @@ def test_the_pendulum_is_proved_on_its_circle_alone(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(Path(own.__file__).parent)
     functions = ["set_functions:crossed", "--dynamics", "set_functions:pendulum", "--on", "set_functions:circle"]
     place = ["--dim", "3", "--centre", "0,1,0", "--box=-1.1:1.1,-1.1:1.1,-2.5:2.5"]
-    effort = ["--samples", "64", "--starts", "2", "--claims", "positive,kept"]
+    effort = ["--samples", "64", "--starts", "2", "--claims", "positive"]
     code, found = run([*functions, *place, *effort], tmp_path)
     assert (code, {one["verdict"] for one in found.values()}) == (0, {"PROVED"})
     where = "the set {h = 0} within the box [-1.1, 1.1] x [-1.1, 1.1] x [-2.5, 2.5]"
     assert found["positive"]["claim"] == f"V > 0 on {where}, except at the centre."
-    assert found["kept"]["claim"] == f"Trajectories stay on the set: Dh f = 0 on {where}."
     assert judged(own.crossed, claims=["positive"])["positive"].verdict is Verdict.REFUTED
 
 
@@ -170,6 +170,8 @@ def test_a_claim_is_refuted_at_a_true_state_of_the_set() -> None:
 def test_dynamics_that_leave_the_set_are_told() -> None:
     found = judged(own.crossed, own.leaving, on=own.circle, claims=["kept"])["kept"]
     assert found.verdict is Verdict.REFUTED
+    where = "the set {h = 0} within the box [-1.1, 1.1] x [-1.1, 1.1] x [-2.5, 2.5]"
+    assert found.claim == f"Trajectories stay on the set: Dh f = 0 on {where}."
     region = around(DOWN, BOX)
     value, velocity = (load_function(one, 3, kind) for one, kind in ((own.crossed, "value"), (own.leaving, "velocity")))
     subject = Subject(value, velocity, constrained(region, load_constraint(own.circle, 3, TRIAL), value))
@@ -185,13 +187,20 @@ def test_dynamics_that_leave_the_set_are_told() -> None:
     assert with_leaving(others, replace(supported, verdict=Verdict.PROVED)) == others
 
 
-def test_a_set_without_a_slope_is_not_refuted() -> None:
-    # h = (s^2 + c^2 - 1)^2: no true state is enclosed by its slope, and V < 0 at no machine number with h = 0.
-    region = around(DOWN, BOX)
-    value = load_function(lambda z: 0.99 - 0.6 * z[:, 0] + 0.8 * z[:, 1], 3, "value")
-    constraint = load_constraint(lambda z: own.circle(z).square(), 3, TRIAL)
-    effort = Effort(samples=512, starts=1, steps=1)
-    found = positive(Subject(value, None, constrained(region, constraint, value), effort=effort))
+def test_what_is_certain_at_no_true_state_is_inconclusive() -> None:
+    value = load_function(own.crossed, 3, "value")
+    region = constrained(around(DOWN, BOX), load_constraint(own.circle, 3, TRIAL), value)
+    subject = Subject(value, None, region, effort=Effort(samples=64, starts=1, steps=1))
+    ones = lambda z: torch.ones_like(z[:, 0])  # noqa: E731
+    claim = Claim(
+        check="positive",
+        name="positive",
+        sentence="V > 0.",
+        violation=lambda z: Violation(ones(z), ones(z)),
+        tolerance=1e-12,
+        certain=lambda state: (None, 1.0),
+    )
+    found = judge_on_set(subject, claim, region)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.evidence.startswith("At a state with h = 0 to rounding it fails")
 

@@ -123,9 +123,7 @@ def _hole(
     curvature = float(excess(Interval.point(search.centre[None]), 2).hessian.magnitude.nan_to_num(0, 0, 0).max())
     steepest = max(float(slope.square().sum()) for slope in slopes)
     found: list[tuple[float, tuple[Tensor, Tensor], str]] = []
-    reason = (
-        f"w = 0, and a gradient of w that is normal to the set, cannot both be shown exactly at the centre. {EXACTLY}"
-    )
+    reason = f"that it is 0 at the centre, with a gradient normal to the set, cannot be shown exactly. {EXACTLY}"
     for multiple in PENALTIES:
         penalty = multiple * curvature / steepest if 0 < steepest < math.inf else 0.0
         penalty = 2.0 ** math.ceil(math.log2(penalty)) if penalty else 0.0

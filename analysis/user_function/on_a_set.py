@@ -165,5 +165,8 @@ def judge_on_set(subject: Subject, claim: Claim, region: Region) -> Finding:
     return found
 
 
-_NEXT_TO_IT = "That state has h = 0 to rounding: next to it Krawczyk's operator encloses a true state of the set, where the claim surely fails."
+_NEXT_TO_IT = (
+    "That state has h = 0 to rounding: next to it Krawczyk's operator encloses a true state of the set. "
+    "The claim surely fails there."
+)
 _TO_ROUNDING = "That state has h = 0 to rounding."
