@@ -1,6 +1,7 @@
 """Boxes that are turned: no state is lost, what is bounded over them holds, and they are fewer where the axes are the wrong ones."""
 
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -12,11 +13,13 @@ from torch import Tensor, fx
 
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
-from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.box_search import Proof, Search, Unproved
 from analysis.proofs.boxes import prove_claim
+from analysis.proofs.falling import below_zero
+from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
-from analysis.proofs.linear import Frames, LinearBounds
-from analysis.proofs.turned_boxes import principal_axes, turned, upright
+from analysis.proofs.linear import Frames, LinearBounds, Planes
+from analysis.proofs.turned_boxes import Cells, expected, principal_axes, turned, turned_cover, upright
 
 DIM = 3
 
@@ -146,6 +149,25 @@ def test_a_valley_across_the_axes_takes_few_turned_boxes() -> None:
     found = prove_claim("positive", value, None, region, None, max_boxes=40_000)
     assert isinstance(found, Proof)
     assert "some of them turned" in found.words
+
+
+def test_what_is_left_of_a_search_is_told_by_a_sample() -> None:
+    region, value = valley(1e-3)
+    graph = Search(value, None, region, None, 10**6, math.inf)
+    linear = below_zero(graph, strictly=True)
+    assert linear is not None
+    cells = upright(region.low[None], region.high[None])
+
+    def examine(cells: Cells) -> tuple[Examined, Planes]:
+        return linear.turned(cells, cells.middles)
+
+    whole = turned_cover(cells, examine, region, count=0, max_boxes=10**6, deadline=math.inf)
+    assert whole.fault == ""
+    assert 0.7 < expected(cells, examine, region) / whole.boxes < 1.4
+    stopped = turned_cover(cells, examine, region, count=0, max_boxes=500, deadline=math.inf)
+    assert re.search(
+        r"are still open, and some \d+, by a sample, are to come \(give more: --boxes 4000\)$", stopped.fault
+    )
 
 
 def test_what_is_false_in_a_valley_is_not_proved() -> None:

@@ -6,6 +6,8 @@ around it, of states clipped to what it held. Any basis is admissible: which one
 it proves.
 """
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -16,7 +18,7 @@ from torch import Tensor
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sampling import directions
 from analysis.evidence.sublevel import Sublevel
-from analysis.proofs.intervals.branch_and_bound import Cover, Examined, halved, middle, spent
+from analysis.proofs.intervals.branch_and_bound import Cover, Examined, halved, middle, spent, still_open
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.linear import Frames, Planes, contracted
 from stabdeq.linear_algebra import symmetric_eigenvectors
@@ -26,6 +28,8 @@ AT_ONCE = 4096
 # halved so often: the box around it is larger.
 GAIN, PARTS, HALVINGS = 4.0, 100.0, 6
 RAYS, ROUNDS = 1024, 4
+# What is left of a search is sampled by so many boxes at each of so many halvings.
+FOLLOWED, DEPTH = 512, 120
 
 
 class Cells(NamedTuple):
@@ -132,24 +136,66 @@ def turned_cover(
     while len(cells.low):
         fault = spent(count, len(cells.low), max_boxes, deadline)
         if fault:
+            if count >= max_boxes:
+                more = expected(cells, examine, base, deadline)
+                fault = still_open(len(cells.low), max_boxes, f", and {_words(more)}, by a sample, are to come")
             return _stopped(cells, count, fault)
         batch, cells = cells.picked(slice(-AT_ONCE, None)), cells.picked(slice(None, -AT_ONCE))
-        batch, empty = batch.clipped()
-        found, planes = examine(batch)
-        count += len(empty)
-        if bool(found.violated.any()):
-            return replace(_stopped(batch.picked(found.violated), count, "the inequality fails"), fails=True)
-        low, high = found.within or (batch.low, batch.high)
-        is_open = ~(found.closed | empty)
-        left, planes = batch._replace(low=low, high=high).picked(is_open), planes.picked(is_open)
-        basis, better = _better(left, planes)
-        rest = left.picked(~better)
-        halves = halved(rest.low, rest.high, planes.doubt[~better])
-        if halves is None:
-            return _stopped(rest, count, "a box too small to halve stayed open")
-        cells = cells.joined(rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1))
-        cells = cells.joined(turned(left.picked(better), basis[better], base))
+        count += len(batch.low)
+        parts = _parts(batch, examine, base)
+        if isinstance(parts, Cover):
+            return replace(parts, boxes=count)
+        cells = cells.joined(parts)
     return Cover(count, turned=True)
+
+
+def expected(
+    cells: Cells, examine: Callable[[Cells], tuple[Examined, Planes]], base: Ball | Box, deadline: float = math.inf
+) -> float:
+    """Return about how many boxes ``cells`` would take, by following some of them, drawn at each halving; infinity where no end is seen.
+
+    Where few boxes take most of the work, that may be far too few.
+    """
+    generator, total, share = torch.Generator().manual_seed(0), 0.0, 1.0
+    for _ in range(DEPTH):
+        count = len(cells.low)
+        if count > FOLLOWED:
+            cells = cells.picked(torch.randperm(count, generator=generator)[:FOLLOWED])
+            share *= count / FOLLOWED
+        total += share * len(cells.low)
+        parts = _parts(cells, examine, base)
+        if isinstance(parts, Cover) or time.monotonic() > deadline:
+            return math.inf
+        if not len(parts.low):
+            return total
+        cells = parts
+    return math.inf
+
+
+def _words(count: float) -> str:
+    """Return a count to one digit."""
+    if count == math.inf:
+        return "an unknown number"
+    power = math.floor(math.log10(count))
+    return f"some {int(round(count, -power))}" if power < 9 else f"some 10^{power}"
+
+
+def _parts(cells: Cells, examine: Callable[[Cells], tuple[Examined, Planes]], base: Ball | Box) -> Cells | Cover:
+    """Return the boxes to examine next in the place of ``cells``, or the end of the search."""
+    cells, empty = cells.clipped()
+    found, planes = examine(cells)
+    if bool(found.violated.any()):
+        return replace(_stopped(cells.picked(found.violated), 0, "the inequality fails"), fails=True)
+    low, high = found.within or (cells.low, cells.high)
+    is_open = ~(found.closed | empty)
+    left, planes = cells._replace(low=low, high=high).picked(is_open), planes.picked(is_open)
+    basis, better = _better(left, planes)
+    rest = left.picked(~better)
+    halves = halved(rest.low, rest.high, planes.doubt[~better])
+    if halves is None:
+        return _stopped(rest, 0, "a box too small to halve stayed open")
+    grown = rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1)
+    return grown.joined(turned(left.picked(better), basis[better], base))
 
 
 def _better(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:

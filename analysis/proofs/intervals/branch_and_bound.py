@@ -79,8 +79,12 @@ def cover(
 def spent(count: int, left: int, max_boxes: int, deadline: float) -> str:
     """Return why a search ends after ``count`` boxes, with so many ``left``; nothing where it goes on."""
     if count >= max_boxes:
-        return f"{left} are still open (give more: --boxes {8 * max_boxes})"
+        return still_open(left, max_boxes)
     return f"the time was up, with {left} still open (give more: --budget)" if time.monotonic() > deadline else ""
+
+
+def still_open(left: int, max_boxes: int, outlook: str = "") -> str:
+    return f"{left} are still open{outlook} (give more: --boxes {8 * max_boxes})"
 
 
 def middle(low: Tensor, high: Tensor) -> Tensor:
