@@ -270,13 +270,19 @@ class Search:
         if axes is not None:
             cells = turned(cells, axes.expand(len(cells.low), -1, -1), self.base)
 
+        def inside(states: Tensor) -> Tensor:
+            return torch.minimum(torch.maximum(states, self.corners[0]), self.corners[1])
+
         def examine(cells: Cells) -> tuple[Examined, Planes]:
-            points = torch.minimum(torch.maximum(cells.middles, self.corners[0]), self.corners[1])
+            points = inside(cells.middles)
             self.agree_at(points)
             return linear.turned(cells, points)
 
         effort = {"count": first.boxes, "max_boxes": self.max_boxes, "deadline": self.deadline}
-        return turned_cover(cells, examine, self.base, **effort)
+        found = turned_cover(cells, examine, self.base, **effort)
+        if not found.fault:
+            return found
+        return replace(found, state=tuple(inside(torch.tensor(found.state, dtype=torch.float64)).tolist()))
 
     def _boxes(self, hole: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return the boxes (B, n), (B, n) that the region lies in but for a ``hole``."""
