@@ -16,10 +16,9 @@ from analysis.evidence.sublevel import Sublevel
 from analysis.proofs.box_search import Proof, Search, Unproved
 from analysis.proofs.boxes import prove_claim
 from analysis.proofs.falling import below_zero
-from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.interval import Interval
-from analysis.proofs.linear import Frames, LinearBounds, Planes
-from analysis.proofs.turned_boxes import Cells, expected, principal_axes, turned, turned_cover, upright
+from analysis.proofs.linear import Frames, LinearBounds
+from analysis.proofs.turned_boxes import Cells, Found, expected, principal_axes, turned, turned_cover, upright
 
 DIM = 3
 
@@ -158,8 +157,8 @@ def test_what_is_left_of_a_search_is_told_by_a_sample() -> None:
     assert linear is not None
     cells = upright(region.low[None], region.high[None])
 
-    def examine(cells: Cells) -> tuple[Examined, Planes]:
-        return linear.turned(cells, cells.middles)
+    def examine(cells: Cells) -> Found:
+        return Found(*linear.turned(cells, cells.middles), cells.middles)
 
     whole = turned_cover(cells, examine, region, count=0, max_boxes=10**6, deadline=math.inf)
     assert whole.fault == ""
@@ -168,6 +167,29 @@ def test_what_is_left_of_a_search_is_told_by_a_sample() -> None:
     assert re.search(
         r"are still open, and some \d+, by a sample, are to come \(give more: --boxes 4000\)$", stopped.fault
     )
+
+
+def test_the_state_where_a_claim_fails_is_one_of_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.proofs.box_search.UPRIGHT_BOXES", 0)
+    for seed in range(12):
+        # Below 0 in a corner of the box alone, where a turned box reaches out of it.
+        slope = 1 + numbers(DIM, seed=seed).abs()
+
+        def value(z: Tensor, slope: Tensor = slope) -> Tensor:
+            return 0.999 * slope.sum() - z @ slope + 1e-2 * (z.square().sum(1) - DIM)
+
+        region = valley(0)[0]
+        found = prove_claim("positive", value, None, Sublevel(region, value, 99.0), None, max_boxes=20_000)
+        assert isinstance(found, Unproved)
+        assert found.fails_at is not None
+        state = torch.tensor([found.fails_at]).double()
+        assert bool((state.abs() <= 1).all())
+        assert float(value(state)) <= 0
+
+
+def test_a_flat_direction_is_not_turned_to_again_and_again() -> None:
+    cells = upright(-torch.ones(1, DIM).double(), torch.ones(1, DIM).double())._replace(age=torch.tensor([9]))
+    assert turned(cells, torch.ones(1, DIM, DIM).double(), Ball(torch.zeros(DIM).double(), 9.0)).age.tolist() == [0]
 
 
 def test_what_is_false_in_a_valley_is_not_proved() -> None:

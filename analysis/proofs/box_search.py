@@ -14,12 +14,11 @@ from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.constraint_bounds import ConstraintBounds
-from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Examined, cover, middle
+from analysis.proofs.intervals.branch_and_bound import BOXES_AT_ONCE, Cover, Examined, cover, middle, spent
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.intervals.jets import Bounds
-from analysis.proofs.linear import Planes
-from analysis.proofs.turned_boxes import Cells, Examination, principal_axes, turned, turned_cover, upright
+from analysis.proofs.turned_boxes import Cells, Examination, Found, principal_axes, turned, turned_cover, upright
 
 # Boxes around the centre are tried from the whole region's size down to a billionth of it.
 HALVINGS = 30
@@ -263,7 +262,8 @@ class Search:
         if self.constraint is not None or len(self.centre) == 1:
             return self._cover(linear, hole, LINEAR_AT_ONCE, self.max_boxes)
         first = self._cover(linear, hole, LINEAR_AT_ONCE, UPRIGHT_BOXES)
-        if not first.fault or first.fails or not UPRIGHT_BOXES <= first.boxes < self.max_boxes:
+        ended = first.boxes < UPRIGHT_BOXES or spent(first.boxes, 1, self.max_boxes, self.deadline)
+        if not first.fault or first.fails or ended:
             return first
         cells = upright(*self._boxes(hole))
         axes = principal_axes(self.region) if isinstance(self.region, Sublevel) else None
@@ -273,10 +273,10 @@ class Search:
         def inside(states: Tensor) -> Tensor:
             return torch.minimum(torch.maximum(states, self.corners[0]), self.corners[1])
 
-        def examine(cells: Cells) -> tuple[Examined, Planes]:
+        def examine(cells: Cells) -> Found:
             points = inside(cells.middles)
             self.agree_at(points)
-            return linear.turned(cells, points)
+            return Found(*linear.turned(cells, points), points)
 
         effort = {"count": first.boxes, "max_boxes": self.max_boxes, "deadline": self.deadline}
         found = turned_cover(cells, examine, self.base, **effort)

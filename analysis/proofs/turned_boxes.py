@@ -74,6 +74,14 @@ class Cells(NamedTuple):
         return self._replace(low=low, high=high), empty
 
 
+class Found(NamedTuple):
+    """What was found of boxes, the planes over them, and the states ``points`` (B, n) in or near them that were looked at."""
+
+    examined: Examined
+    planes: Planes
+    points: Tensor
+
+
 class Examination(Protocol):
     """What is to hold on boxes, examined as they are, with states ``points`` (B, n) in them, or in coordinates of their own."""
 
@@ -97,7 +105,8 @@ def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
     around = frames.faces_of_states(base.low, base.high) if isinstance(base, Box) else torch.zeros_like(faces)
     faces, age = torch.cat([faces, around], 1), torch.zeros_like(cells.age)
     new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age)
-    return Cells(*(torch.where(known.reshape(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, cells, strict=True)))
+    old = cells._replace(age=age)  # it is not to be turned again before it was halved
+    return Cells(*(torch.where(known.reshape(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, old, strict=True)))
 
 
 def principal_axes(region: Sublevel) -> Tensor | None:
@@ -114,15 +123,17 @@ def principal_axes(region: Sublevel) -> Tensor | None:
         length = along.norm(dim=1, keepdim=True)
         reach = region.reach(along / length) / length
         reach = reach / reach.amax()
+        if not bool(reach.isfinite().all()):
+            return None
         moments = (unit * reach ** (dim + 2)).mT @ unit / reach.pow(dim).sum()
         values, vectors = symmetric_eigenvectors(root @ moments @ root.mT)
         root = vectors * values.sqrt()
-    return root if bool(root.isfinite().all()) else None
+    return root
 
 
 def turned_cover(
     cells: Cells,
-    examine: Callable[[Cells], tuple[Examined, Planes]],
+    examine: Callable[[Cells], Found],
     base: Ball | Box,
     *,
     count: int,
@@ -133,25 +144,24 @@ def turned_cover(
 
     ``count`` boxes were examined before.
     """
+    axes, is_turned = torch.eye(cells.low.shape[1], dtype=torch.float64), False
     while len(cells.low):
         fault = spent(count, len(cells.low), max_boxes, deadline)
         if fault:
             if count >= max_boxes:
                 more = expected(cells, examine, base, deadline)
                 fault = still_open(len(cells.low), max_boxes, f", and {_words(more)}, by a sample, are to come")
-            return _stopped(cells, count, fault)
+            return _stopped(cells, cells.middles, count, fault)
         batch, cells = cells.picked(slice(-AT_ONCE, None)), cells.picked(slice(None, -AT_ONCE))
         count += len(batch.low)
         parts = _parts(batch, examine, base)
         if isinstance(parts, Cover):
             return replace(parts, boxes=count)
-        cells = cells.joined(parts)
-    return Cover(count, turned=True)
+        cells, is_turned = cells.joined(parts), is_turned or bool((batch.basis != axes).any())
+    return Cover(count, turned=is_turned)
 
 
-def expected(
-    cells: Cells, examine: Callable[[Cells], tuple[Examined, Planes]], base: Ball | Box, deadline: float = math.inf
-) -> float:
+def expected(cells: Cells, examine: Callable[[Cells], Found], base: Ball | Box, deadline: float = math.inf) -> float:
     """Return about how many boxes ``cells`` would take, by following some of them, drawn at each halving; infinity where no end is seen.
 
     Where few boxes take most of the work, that may be far too few.
@@ -180,12 +190,13 @@ def _words(count: float) -> str:
     return f"some {int(round(count, -power))}" if power < 9 else f"some 10^{power}"
 
 
-def _parts(cells: Cells, examine: Callable[[Cells], tuple[Examined, Planes]], base: Ball | Box) -> Cells | Cover:
+def _parts(cells: Cells, examine: Callable[[Cells], Found], base: Ball | Box) -> Cells | Cover:
     """Return the boxes to examine next in the place of ``cells``, or the end of the search."""
     cells, empty = cells.clipped()
-    found, planes = examine(cells)
+    found, planes, points = examine(cells)
     if bool(found.violated.any()):
-        return replace(_stopped(cells.picked(found.violated), 0, "the inequality fails"), fails=True)
+        at = found.violated
+        return replace(_stopped(cells.picked(at), points[at], 0, "the inequality fails"), fails=True)
     low, high = found.within or (cells.low, cells.high)
     is_open = ~(found.closed | empty)
     left, planes = cells._replace(low=low, high=high).picked(is_open), planes.picked(is_open)
@@ -193,7 +204,7 @@ def _parts(cells: Cells, examine: Callable[[Cells], tuple[Examined, Planes]], ba
     rest = left.picked(~better)
     halves = halved(rest.low, rest.high, planes.doubt[~better])
     if halves is None:
-        return _stopped(rest, 0, "a box too small to halve stayed open")
+        return _stopped(rest, rest.middles, 0, "a box too small to halve stayed open")
     grown = rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1)
     return grown.joined(turned(left.picked(better), basis[better], base))
 
@@ -211,7 +222,7 @@ def _better(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:
     return cells.basis * radius[:, None] @ vectors, (gain > GAIN) & (parts > PARTS) & (cells.age >= HALVINGS)
 
 
-def _stopped(cells: Cells, count: int, fault: str) -> Cover:
-    """Return the end of a search, at the smallest of the boxes given."""
+def _stopped(cells: Cells, states: Tensor, count: int, fault: str) -> Cover:
+    """Return the end of a search, at the one of ``states`` (B, n) whose box is the smallest."""
     sizes = (cells.basis.abs() @ (cells.high - cells.low)[..., None]).amax(1)
-    return Cover(count, fault, tuple(cells.middles[int(sizes.argmin())].tolist()))
+    return Cover(count, fault, tuple(states[int(sizes.argmin())].tolist()))
