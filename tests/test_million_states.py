@@ -62,7 +62,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, kind: str = "lyadeq-anchored") -> tu
     monkeypatch.setattr(decay, "SEARCH", QUICK)
     monkeypatch.setattr(decay, "LARGEST", 3)
     monkeypatch.setattr(phase_plane, "LARGEST", 3)
-    found = decay.check(prepared(kind), ["stabilised", "flow", "planes"])
+    found = decay.check(prepared(kind), ["claims", "planes"])
     return next(one for one in found.findings if one.name == "flow"), found.series
 
 

@@ -36,21 +36,18 @@ DIRECTIONS = 256
 NUMBERS = 2**22  # in the states of all images that are measured: of large ones fewer directions are tried
 SEARCH = Effort(samples=4096, starts=16, steps=40)
 THINNED = 4  # of so many states one shows the margins of both fields
-PIECES = ("stabilised", "flow", "field", "planes")
+PIECES = ("claims", "field", "planes")
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 
 
 def check(subject: Subject, pieces: Collection[str] = PIECES) -> CheckResult:
     """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step: those ``pieces`` of it."""
     lyapunov, result = lyapunov_of(subject), CheckResult()
-    stabilised = _stabilised(subject) if "stabilised" in pieces else None
-    if stabilised is not None:
-        result.findings.append(stabilised)
-        if "decay.unprojected" in subject.claims:
-            result.findings.append(judge_unprojected(subject))
-    if "flow" in pieces:
+    if "claims" in pieces:
+        stabilised = _stabilised(subject)
+        unprojected = [judge_unprojected(subject)] if "decay.unprojected" in subject.claims else []
         flow, result.series["flow"] = _flow(subject, stabilised)
-        result.findings.append(flow)
+        result.findings.extend([stabilised, *unprojected, flow])
     if "field" in pieces:
         raw, result.series["raw"], result.series["margin"] = _raw(subject)
         result.measurements.extend([raw, _largest_euler_step(subject)])
@@ -61,11 +58,7 @@ def check(subject: Subject, pieces: Collection[str] = PIECES) -> CheckResult:
     return result
 
 
-def _flow(subject: Subject, stabilised: Finding | None) -> tuple[Finding, dict[str, Any]]:
-    """Judge the flow, which by itself is proved where the field is: of that, which may be ``stabilised``, the finding is sought here."""
-    if not subject.structured:  # nothing is proved of the field
-        return judge_flow(subject, is_proved=False)
-    stabilised = stabilised or _stabilised(subject)
+def _flow(subject: Subject, stabilised: Finding) -> tuple[Finding, dict[str, Any]]:
     reason = "V-dot <= -alpha V is proved at every state: exp(alpha t) V never rises along a trajectory."
     if stabilised.verdict is Verdict.PROVED and subject.dim > LARGEST:
         return unfollowed_flow(subject, reason)

@@ -111,8 +111,7 @@ DECAY = Check(
         ),
     ),
     pieces={
-        "stabilised": ("stabilised", "unprojected"),
-        "flow": ("flow",),
+        "claims": ("stabilised", "unprojected", "flow"),
         "field": ("unprojected field", "largest Euler step", "raw", "margin"),
         "planes": ("planes",),
     },
