@@ -1,7 +1,7 @@
 """The audit: runs the checks on a model and gathers what they found into one report."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from stabdeq.model import EquilibriumModel
 from stabdeq.shard import WHOLE, Shard
 
 MOST_STATES = 2**24  # that a search draws: minutes of small ones, hours of large ones
+
+
+def units(checks: Collection[str]) -> list[str]:
+    """Return what shards of an audit share: the ``checks``, or the pieces of those that have some."""
+    return [unit for name in in_order(checks) for unit in CHECKS[name].units]
 
 
 def audit(
@@ -50,7 +55,7 @@ def audit(
     Each search for a counterexample to V's positivity, convexity and decay draws so many ``states``, by default as many as take
     seconds.
 
-    ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of them, as all would be;
+    ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of their ``units``, as all would be;
     ``indices`` (N,) name the images in witnesses;
     ``on_check`` is told the name of each check as it begins, and of one that tells of its steps "NAME: STEP". Raises ConfigError
     for an unknown check, images without labels or a number of states that is not from 1 to 16777216, DataError for images or labels that
@@ -71,7 +76,7 @@ def audit(
         results: list[CheckResult] = []
         skipped: list[Skipped] = []
         series: dict[str, Any] = {}
-        for check in (CHECKS[name] for name in shard.of(in_order(names))):
+        for check, pieces in _shared(names, shard):
             on_check(check.name)
             if reason := _claims_nothing(subject, check):
                 skipped.append(Skipped(check=check.name, reason=reason))
@@ -79,7 +84,7 @@ def audit(
                 skipped.append(Skipped(check=check.name, reason=reason))
                 results.append(CheckResult(findings=_left_open(subject, check, reason)))
             else:
-                results.append(_run(subject, check, on_check))
+                results.append(_run(subject, check, pieces, on_check))
                 series[check.name] = results[-1].series
         findings = tuple(finding for result in results for finding in result.findings)
         return Report(
@@ -94,6 +99,15 @@ def audit(
             sample=drawn(seed, subject.indices, subject.images, subject.labels) | _right(subject),
             images=_images_in_witnesses(subject, findings),
         )
+
+
+def _shared(checks: Collection[str], shard: Shard) -> Iterator[tuple[Check, list[str]]]:
+    """Yield each of the ``checks`` that the ``shard`` has a part in, and its pieces of it."""
+    own = shard.of(units(checks))
+    for check in (CHECKS[name] for name in in_order(checks)):
+        mine = [unit for unit in check.units if unit in own]
+        if mine:
+            yield check, [unit.partition(":")[2] for unit in mine]
 
 
 @torch.no_grad()
@@ -161,10 +175,11 @@ def _left_open(subject: Subject, check: Check, reason: str) -> list[Finding]:
     ]
 
 
-def _run(subject: Subject, check: Check, on_check: Callable[[str], None]) -> CheckResult:
+def _run(subject: Subject, check: Check, pieces: list[str], on_check: Callable[[str], None]) -> CheckResult:
     began = time.perf_counter()
+    own = {"pieces": pieces} if check.pieces else {}
     telling = {} if "" in check.seconds else {"on_step": lambda step: on_check(f"{check.name}: {step}")}
-    result = check.part("run")(subject, **telling)
+    result = check.part("run")(subject, **own, **telling)
     seconds = time.perf_counter() - began
     known = {row.name for row in check.claims}
     for finding in result.findings:

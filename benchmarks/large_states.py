@@ -1,4 +1,4 @@
-"""``python -m benchmarks.large_states SIDE``: a solve and an audit of a convolutional model whose states have 16 SIDE^2 numbers.
+"""``python -m benchmarks.large_states SIDE``: a solve and an audit of a model whose states have C SIDE^2 numbers.
 
 The weights are as they are drawn. Prints CPU seconds of each part and the peak memory of the process; the audit makes the checks that
 are named, since some take long on states of a million numbers.
@@ -16,11 +16,11 @@ from stabdeq.config import AndersonConfig, LyapunovConfig, ModelConfig
 from stabdeq.lyapunov import stabilised_field
 from stabdeq.model import StabilisedDEQ
 
-CHANNELS, HIDDEN = 16, 8
+HIDDEN = {"convolutional": 8, "separable": 64}  # channels, or numbers at a place, of V's network
 
 
-def model_of(side: int) -> StabilisedDEQ:
-    """Return the model with states on ``side`` x ``side`` places, V a convolutional network around the equilibrium."""
+def model_of(side: int, channels: int, cell: str, network: str) -> StabilisedDEQ:
+    """Return the model with states of ``channels`` on ``side`` x ``side`` places, V around the equilibrium."""
     torch.manual_seed(0)
     config = ModelConfig(
         image_shape=(1, side, side),
@@ -28,12 +28,12 @@ def model_of(side: int) -> StabilisedDEQ:
         mean=(0.5,),
         std=(0.3,),
         backbone="conv",
-        cell="convolution",
-        state_dim=CHANNELS * side**2,
+        cell=cell,
+        state_dim=channels * side**2,
         stability="anchored",
         head="orthogonal",
         solver=AndersonConfig(tolerance=1e-3),
-        lyapunov=LyapunovConfig(network="convolutional", hidden=HIDDEN),
+        lyapunov=LyapunovConfig(network=network, hidden=HIDDEN[network]),  # pyrefly: ignore,
     )
     return StabilisedDEQ(config).eval()
 
@@ -42,13 +42,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("side", type=int)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cell", default="convolution", choices=["convolution", "multiscale"])
+    parser.add_argument("--network", default="convolutional", choices=list(HIDDEN), help="of V")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument(
         "--checks", nargs="*", default=[], choices=list(CHECKS), help="of an audit; by default it is left out"
     )
     options = parser.parse_args()
     images = torch.rand(options.images, 1, options.side, options.side, generator=torch.Generator().manual_seed(0))
-    model, last = model_of(options.side), time.process_time()
+    model, last = model_of(options.side, options.channels, options.cell, options.network), time.process_time()
 
     def tell(what: str) -> None:
         nonlocal last

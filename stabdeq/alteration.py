@@ -1,6 +1,6 @@
 """Whether a module still computes what its class and weights say: proofs from the weights hold of no other."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import cache
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 from stabdeq.errors import ConfigError
 
 OF_LIBRARIES = ("stabdeq", "torch", "torchvision", "builtins")
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @cache
@@ -21,13 +22,13 @@ def prototype(make: Callable[..., nn.Module], *arguments: Hashable) -> nn.Module
         return make(*arguments)
 
 
-def alteration(module: nn.Module, name: str, like: nn.Module | None = None) -> str | None:
+def alteration(module: nn.Module, name: str, like: nn.Module | None = None, known: Collection[str] = ()) -> str | None:
     """Return in words what may make ``module``, or a part of it, compute something else than its class and weights say; or None.
 
     That is a hook, on the part or for all modules, an attribute or a function in the place of a method, a tensor of a class of
-    its own, and, beside a module ``like`` it, a part of another class, one too many, such as a parametrization, or one missing, or
-    a tensor of another shape, with which the same operations may mean something else.
-    ``name`` is what the words call the module.
+    its own, and, beside a module ``like`` it, a part of another class, one too many, such as a parametrization, or one missing, a
+    tensor of another shape, with which the same operations may mean something else, or another plain attribute, such as a
+    convolution's padding, but for those that the caller has ``known``. ``name`` is what the words call the module.
     """
     for place, part in module.named_modules():
         what = own_alteration(part, _joined(name, place))
@@ -44,7 +45,7 @@ def alteration(module: nn.Module, name: str, like: nn.Module | None = None) -> s
     for place, size in _sizes(like).items():
         if sizes[place] != size:
             return f"{_joined(name, place)} is of shape {tuple(sizes[place])}, expected {tuple(size)}"
-    return None
+    return _other_attribute(module, name, like, known)
 
 
 def own_alteration(module: nn.Module, name: str) -> str | None:
@@ -108,6 +109,20 @@ def _sizes(module: nn.Module) -> dict[str, torch.Size]:
     """Return the shape of each parameter and buffer."""
     own = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
     return {name: tensor.shape for part in own for name, tensor in part}
+
+
+def _other_attribute(module: nn.Module, name: str, like: nn.Module, known: Collection[str]) -> str | None:
+    """Return in words which plain attribute of a part of ``module`` is not as that of the same part of ``like``; or None."""
+    for place, wanted in like.named_modules():
+        here = vars(module.get_submodule(place))
+        for key, value in vars(wanted).items():
+            if key in OF_EVERY_MODULE or key in known:
+                continue
+            # Of another class, a value may say of itself that it is equal.
+            if key not in here or type(here[key]) is not type(value) or here[key] != value:
+                found = repr(here[key]) if key in here else "nothing"
+                return f"{_joined(name, f'{place}.{key}' if place else key)} is {found}, expected {value!r}"
+    return None
 
 
 def _in_words(cls: type | None) -> str:

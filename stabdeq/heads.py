@@ -7,6 +7,7 @@ from torch.nn.utils import parametrizations
 from stabdeq.config import HeadName
 from stabdeq.errors import ConfigError
 from stabdeq.places import Shape
+from stabdeq.sizes import require_sizes
 
 POOLED = 2  # rows and columns of means
 
@@ -24,7 +25,9 @@ class Head(nn.Module):
         super().__init__()
         self.pooling = None
         if shape is not None:
+            require_sizes("a head", channels=shape[0])
             self.pooling, features = Pooling(shape), shape[0] * POOLED**2
+        require_sizes("a head", features=features, classes=classes)
         if name == "orthogonal-direct" and classes > features:
             raise ConfigError(
                 f"orthogonal-direct needs at least as many features as classes, not {features} for {classes}: "

@@ -1,6 +1,7 @@
 """States on places: C numbers at each of H x W places, held as vectors of C H W numbers in the order of (C, H, W)."""
 
 from stabdeq.errors import ConfigError
+from stabdeq.sizes import require_sizes
 
 Shape = tuple[int, int, int]
 Places = tuple[int, int]
@@ -15,6 +16,7 @@ def places_after(stride: int, image_shape: Shape) -> Places:
 def shape_of(state_dim: int, places: Places) -> Shape:
     """Return the shape (C, H, W) of states of ``state_dim`` numbers on H W ``places``; raise ConfigError where there is none."""
     height, width = places
+    require_sizes("states on places", state_dim=state_dim, height=height, width=width)
     channels, left = divmod(state_dim, height * width)
     if left or not channels:
         least = height * width

@@ -11,7 +11,7 @@ import torch
 from command_runs import run, save_untrained
 from tiny_checkpoints import tiny_model
 
-from analysis.audit import audit
+from analysis.audit import audit, units
 from analysis.findings.catalogue import default_checks
 from analysis.report.report import Report
 from analysis.shards.attacks import attack_part, joined_attack
@@ -56,7 +56,6 @@ def through_files(folder: Path, parts: list[Part]) -> list[Part]:
 def test_an_audit_in_shards_is_that_of_one_process(kind: str, checks: list[str], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, images, labels = tiny_model(kind), torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1])
-    names = [name for name in default_checks() if name in checks]
 
     def judged(shard: Shard) -> Report:
         return audit(model, images, labels, checks=checks, seed=1, shard=shard)
@@ -65,7 +64,9 @@ def test_an_audit_in_shards_is_that_of_one_process(kind: str, checks: list[str],
     assert any(finding.verdict == "REFUTED" for finding in whole.findings) is (kind == "lyadeq")
     assert bool(whole.skipped) is True
     for count in COUNTS:
-        parts = through_files(tmp_path, [report_part(WORK, shard, names, judged(shard)) for shard in shards(count)])
+        parts = through_files(
+            tmp_path, [report_part(WORK, shard, units(checks), judged(shard)) for shard in shards(count)]
+        )
         joined = json.loads(joined_report(parts).to_json())
         # As text: the order, too, in which a reader meets all of it.
         assert json.dumps(timeless(joined)) == json.dumps(timeless(json.loads(whole.to_json())))

@@ -1,12 +1,13 @@
 """Does V fall at its promised rate: along the stabilised field, along its trajectories, along the unprojected field?"""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from analysis.checks.effort import LOOK, beside_construction, searching
-from analysis.checks.flow import HORIZON, judge_flow, replay_flow
+from analysis.checks.effort import beside_construction, looking, searching
+from analysis.checks.flow import HORIZON, LARGEST, judge_flow, replay_flow, unfollowed_flow
 from analysis.checks.proof import proved
 from analysis.checks.witness import (
     Replay,
@@ -35,32 +36,36 @@ DIRECTIONS = 256
 NUMBERS = 2**22  # in the states of all images that are measured: of large ones fewer directions are tried
 SEARCH = Effort(samples=4096, starts=16, steps=40)
 THINNED = 4  # of so many states one shows the margins of both fields
+PIECES = ("claims", "field", "planes")
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
 
 
-def check(subject: Subject) -> CheckResult:
-    """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step."""
-    stabilised = _stabilised(subject)
-    unprojected = [judge_unprojected(subject)] if "decay.unprojected" in subject.claims else []
-    flow, flow_series = judge_flow(subject, is_proved=_is_proved(subject, stabilised))
+def check(subject: Subject, pieces: Collection[str] = PIECES) -> CheckResult:
+    """Judge the stabilised field and its flow; measure the unprojected field and the largest Euler step: those ``pieces`` of it."""
+    lyapunov, result = lyapunov_of(subject), CheckResult()
+    if "claims" in pieces:
+        stabilised = _stabilised(subject)
+        unprojected = [judge_unprojected(subject)] if "decay.unprojected" in subject.claims else []
+        flow, result.series["flow"] = _flow(subject, stabilised)
+        result.findings.extend([stabilised, *unprojected, flow])
+    if "field" in pieces:
+        raw, result.series["raw"], result.series["margin"] = _raw(subject)
+        result.measurements.extend([raw, _largest_euler_step(subject)])
+    if "planes" in pieces:
+        # A plane goes through equilibria of two classes.
+        drawn = subject.answers == "classes"
+        result.series["planes"] = phase_plane.planes(subject, HORIZON / lyapunov.alpha) if drawn else {}
+    return result
+
+
+def _flow(subject: Subject, stabilised: Finding) -> tuple[Finding, dict[str, Any]]:
+    reason = "V-dot <= -alpha V is proved at every state: exp(alpha t) V never rises along a trajectory."
+    if stabilised.verdict is Verdict.PROVED and subject.dim > LARGEST:
+        return unfollowed_flow(subject, reason)
+    flow, series = judge_flow(subject, is_proved=_is_proved(subject, stabilised))
     if stabilised.verdict is Verdict.PROVED and flow.verdict is Verdict.SUPPORTED:
-        reason = "V-dot <= -alpha V is proved at every state: exp(alpha t) V never rises along a trajectory."
         flow = proved(flow, reason, flow.evidence)
-    raw, raw_series, margin = _raw(subject)
-    assert subject.lyapunov is not None
-    return CheckResult(
-        findings=[stabilised, *unprojected, flow],
-        measurements=[raw, _largest_euler_step(subject)],
-        series={
-            "flow": flow_series,
-            "raw": raw_series,
-            "margin": margin,
-            # A plane goes through equilibria of two classes.
-            "planes": phase_plane.planes(subject, HORIZON / subject.lyapunov.alpha)
-            if subject.answers == "classes"
-            else {},
-        },
-    )
+    return flow, series
 
 
 def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automatic: bool = False) -> claims.Violation:
@@ -80,8 +85,12 @@ def _across_images(subject: Subject, offsets: Tensor, stabilised: bool, automati
 def _worst_image(subject: Subject, offsets: Tensor, stabilised: bool, automatic: bool) -> tuple[Tensor, ...]:
     """Return the image with the worst violation at each offset (B, n), its excess and its scale, all (B,)."""
     count = min(IMAGES, len(subject.equilibria))
-    which = torch.arange(count).repeat_interleave(len(offsets))
-    everywhere = _violation(subject, offsets.repeat(count, 1), which, stabilised, automatic)
+    which, of = torch.arange(count).repeat_interleave(len(offsets)), torch.arange(len(offsets)).repeat(count)
+    parts = [
+        _violation(subject, offsets[of[part]], which[part], stabilised, automatic)
+        for part in in_parts(len(which), subject.dim)
+    ]
+    everywhere = claims.Violation(*(torch.cat([getattr(one, name) for one in parts]) for name in ("excess", "scale")))
     worst = everywhere.relative.view(count, -1).nan_to_num(nan=torch.inf).argmax(0, keepdim=True)
     excess, scale = (part.view(count, -1).gather(0, worst).squeeze(0) for part in (everywhere.excess, everywhere.scale))
     return worst.squeeze(0), excess, scale
@@ -271,7 +280,7 @@ def judge_unprojected(subject: Subject) -> Finding:
     sentence = f"Along the unprojected field V falls at rate {alpha} or faster, for every input: V-dot <= -{alpha} V."
     rate = unprojected_rate(lyapunov, subject.model.cell)
     is_proof = rate is not None and rate >= lyapunov.alpha
-    effort = searching(subject, LOOK if is_proof else SEARCH, subject.dim)
+    effort = searching(subject, looking(subject.dim) if is_proof else SEARCH, subject.dim)
     finding = _searched(subject, _claim(subject, "unprojected", sentence), effort)
     if finding.verdict is Verdict.SUPPORTED and rate is not None and is_proof:
         return proved(

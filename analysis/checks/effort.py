@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 from analysis.evidence.judge import Effort
+from analysis.evidence.sampling import SHELLS
 from analysis.measure.subject import DENSE, Subject
 
 LOOK = Effort(samples=512, starts=2, steps=10)  # where a proof holds: enough to see that another function runs
+LOOKED = 2**24  # numbers in all states that are drawn there, or that one climb evaluates
+CLIMB = 2**7  # states that one climb evaluates, about
 
 
 def searching(subject: Subject, usual: Effort, dim: int) -> Effort:
@@ -19,4 +22,11 @@ def beside_construction(subject: Subject, usual: Effort, dim: int) -> Effort:
 
     A proof needs no search, so of large states, of which each takes long, only some are looked at.
     """
-    return searching(subject, LOOK if subject.structured and subject.dim > DENSE else usual, dim)
+    return searching(subject, looking(dim) if subject.structured and subject.dim > DENSE else usual, dim)
+
+
+def looking(dim: int) -> Effort:
+    """Return the effort for states of ``dim`` numbers where a proof holds: fewer states as they grow, and at last no climb."""
+    most = max(SHELLS, LOOKED // dim)
+    starts = min(LOOK.starts, LOOKED // (CLIMB * dim))
+    return replace(LOOK, samples=min(LOOK.samples, most), shells=min(LOOK.shells, most), starts=starts)

@@ -20,6 +20,9 @@ from stabdeq.errors import NotReplayableError
 
 TRAJECTORIES, TIMES = 8, 60
 NUMBERS = 2**26  # in the states at all times, 512 MiB: of large ones fewer trajectories are followed
+LARGEST = (
+    2**17
+)  # numbers in a state, beyond which no trajectory is followed beside a proof: each takes a thousand evaluations
 HORIZON = 5.0  # trajectories run until alpha t reaches this
 EVALUATIONS = 20000  # of the field, after which a trajectory is given up
 TOLERANCE = 1e-5  # relative, against the integrator's 1e-8
@@ -58,15 +61,7 @@ def judge_flow(subject: Subject, *, is_proved: bool) -> tuple[Finding, dict[str,
     lyapunov = lyapunov_of(subject)
     count = min(TRAJECTORIES, len(subject.equilibria), max(1, NUMBERS // (TIMES * subject.dim)))
     start = subject.centres()[:count] + subject.radius / 2 * directions(count, subject.dim, subject.generator())
-    common: dict[str, Any] = {
-        "check": "decay",
-        "name": "flow",
-        "claim": f"Trajectories of the stabilised field obey V(z(t)) <= exp(-{lyapunov.alpha:g} t) V(z(0)).",
-        "samples": count,
-        "tolerance": TOLERANCE,
-        "dtype": "float64",
-        "seed": subject.seed,
-    }
+    common = _common(subject, count)
     try:
         excess = _follow(subject, start)
     except FloatingPointError as error:
@@ -95,6 +90,27 @@ def judge_flow(subject: Subject, *, is_proved: bool) -> tuple[Finding, dict[str,
     evidence += f" Two paths, by different methods, agree on it to {100 * RESOLVED:g} %."
     refuted = Finding(verdict=Verdict.REFUTED, margin=TOLERANCE - worst, evidence=evidence, witness=witness, **common)
     return refuted, series
+
+
+def unfollowed_flow(subject: Subject, proof: str) -> tuple[Finding, dict[str, Any]]:
+    """Return the finding that the bound holds, by ``proof``, where states are too large for a trajectory to be followed beside it."""
+    reason = f"states have {subject.dim} numbers, and beside a proof trajectories are followed of up to {LARGEST}"
+    evidence = f"{proof} No trajectory was followed: {reason}."
+    return Finding(verdict=Verdict.PROVED, margin=None, evidence=evidence, **_common(subject, 0)), {"not_drawn": reason}
+
+
+def _common(subject: Subject, count: int) -> dict[str, Any]:
+    """Return what every finding on ``count`` trajectories says."""
+    alpha = lyapunov_of(subject).alpha
+    return {
+        "check": "decay",
+        "name": "flow",
+        "claim": f"Trajectories of the stabilised field obey V(z(t)) <= exp(-{alpha:g} t) V(z(0)).",
+        "samples": count,
+        "tolerance": TOLERANCE,
+        "dtype": "float64",
+        "seed": subject.seed,
+    }
 
 
 @torch.no_grad()

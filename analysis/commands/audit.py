@@ -85,7 +85,7 @@ def audit(
         Make the checks in so many processes, of one thread each.
     """
     from analysis.commands.own_model import is_location, read_given
-    from analysis.findings.catalogue import CHECKS, default_checks, in_order
+    from analysis.findings.catalogue import CHECKS, default_checks
     from analysis.shards.work import Work, require_shared
 
     made_of_all = {
@@ -104,6 +104,7 @@ def audit(
     count = number or 128
 
     from analysis.audit import audit as judge
+    from analysis.audit import units
     from analysis.commands.audit_progress import shown
     from analysis.commands.in_ci import InCI
     from analysis.report.terminal import print_verdicts
@@ -145,7 +146,7 @@ def audit(
         with shown(ahead, Console(quiet=quiet)) as on_check:
             report = judge(given.subject, **settings, **given.images, shard=shard or WHOLE, on_check=on_check)
     if shard is not None:
-        path = write_part(folder, report_part(work, shard, in_order(wanted), report))
+        path = write_part(folder, report_part(work, shard, units(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
         return
     try:

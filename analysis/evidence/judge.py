@@ -38,12 +38,13 @@ MOST_SHOWN = 8
 class Effort:
     """How hard to search: states drawn per round, falsifier starts and steps, and seconds after which no round begins.
 
-    Without ``seconds`` there is one round.
+    Without ``seconds`` there is one round, without ``starts`` no climb. ``shells`` are the least number of states towards the centre.
     """
 
     samples: int = 16384
     starts: int = 64
     steps: int = 80
+    shells: int = 256
     seconds: float | None = None
 
     def affordable(self, dim: int) -> "Effort":
@@ -101,19 +102,22 @@ class _Search:
             self.drawn += count
             self.drawn_violating += int(suspicious.sum())
             promising.add(states, relative)
-        for count in self._chunks(max(effort.samples // 4, 256)):
+        for count in self._chunks(max(effort.samples // 4, effort.shells)):
             states = self.region.shells(count, self.generator)
             promising.add(states, self._look(states)[0])
             self.evaluated += count
-        starts = promising.worst()
-        if is_first:
-            known = landmarks(self.claim.violation, self.region, self.generator)
-            singled_out = Promising(self.region.centre, max(1, effort.starts // 2))
-            singled_out.add(known, self._look(known)[0])
-            starts = torch.cat([starts, singled_out.worst()])
-            self.evaluated += len(known)
-        self._hunt(starts, effort)
+        if effort.starts:
+            known = [self._landmarks(effort)] if is_first else []
+            self._hunt(torch.cat([promising.worst(), *known]), effort)
         self._settle()
+
+    def _landmarks(self, effort: Effort) -> Tensor:
+        """Look at the landmarks and return the worst, half as many as there are starts."""
+        known = landmarks(self.claim.violation, self.region, self.generator)
+        self.evaluated += len(known)
+        singled_out = Promising(self.region.centre, max(1, effort.starts // 2))
+        singled_out.add(known, self._look(known)[0])
+        return singled_out.worst()
 
     def _chunks(self, count: int) -> list[int]:
         """Return the sizes of the batches that ``count`` states are drawn in."""

@@ -34,6 +34,8 @@ class Promising:
 
 def best_by_distance(distance: Tensor, relative: Tensor, count: int) -> Tensor:
     """Return the indices (count,) of the largest ``relative`` in each of ``count`` bins of equally many ``distance``."""
+    if not count:
+        return distance.new_zeros(0, dtype=torch.int64)
     order = distance.argsort()
     bins = order[: len(order) // count * count].reshape(count, -1) if len(order) >= count else order[:, None]
     return bins.gather(1, relative[bins].argmax(1, keepdim=True)).squeeze(1)

@@ -40,6 +40,8 @@ class Check:
     ``run(subject)`` returns a CheckResult; one that tells of its steps takes ``on_step`` too. ``replay(subject, finding)``
     evaluates the witness of a refuted finding anew and returns a Replay; one that judges ``all_images_at_once`` is run again
     first, and ``replay`` takes that result too. ``figures`` are drawn from the check's series, (title, series) -> Drawing.
+    ``pieces`` are what of the check can be made alone, in the order of its result, each with the names of its findings, measurements
+    and series: ``run`` of a check that has them takes the ``pieces`` to make.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Check:
     seconds: Mapping[str, float]
     needs: frozenset[Need] = frozenset()
     figures: Mapping[str, Callable[..., Any] | str] = field(default_factory=dict)
+    pieces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_request: bool = False
     all_images_at_once: bool = False
 
@@ -57,6 +60,11 @@ class Check:
     def steps(self) -> dict[str, float]:
         """The seconds of each step, by the words with which an audit tells that it begins."""
         return {f"{self.name}: {step}" if step else self.name: seconds for step, seconds in self.seconds.items()}
+
+    @property
+    def units(self) -> list[str]:
+        """What processes may share of the check: its pieces, as "CHECK:PIECE", or the check itself where it has none."""
+        return [f"{self.name}:{piece}" for piece in self.pieces] or [self.name]
 
     def part(self, name: Literal["run", "replay"]) -> Callable[..., Any]:
         """Return the function ``run`` or ``replay``, imported where it was named by its place."""

@@ -110,6 +110,11 @@ DECAY = Check(
             fails="We followed the stabilised model from a random state, and its energy did not fall as fast as promised.",
         ),
     ),
+    pieces={
+        "claims": ("stabilised", "unprojected", "flow"),
+        "field": ("unprojected field", "largest Euler step", "raw", "margin"),
+        "planes": ("planes",),
+    },
     run="analysis.checks.decay:check",
     replay="analysis.checks.decay:replay",
     seconds={"": 20.0},

@@ -19,6 +19,7 @@ PATHS = 8  # trajectories from a circle around the centre, besides those from ma
 DIRECTIONS = 512
 NUMBERS = 2**22  # in them
 ITERATIONS = 50
+LARGEST = 2**17  # numbers in a state, beyond which the thousands of evaluations that a plane takes are not made
 APART = 1e-6  # of the radius: an equilibrium nearer to V's centre names no direction
 SMALL = 1e-9  # of a direction that only rounding left
 IMAGE = 0  # its position among the images whose equilibrium was found
@@ -34,6 +35,8 @@ def planes(subject: Subject, horizon: float) -> dict[str, Any]:
     """
     if subject.dim < 2:
         return {"not_drawn": "a state of one component spans no plane"}
+    if subject.dim > LARGEST:
+        return {"not_drawn": f"planes are drawn of states of up to {LARGEST} numbers, and these have {subject.dim}"}
     lyapunov, centre = subject.lyapunov, subject.centres()[IMAGE]
     assert lyapunov is not None
     targets = _targets(subject)

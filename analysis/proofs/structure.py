@@ -10,13 +10,15 @@ from stabdeq.alteration import alteration, prototype
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import ConvolutionalNetwork, InputConvexLyapunov, LyapunovFunction, SeparableLyapunov
 
+SETTINGS = ("eta", "alpha", "smoothing", "centre", "shape")  # of V, which proofs read as they are
+
 
 def is_structured(lyapunov: LyapunovFunction | None) -> bool:
     """Return whether ``lyapunov`` is of the family whose properties hold for all finite weights, altered in nothing."""
     if not isinstance(lyapunov, InputConvexLyapunov):
         return False
     return (
-        alteration(lyapunov, "V", _as_made(lyapunov)) is None
+        alteration(lyapunov, "V", _as_made(lyapunov), SETTINGS) is None
         and all(0 < number < inf for number in _numbers(lyapunov))  # nor NaN
         and all(bool(torch.isfinite(weight).all()) for weight in lyapunov.parameters())
     )
@@ -29,7 +31,7 @@ def _numbers(lyapunov: InputConvexLyapunov) -> tuple[float, ...]:
 def _as_made(lyapunov: InputConvexLyapunov) -> nn.Module:
     """Return the V that has the parts and sizes which the weights of ``lyapunov`` call for."""
     weight = dict(lyapunov.named_parameters()).get("network.inner.weight")
-    hidden, dim = weight.shape[:2] if weight is not None and weight.dim() >= 2 and len(weight) > 0 else (1, 1)
+    hidden, dim = weight.shape[:2] if weight is not None and weight.dim() >= 2 and 0 not in weight.shape else (1, 1)
     config = LyapunovConfig(hidden=hidden)
     if isinstance(lyapunov, SeparableLyapunov):
         return prototype(SeparableLyapunov, (dim, 1, 1), config, "origin")

@@ -1,11 +1,14 @@
 """The report of one process, joined of the reports of all shards."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from analysis.findings import Finding, Skipped
+from analysis.findings.catalogue import CHECKS
+from analysis.findings.finding import NOT_JUDGED
 from analysis.report.report import Named, Report
 from analysis.shards.part import Part, differences
 from analysis.shards.work import Work, digests, timeless_environment
@@ -14,7 +17,7 @@ from stabdeq.shard import Shard
 
 
 def report_part(work: Work, shard: Shard, units: Sequence[str], report: Report, order: Sequence[str] = ()) -> Part:
-    """Return the part of ``shard``, whose ``report`` is of its own of the ``units``: checks, several of them with commas between.
+    """Return the part of ``shard``, whose ``report`` is of its own of the ``units``: checks, several with commas between, or "CHECK:PIECE".
 
     The whole report has the checks in ``order``, by default that of the units.
     """
@@ -51,13 +54,13 @@ def _joined(reports: Sequence[Report], order: list[str]) -> Report:
     images = {place: image for report in reports for place, image in report.images.items()}
     return replace(
         first,
-        findings=_in_order(chain.from_iterable(report.findings for report in reports), order),
+        findings=_in_order(_once(chain.from_iterable(report.findings for report in reports)), order),
         measurements=_in_order(chain.from_iterable(report.measurements for report in reports), order),
         skipped=(
-            *_in_order((item for report in reports for item in report.skipped if item.asked_for), order),
+            *_in_order(dict.fromkeys(item for report in reports for item in report.skipped if item.asked_for), order),
             *(item for item in first.skipped if not item.asked_for),  # of the whole work, in each part
         ),
-        series={check: series.pop(check) for check in order if check in series} | series,
+        series={check: _by_pieces(check, series.pop(check)) for check in order if check in series} | series,
         certificates={name: value for report in reports for name, value in report.certificates.items()},
         images=dict(sorted(images.items(), key=lambda item: int(item[0]))),
         environment=first.environment | {"date": min(str(report.environment.get("date")) for report in reports)},
@@ -69,6 +72,9 @@ def _report_of(part: Part) -> Report:
     own = _checks(part.units)
     asked_for = [item for item in report.skipped if item.asked_for]
     told = {item.check for item in (*report.findings, *report.measurements, *asked_for)}
+    told |= {
+        check for check in own if any(unit.startswith(f"{check}:") for unit in part.units) and check in report.series
+    }
     # A certificate may say nothing of a claim; an audit and a check of a function do, of each that is asked for.
     silent = part.work["command"] != "certify" and told != set(own)
     if report.gaps or silent or not told <= set(own):
@@ -83,8 +89,32 @@ def _subject(report: Report) -> dict[str, Any]:
 
 
 def _checks(units: Sequence[str]) -> list[str]:
-    return list(chain.from_iterable(unit.split(",") for unit in units))
+    return list(dict.fromkeys(check for unit in units for check in unit.partition(":")[0].split(",")))
 
 
 def _in_order(items: Iterable[Named], order: list[str]) -> tuple[Named, ...]:
-    return tuple(sorted(items, key=lambda item: order.index(item.check)))
+    """Return ``items`` in the order of their checks, and those of one check in that of its pieces."""
+    return tuple(sorted(items, key=lambda item: (order.index(item.check), _place(item))))
+
+
+def _place(item: Named) -> int:
+    return 0 if isinstance(item, Skipped) else _piece(item.check, item.name)
+
+
+def _piece(check: str, name: str) -> int:
+    """Return in which piece of ``check`` what is called ``name`` is made."""
+    pieces = CHECKS[check].pieces if check in CHECKS else {}
+    return next((place for place, names in enumerate(pieces.values()) if name in names), 0)
+
+
+def _by_pieces(check: str, series: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(series.items(), key=lambda item: _piece(check, item[0])))
+
+
+def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the findings; that a check could not be made, which the shard of each of its pieces says, once."""
+    open_ones: set[str] = set()
+    for finding in findings:
+        if finding.name != NOT_JUDGED or finding.check not in open_ones:
+            yield finding
+        open_ones |= {finding.check} if finding.name == NOT_JUDGED else set()

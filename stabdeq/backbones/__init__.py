@@ -12,6 +12,7 @@ from stabdeq.backbones.wide_resnet import WideResNet
 from stabdeq.errors import ConfigError
 from stabdeq.places import Places, Shape, places_after
 from stabdeq.registry import BACKBONES
+from stabdeq.sizes import require_sizes
 
 __all__ = [
     "VGG16",
@@ -52,6 +53,7 @@ def build_backbone(name: str, image_shape: tuple[int, int, int], features: int) 
     unknown, or the images are too small for it.
     """
     backbone = _backbone(name)
+    require_sizes(f"backbone {name}", channels=image_shape[0], features=features)
     _, height, width = image_shape
     if min(height, width) < backbone.least:
         raise ConfigError(

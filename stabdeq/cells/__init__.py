@@ -68,9 +68,13 @@ def cell_alteration(cell: object) -> str | None:
     if not isinstance(cell, EquilibriumCell) or type(cell) not in CELLS.own_makers():
         return f"the cell is a {type(cell).__name__}, expected one of this library's cells, no subclass of it"
     if isinstance(cell, ConvolutionCell | MultiscaleCell):
-        like = prototype(type(cell), cell.state_dim, cell.places)
+        try:
+            like = prototype(type(cell), cell.state_dim, tuple(cell.places))
+        except (ConfigError, TypeError, AttributeError):  # they are plain attributes, and may be anything
+            return f"the cell's state_dim and places are those of no {type(cell).__name__}"
     else:
-        like = prototype(type(cell), max((size for tensor in cell.parameters() for size in tensor.shape), default=1))
+        sizes = (size for tensor in cell.parameters() for size in tensor.shape)
+        like = prototype(type(cell), max([1, *sizes]))
     return alteration(cell, "the cell", like)
 
 

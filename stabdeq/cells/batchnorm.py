@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from stabdeq.cells.equilibrium import EquilibriumCell
 from stabdeq.shared_batch import is_shared, mean_and_variance, normalised, size
+from stabdeq.sizes import require_sizes
 
 MOMENTUM = 0.1  # PyTorch's BatchNorm defaults
 EPSILON = 1e-5
@@ -78,6 +79,7 @@ class Cell(EquilibriumCell):
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
+        require_sizes("cell batchnorm", state_dim=state_dim)
         self.inner = nn.Linear(state_dim, state_dim)
         self.inner_norm = EquilibriumBatchNorm(state_dim, gain=INNER_GAIN)
         self.outer = nn.Linear(state_dim, state_dim)

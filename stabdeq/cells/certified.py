@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.cells.relu import ReluCell, forward_backward
+from stabdeq.sizes import require_sizes
 
 # By this part the linear matrix inequality holds with room, so that it can be proved in floating point.
 MARGIN = 1e-3
@@ -24,6 +25,7 @@ class CertifiedCell(ReluCell):
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
+        require_sizes("cell certified", state_dim=state_dim)
         scale = 0.5 / math.sqrt(state_dim)
         self.symmetric = nn.Parameter(scale * torch.randn(state_dim, state_dim))
         self.skew = nn.Parameter(scale * torch.randn(state_dim, state_dim))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.cells.equilibrium import EquilibriumCell
+from stabdeq.sizes import require_sizes
 from stabdeq.solvers import Solution, Status
 from stabdeq.solvers.solution import accumulation_dtype
 
@@ -13,6 +14,7 @@ class ConstantCell(EquilibriumCell):
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
+        require_sizes("cell constant", state_dim=state_dim)
 
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Return h (B, n)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.cells.relu import FoldedReluCell, ReluCell
+from stabdeq.sizes import require_sizes
 
 CONTRACTION = 0.5  # 1 - m; m = 0.5 is the default of Wei and Kolter's code
 
@@ -24,6 +25,7 @@ class IntervalCell(ReluCell):
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
+        require_sizes("cell interval", state_dim=state_dim)
         bound = 1 / math.sqrt(state_dim)
         self.matrix = nn.Parameter(torch.empty(state_dim, state_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(state_dim))

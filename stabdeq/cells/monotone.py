@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdeq.cells.relu import ReluCell, forward_backward
+from stabdeq.sizes import require_sizes
 
 # m of the authors' experiments. By the gain 1 / m, ||dz*|| <= ||dh||; with 0.1 the step hardly contracts, and Anderson needs
 # 84 evaluations in place of 12 on the digits.
@@ -22,6 +23,7 @@ class MonotoneCell(ReluCell):
 
     def __init__(self, state_dim: int) -> None:
         super().__init__()
+        require_sizes("cell monotone", state_dim=state_dim)
         bound = 1 / math.sqrt(state_dim)
         self.symmetric = nn.Parameter(torch.empty(state_dim, state_dim).uniform_(-bound, bound))
         self.skew = nn.Parameter(torch.empty(state_dim, state_dim).uniform_(-bound, bound))

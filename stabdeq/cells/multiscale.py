@@ -9,6 +9,7 @@ from stabdeq.cells.convolution import ConvolutionCell
 from stabdeq.cells.equilibrium import EquilibriumCell
 from stabdeq.errors import ConfigError
 from stabdeq.places import Places
+from stabdeq.sizes import require_sizes
 
 RESOLUTIONS = 3
 SIDE = 2 ** (RESOLUTIONS - 1)  # places of the finest resolution, in height and in width, to one of the coarsest
@@ -96,6 +97,7 @@ def _between(channels: int, source: int, target: int) -> nn.Module:
 def _laid_out(state_dim: int, places: Places) -> tuple[int, int, int]:
     """Return the shape (21/16 C, H, W) of states of ``state_dim`` numbers; raise ConfigError where there is none."""
     height, width = places
+    require_sizes("cell multiscale", state_dim=state_dim, height=height, width=width)
     if height % SIDE or width % SIDE:
         raise ConfigError(
             f"cell multiscale halves its places twice, and {height} x {width} do not halve so: expected multiples of {SIDE}; set "

@@ -9,6 +9,7 @@ from torch.nn import functional
 from stabdeq.linear_algebra import spectral_norm
 from stabdeq.lyapunov.input_convex import smooth_relu, smooth_relu_rise, smooth_relu_slope
 from stabdeq.places import Shape
+from stabdeq.sizes import require_sizes
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -20,9 +21,11 @@ class ConvolutionalNetwork(nn.Module):
 
     def __init__(self, shape: Shape, hidden: int, smoothing: float) -> None:
         super().__init__()
+        channels, height, width = shape
+        require_sizes("a convolutional network", channels=channels, height=height, width=width, hidden=hidden)
         self.shape, self.smoothing = shape, smoothing
-        self.inner = nn.Conv2d(shape[0], hidden, 3, padding=1)
-        self.skip = nn.Conv2d(shape[0], hidden, 3, padding=1)
+        self.inner = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.skip = nn.Conv2d(channels, hidden, 3, padding=1)
         # Positive weights add up: their sum starts at 1, as in the dense network.
         self.raw_middle = nn.Parameter(torch.full((hidden, hidden, 3, 3), _softplus_inverse(1 / (9 * hidden))))
         self.raw_mix = nn.Parameter(torch.full((hidden,), _softplus_inverse(1 / hidden)))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabdeq.linear_algebra import spectral_norm
+from stabdeq.sizes import require_sizes
 
 
 def smooth_relu(t: Tensor, width: float) -> Tensor:
@@ -45,6 +46,7 @@ class InputConvexNetwork(nn.Module):
 
     def __init__(self, dim: int, hidden: int, smoothing: float) -> None:
         super().__init__()
+        require_sizes("an input-convex network", dim=dim, hidden=hidden)
         self.smoothing = smoothing
         self.inner = nn.Linear(dim, hidden)
         self.skip = nn.Linear(dim, 1)

@@ -5,6 +5,7 @@ from torch import Tensor
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov.function import Centre, InputConvexLyapunov
 from stabdeq.places import Shape
+from stabdeq.sizes import require_sizes
 
 
 class SeparableLyapunov(InputConvexLyapunov):
@@ -14,7 +15,9 @@ class SeparableLyapunov(InputConvexLyapunov):
     """
 
     def __init__(self, shape: Shape, config: LyapunovConfig, centre: Centre) -> None:
-        super().__init__(shape[0], config, centre)
+        channels, height, width = shape
+        require_sizes("a separable V", channels=channels, height=height, width=width)
+        super().__init__(channels, config, centre)
         self.shape = shape
 
     def forward(self, offset: Tensor) -> tuple[Tensor, Tensor]:

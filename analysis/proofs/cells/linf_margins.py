@@ -86,7 +86,7 @@ def _convolved(layer: nn.Conv2d, x: Interval) -> Interval:
     assert not isinstance(layer.padding, str)
     shape = layer(x.low).shape[2:]
     settings = {"dilation": layer.dilation, "padding": layer.padding, "stride": layer.stride}
-    patches = x.moved(lambda bound: functional.unfold(bound, layer.kernel_size, **settings).mT)
+    patches = x.moved(lambda bound: functional.unfold(bound, layer.weight.shape[2:], **settings).mT)
     return _affine(patches, layer.weight.flatten(1), layer.bias).moved(lambda bound: bound.mT.unflatten(2, shape))
 
 

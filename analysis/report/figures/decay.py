@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from analysis.findings.values import mapping, mappings, number, numbers
+from analysis.findings.values import mapping, mappings, number, numbers, printable
 from analysis.report import drawing
 from analysis.report.drawing import DASHES, INK, SERIES, Drawing
 from analysis.report.figures.series import finite, require
@@ -15,6 +15,7 @@ MAX_POINTS = 1000
 def flow(title: str, series: dict[str, Any]) -> Drawing:
     """Draw V along trajectories against the bound exp(-alpha t), on a log axis."""
     curves = mapping(series.get("flow"))
+    require(not curves.get("not_drawn"), printable(curves.get("not_drawn")))
     times = numbers(curves.get("times"))
     _require_few(times)
     median, maximum, bound = (drawing.padded(curves.get(key), len(times)) for key in ("median", "maximum", "bound"))
