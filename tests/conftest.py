@@ -4,6 +4,7 @@ The environment variable HYPOTHESIS_PROFILE chooses the profile. With STABDEQ_SK
 want of something that the machine of ``.ci/run`` should have.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -37,6 +38,13 @@ torch.set_num_threads(1)
 
 
 Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives to the end: the garbage collector leaves it alone, and comes when there is more to collect."""
+    gc.freeze()
+    gc.set_threshold(7_000, 10, 10)
+
 
 HERE = ("127.0.0.1", "::1", "localhost")
 

@@ -7,7 +7,6 @@ which the function may have caught; and where nothing was drawn at random.
 
 import math
 import operator
-import string
 import sys
 import sysconfig
 import warnings
@@ -19,10 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.overrides import TorchFunctionMode
+from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
+from analysis.proofs import einsum
 from analysis.proofs.decompositions import DECOMPOSITIONS
 
 # Two floats that differ by no more than sums taken in another order.
@@ -48,11 +48,12 @@ def read(function: Callable[[Tensor], Tensor], states: Tensor) -> fx.GraphModule
     The graph is for one state (1, n). Tensors that the function reads besides (weights, constants) are attributes of the graph
     module. Raises TraceError, with the reason, where no one graph stands for the function.
     """
-    one = trace(function, states[:1])
+    one, root = _traced(function, states[:1])
     _require_finite(one)
     for others, needs_gradient in ((states, False), (states[:1], True), (states, True)):
-        _require_equal(one, trace(function, others, needs_gradient=needs_gradient), len(others), needs_gradient)
-    return one
+        other, _ = _traced(function, others, needs_gradient=needs_gradient)
+        _require_equal(one, other, len(others), needs_gradient)
+    return fx.GraphModule(root, one)
 
 
 def stands_for(graph: fx.GraphModule, function: Callable[[Tensor], Tensor], states: Tensor, size: float) -> bool:
@@ -77,31 +78,47 @@ def trace(function: Callable[[Tensor], Tensor], states: Tensor, *, needs_gradien
 
     Raises TraceError where it cannot be recorded, or what is recorded does not give what the function gives.
     """
-    pure = function
+    graph, root = _traced(function, states, needs_gradient=needs_gradient)
+    return fx.GraphModule(root, graph)
+
+
+def _traced(
+    function: Callable[[Tensor], Tensor], states: Tensor, *, needs_gradient: bool = False
+) -> tuple[fx.Graph, torch.nn.Module]:
+    """Return the operations, and the module whose attributes are the tensors that they read besides."""
     try:
-        # Once unwatched: a first call imports and fills caches, which raises and catches exceptions that mean nothing.
-        _recorded(pure, states, _Recorder(), needs_gradient)
+        recorder, result = _watched(function, states, needs_gradient)
     except _MutationError:  # recorded again, each operation that writes into a tensor as one that returns a new tensor
-        pure = torch.func.functionalize(function)
-        _recorded(pure, states, _Recorder(), needs_gradient)
-    recorder = _Recorder()
-    with _no_exceptions(recorder):
-        result = _recorded(pure, states, recorder, needs_gradient)
-    if recorder.refusal:
-        raise TraceError(f"it cannot be traced: {recorder.refusal}")
+        recorder, result = _watched(torch.func.functionalize(function), states, needs_gradient)
     graph = recorder.finished(result)
     with torch.set_grad_enabled(needs_gradient):
         expected = function(states.detach().clone().requires_grad_(needs_gradient)).detach()
-    found = graph(states)
+    # Run once, a graph is interpreted sooner than its code is written and compiled.
+    found = fx.Interpreter(recorder.root, graph=graph).run(states)
     if found.shape != expected.shape or not torch.allclose(
         found, expected, rtol=AGREEMENT, atol=1e-300, equal_nan=True
     ):
         raise TraceError("its operations, run again, do not give its values")
-    return graph
+    return graph, recorder.root
+
+
+def _watched(function: Callable[[Tensor], Tensor], states: Tensor, needs_gradient: bool) -> tuple["_Recorder", Any]:
+    """Return what recorded ``function``, and its result; raises TraceError where it raises an exception that it may have caught."""
+    _decompositions()  # what is imported for us is no part of the function
+    raised: list[str] = []
+    # A first call may import and fill caches, which raises and catches exceptions that mean nothing: a second one counts.
+    for _ in range(2):
+        raised.clear()
+        recorder = _Recorder()
+        with _exceptions(raised):
+            result = _recorded(function, states, recorder, needs_gradient)
+        if not raised:
+            return recorder, result
+    raise TraceError(f"it cannot be traced: {raised[0]}")
 
 
 def _recorded(function: Callable[[Tensor], Tensor], states: Tensor, recorder: "_Recorder", needs_gradient: bool) -> Any:
-    with recorder, _Einsum(), torch.set_grad_enabled(needs_gradient):
+    with recorder, einsum.Einsum(), torch.set_grad_enabled(needs_gradient):
         try:
             result = function(recorder.input(states.detach().clone(), needs_gradient))
         except Exception as error:
@@ -163,20 +180,18 @@ class _Recorder(TorchDispatchMode):
         node.meta["val"] = states
         return _Recorded(states, node, requires_grad)
 
-    def finished(self, result: Any) -> fx.GraphModule:
+    def finished(self, result: Any) -> fx.Graph:
         if not isinstance(result, Tensor):
             raise TraceError(f"it returns {type(result).__name__}, no tensor")
         self.graph.output(self._argument(result))
         self.graph.eliminate_dead_code()
-        return fx.GraphModule(self.root, self.graph)
+        return self.graph
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves, form = tree_flatten((args, kwargs))
-        is_recorded = any(isinstance(leaf, _Recorded) for leaf in leaves)
         if torch.Tag.nondeterministic_seeded in func.tags:
             self._refuse(f"the operation {func} is random")
-        if not is_recorded:
+        if not any(issubclass(kind, _Recorded) for kind in types):
             return func(*args, **kwargs)
         if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):  # the same numbers
             return _Recorded(args[0].value, args[0].node)
@@ -187,21 +202,24 @@ class _Recorder(TorchDispatchMode):
         else:
             found = self._decomposed(func, args, kwargs)
             if func in DECOMPOSITIONS and isinstance(found, tuple):
-                whole = self._whole(func, leaves, form)  # for the results that the decomposition leaves out
+                whole = self._whole(func, args, kwargs)  # for the results that the decomposition leaves out
                 return tuple(one if part is None else part for part, one in zip(found, whole, strict=True))
             if found is not NotImplemented:
                 return found
-        return self._whole(func, leaves, form)
+        return self._whole(func, args, kwargs)
 
     def _decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Return what simpler operations make of it, NotImplemented where there are none; its constants are recorded, too."""
-        own = DECOMPOSITIONS.get(func)
-        if own is None and func not in _decompositions() and not _is_composite(func):
+        own, theirs = DECOMPOSITIONS.get(func), _decompositions().get(func)
+        if own is None and theirs is None and not _is_composite(func):
             return NotImplemented
+        if own is None and theirs is not None:
+            with self, _unwatched():
+                return theirs(*args, **kwargs)
         if own is not None:
-            args, kwargs = tree_map(self._as_recorded, (args, kwargs))
+            args, kwargs = map_aggregate((args, kwargs), self._as_recorded)
         with self:
-            return (own or _decompositions().get(func, func.decompose))(*args, **kwargs)
+            return (own or func.decompose)(*args, **kwargs)
 
     def _as_recorded(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or isinstance(leaf, _Recorded):
@@ -209,15 +227,13 @@ class _Recorder(TorchDispatchMode):
         node = self._argument(leaf)
         return _Recorded(node.meta["val"], node)
 
-    def _whole(self, func: Any, leaves: list[Any], form: Any) -> Any:
+    def _whole(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Return what the operation itself gives, recorded as one node."""
-        values = [leaf.value if isinstance(leaf, _Recorded) else leaf for leaf in leaves]
-        result_args, result_kwargs = tree_unflatten(values, form)
-        result = func(*result_args, **result_kwargs)
+        values, options = map_aggregate((args, kwargs), _value)
+        result = func(*values, **options)
         if func in SIZES_ALONE:
             return result
-        node_args, node_kwargs = tree_unflatten([self._argument(leaf) for leaf in leaves], form)
-        node = self.graph.call_function(func, tuple(node_args), dict(node_kwargs))
+        node = self.graph.call_function(func, *map_aggregate((args, kwargs), self._argument))
         return self._wrapped(result, node)
 
     def _wrapped(self, result: Any, node: fx.Node) -> Any:
@@ -254,48 +270,8 @@ class _Recorder(TorchDispatchMode):
         raise TraceError(self.refusal)
 
 
-class _Einsum(TorchFunctionMode):
-    """Computes ``einsum`` and ``inner`` as products and sums, whatever the lengths are: PyTorch takes another way where one is 1."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.einsum and isinstance(args[0], str) and not kwargs:
-            operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
-            return _einsum(args[0].replace(" ", ""), list(operands))
-        if func in (torch.inner, Tensor.inner) and not kwargs and 1 in (args[0].dim(), args[1].dim()):
-            return (args[0] * args[1]).sum(-1)
-        return func(*args, **(kwargs or {}))
-
-
-def _einsum(equation: str, operands: list[Tensor]) -> Tensor:
-    """Return the sum over all indices that stand in no result of the products of ``operands``; no index stands twice in one."""
-    inputs, arrow, output = equation.partition("->")
-    terms = inputs.split(",")
-    if not arrow:
-        output = "".join(letter for letter in sorted(set(inputs) - set(",.")) if inputs.count(letter) == 1)
-        output = "..." + output if "..." in inputs else output
-    if "..." in equation and len(terms) == len(operands):
-        others = [letter for letter in string.ascii_letters if letter not in equation]
-        lengths = [operand.dim() - len(term) + 3 for term, operand in zip(terms, operands, strict=True)]
-        most = (
-            max(length for term, length in zip(terms, lengths, strict=True) if "..." in term) if "..." in inputs else 0
-        )
-        terms = [
-            term.replace("...", "".join(others[most - length : most]))
-            for term, length in zip(terms, lengths, strict=True)
-        ]
-        output = output.replace("...", "".join(others[:most]))
-    letters = sorted(set("".join(terms)))
-    if any(len(set(term)) < len(term) for term in terms) or len(terms) != len(operands):
-        return torch.einsum(equation, operands)
-    order = [*output, *(letter for letter in letters if letter not in output)]
-    product: Any = 1.0
-    for term, operand in zip(terms, operands, strict=True):
-        aligned = operand.permute([term.index(letter) for letter in order if letter in term])
-        for place, letter in enumerate(order):
-            aligned = aligned if letter in term else aligned.unsqueeze(place)
-        product = aligned if isinstance(product, float) else product * aligned
-    summed = list(range(len(output), len(order)))
-    return product.sum(summed) if summed else product
+def _value(leaf: Any) -> Any:
+    return leaf.value if isinstance(leaf, _Recorded) else leaf
 
 
 @cache
@@ -319,18 +295,28 @@ def _is_composite(func: Any) -> bool:
 
 
 @contextmanager
-def _no_exceptions(recorder: _Recorder) -> Generator[None]:
-    """Note as a refusal an exception that is raised in the block by the function itself, which may catch it and go on."""
+def _exceptions(raised: list[str]) -> Generator[None]:
+    """Note the exceptions ``raised`` in the block by the function itself, which may catch them and go on.
 
-    def local(frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "exception" and argument[0] not in (StopIteration, GeneratorExit):
-            recorder.refusal = recorder.refusal or f"it raises {argument[0].__name__}: {_first_line(argument[1])}"
-        return local
+    Who traced before, such as a debugger, goes on doing so.
+    """
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
-        return None if frame.f_code.co_filename.startswith(_OTHERS) else local
+        follow = before and before(frame, event, argument)
+        if frame.f_code.co_filename.startswith(_OTHERS):
+            return follow
+        frame.f_trace_lines = before is not None
 
-    before = sys.gettrace()
+        def local(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal follow
+            if event == "exception" and argument[0] not in (StopIteration, GeneratorExit):
+                raised.append(f"it raises {argument[0].__name__}: {_first_line(argument[1])}")
+            follow = follow and follow(frame, event, argument)
+            return local
+
+        return local
+
+    before: Any = sys.gettrace()
     sys.settrace(enter)
     try:
         yield
@@ -338,8 +324,19 @@ def _no_exceptions(recorder: _Recorder) -> Generator[None]:
         sys.settrace(before)
 
 
+@contextmanager
+def _unwatched() -> Generator[None]:
+    """PyTorch's own code in the block, which at its first call imports much, and slowly where each call is followed."""
+    before = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 # PyTorch and Python's own modules raise and catch for reasons of their own.
-_OTHERS = (torch.__path__[0], sysconfig.get_path("stdlib") + "/", "<frozen", __file__)
+_OTHERS = (torch.__path__[0], sysconfig.get_path("stdlib") + "/", "<frozen", __file__, einsum.__file__)
 
 
 def _first_line(error: BaseException) -> str:
@@ -347,23 +344,23 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text.strip() else type(error).__name__
 
 
-def _require_finite(graph: fx.GraphModule) -> None:
+def _require_finite(graph: fx.Graph) -> None:
     """Raise TraceError where a constant in the graph is infinite or NaN: what it makes of other numbers may be no number."""
-    for node in graph.graph.nodes:
+    for node in graph.nodes:
         numbers = [leaf for leaf in tree_flatten((node.args, node.kwargs))[0] if isinstance(leaf, float)]
         constant = [node.meta["val"]] if node.op == "get_attr" and node.meta["val"].is_floating_point() else []
         if not all(map(math.isfinite, numbers)) or not all(bool(one.isfinite().all()) for one in constant):
             raise TraceError("it computes with a constant that is infinite or NaN")
 
 
-def _require_equal(one: fx.GraphModule, other: fx.GraphModule, size: int, needs_gradient: bool) -> None:
+def _require_equal(one: fx.Graph, other: fx.Graph, size: int, needs_gradient: bool) -> None:
     """Raise TraceError unless ``other``, of a batch of ``size``, does to each state what ``one`` does to a single one."""
     mode = "with gradients" if needs_gradient else "without gradients"
     states = "one state" if size == 1 else f"{size} states"
     reason = (
         f"its operations on {states} {mode} are not those on one without: it depends on the batch, the mode or chance"
     )
-    firsts, others = list(one.graph.nodes), list(other.graph.nodes)
+    firsts, others = list(one.nodes), list(other.nodes)
     places = {node: place for nodes in (firsts, others) for place, node in enumerate(nodes)}
     if len(firsts) != len(others):
         raise TraceError(reason)
