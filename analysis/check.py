@@ -116,15 +116,9 @@ def check(
             "uncertain": uncertain,
         },
     )
-    settings: dict[str, object] = {
-        "on": on,
-        "uncertain": uncertain,
-        "figure": figure,
-        "proof": proof,
-        "radius": radius,
-        "box": box,
-    }
-    require_judged_on_a_set(names, settings | {"sublevel": sublevel, "initial": initial, "unsafe": unsafe})
+    beside: dict[str, object] = {"uncertain": uncertain, "initial": initial, "unsafe": unsafe, "sublevel": sublevel}
+    beside |= {"on": on, "figure": figure, "proof": proof, "radius": radius, "box": box}
+    require_judged_on_a_set(names, beside)
     if proof is not None and (sublevel == "max" or uncertain is not None):
         raise ConfigError("proof excludes uncertain dynamics, and sublevel 'max': give the level that was found")
     if uncertain is not None:

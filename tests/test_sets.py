@@ -249,6 +249,14 @@ def test_a_true_zero_is_enclosed_next_to_a_state() -> None:
         )
 
 
+def test_no_zero_is_enclosed_where_there_is_none() -> None:
+    above = graph(lambda z: z[:, 0] ** 2 + 1e-6)
+    for distance in (1e-3, 1e-2, 1.0):
+        state = torch.tensor([distance, 0, 0], dtype=torch.float64)
+        found = near(lambda z, along: [evaluate(above, z, along)], state, torch.eye(3, dtype=torch.float64)[:1])
+        assert not any(one.is_finite() for one in found)
+
+
 @pytest.mark.parametrize(
     "region",
     [pendulum_states(), pendulum_states(lower=0.5), pendulum_states(on_boundary=True), cap(-0.5),
