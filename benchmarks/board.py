@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 import stabdeq
 from analysis.report.report import Report
 from benchmarks.table import table
+from stabdeq.attacks.run import parse_eps
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, StabdeqError
 from stabdeq.files import replace_file
@@ -122,7 +123,38 @@ def read_entry(path: Path) -> Entry:
         raise ConfigError(
             f"{path.name}: certification needs l2 at {', '.join(L2)} and linf at {', '.join(LINF)}, or null"
         )
+    if said := contradictions(entry):
+        raise ConfigError(f"{path.name} contradicts itself: {'; '.join(said)}")
     return entry
+
+
+def contradictions(entry: Entry) -> list[str]:
+    """Return, as sentences, which accuracies of ``entry`` cannot both be true of the same images.
+
+    A certified image is right within its ball: unchanged, and under every attack that stays inside the ball.
+    """
+    proved = entry.certification
+    if proved is None:
+        return []
+    certified = [("l2", eps, share) for eps, share in proved.l2.items()]
+    certified += [("linf", eps, share) for eps, share in proved.linf.items()]
+    found = [
+        (f"honest at {one.norm} {one.eps}", one.norm, one.eps, one.accuracy, one.images) for one in entry.honest or ()
+    ]
+    if entry.clean:
+        found.append(("clean", "l2", "0", entry.clean.accuracy, entry.clean.images))
+    return [
+        f"{what} is {accuracy} % of {images} images, and at {norm} {eps}, where no change turns a certified one, {share} % of "
+        f"{proved.images} are certified: measure both on the same (--images {proved.images} --seed {proved.seed})"
+        for norm, eps, share in certified
+        for what, own, radius, accuracy, images in found
+        if share is not None and accuracy < share and _within(own, radius, norm, eps)
+    ]
+
+
+def _within(norm: str, eps: str, whole: str, radius: str) -> bool:
+    """Return whether a ball lies in another around the same image: no pixel moves further than the l2 norm of the change."""
+    return (norm, whole) != ("linf", "l2") and parse_eps(eps) <= parse_eps(radius)
 
 
 def entries() -> dict[str, Entry]:
