@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 import stabdeq
 from analysis.report.report import Report
 from benchmarks.table import table
+from stabdeq.attacks.run import parse_eps
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, StabdeqError
 from stabdeq.files import replace_file
@@ -39,6 +40,7 @@ COLUMNS = (
     "honest attack",
 )
 NONE = "·"
+FOLDER = "folder"  # what a checkpoint calls any folder of images: that name does not say what lies in it
 
 # In %, with as many decimals as were measured: they say to which precision another measurement has to agree.
 Percent = Annotated[
@@ -49,6 +51,7 @@ Percent = Annotated[
 ]
 Count = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
+HASH = "^[0-9a-f]{64}$"
 
 
 class Part(BaseModel):
@@ -78,6 +81,9 @@ class Certification(Part):
 
     images: Count
     seed: Annotated[int, Field(ge=0)]
+    images_sha256: Annotated[
+        str | None, Field(pattern=HASH, description="of these images and labels: sample.sha256 in the report")
+    ]
     l2: dict[Literal["0.1", "0.3", "0.5", "1", "1.58"], Percent | None]
     linf: dict[Literal["2/255", "0.1"], Percent | None]
     deployed: Annotated[Percent | None, Field(description="at l2 radius 0.3, of the model as it runs")]
@@ -94,7 +100,7 @@ class Entry(Part):
     clean: Clean | None
     honest: Annotated[list[Attacked] | None, Field(description="one for each norm and eps")]
     certification: Certification | None
-    sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", description="of the checkpoint file")]
+    sha256: Annotated[str | None, Field(pattern=HASH, description="of the checkpoint file")]
     date: Text
     machine: Text
     commands: Annotated[list[Text], Field(min_length=1, description="what measured all this")]
@@ -117,7 +123,38 @@ def read_entry(path: Path) -> Entry:
         raise ConfigError(
             f"{path.name}: certification needs l2 at {', '.join(L2)} and linf at {', '.join(LINF)}, or null"
         )
+    if said := contradictions(entry):
+        raise ConfigError(f"{path.name} contradicts itself: {'; '.join(said)}")
     return entry
+
+
+def contradictions(entry: Entry) -> list[str]:
+    """Return, as sentences, which accuracies of ``entry`` cannot both be true of the same images.
+
+    A certified image is right within its ball: unchanged, and under every attack that stays inside the ball.
+    """
+    proved = entry.certification
+    if proved is None:
+        return []
+    certified = [("l2", eps, share) for eps, share in proved.l2.items()]
+    certified += [("linf", eps, share) for eps, share in proved.linf.items()]
+    found = [
+        (f"honest at {one.norm} {one.eps}", one.norm, one.eps, one.accuracy, one.images) for one in entry.honest or ()
+    ]
+    if entry.clean:
+        found.append(("clean", "l2", "0", entry.clean.accuracy, entry.clean.images))
+    return [
+        f"{what} is {accuracy} % of {images} images, and at {norm} {eps}, where no change turns a certified one, {share} % of "
+        f"{proved.images} are certified: measure both on the same (--images {proved.images} --seed {proved.seed})"
+        for norm, eps, share in certified
+        for what, own, radius, accuracy, images in found
+        if share is not None and accuracy < share and _within(own, radius, norm, eps)
+    ]
+
+
+def _within(norm: str, eps: str, whole: str, radius: str) -> bool:
+    """Return whether a ball lies in another around the same image: no pixel moves further than the l2 norm of the change."""
+    return (norm, whole) != ("linf", "l2") and parse_eps(eps) <= parse_eps(radius)
 
 
 def entries() -> dict[str, Entry]:
@@ -170,7 +207,9 @@ def _source(file: str, entry: Entry) -> str:
     if entry.clean:
         images.append(f"clean on {entry.clean.images} images")
     if entry.certification:
-        images.append(f"certified on {entry.certification.images}, seed {entry.certification.seed}")
+        proved = entry.certification
+        known = "" if proved.images_sha256 is None else f", SHA-256 of the images `{proved.images_sha256}`"
+        images.append(f"certified on {proved.images}, seed {proved.seed}{known}")
     parts = [
         f"{entry.kind}, `{entry.recipe}`",
         "parameters not counted" if entry.parameters is None else f"{entry.parameters} parameters",
@@ -188,16 +227,26 @@ def differences(entry: Entry, report: Report, parameters: int) -> list[str]:
     """Return, as sentences, where ``report``, of the entry's images and seed, is at odds with ``entry``; null claims nothing."""
     certification = _certification(entry)
     measured = {(one.check, one.name): one.value for one in report.measurements}
+    data, images = report.checkpoint.get("data", {}).get("name"), report.sample.get("sha256")
     said = [
         f"{what}: the entry says {claimed}, the checkpoint {came}"
         for what, claimed, came in (
             ("SHA-256", entry.sha256, report.checkpoint.get("sha256")),
             ("kind", entry.kind, report.checkpoint.get("kind")),
-            ("data", entry.data, report.checkpoint.get("data", {}).get("name")),
+            ("data", None if data == FOLDER else entry.data, data),
             ("parameters", entry.parameters, parameters),
         )
         if claimed not in (None, came)
     ]
+    if certification.images_sha256 not in (None, images):
+        said.append(
+            f"images: the entry says SHA-256 {certification.images_sha256}, the images certified anew have {images}"
+        )
+    if data == FOLDER and certification.images_sha256 is None:
+        said.append(
+            f"images: the checkpoint reads a folder, and which images that holds is known by their SHA-256 alone: "
+            f"certification.images_sha256 of these is {images}"
+        )
     claims = {("radius", f"certified accuracy {eps}"): value for eps, value in certification.l2.items()}
     claims |= {("linf", f"certified accuracy {eps}"): value for eps, value in certification.linf.items()}
     claims["deployed", f"certified accuracy {DEPLOYED}"] = certification.deployed

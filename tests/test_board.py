@@ -43,6 +43,7 @@ PLAIN: dict[str, Any] = {
     "certification": {
         "images": 40,
         "seed": 3,
+        "images_sha256": None,
         "l2": SHARES,
         "linf": {"2/255": 90.0, "0.1": None},
         "deployed": None,
@@ -150,8 +151,9 @@ def report(**values: Any) -> Report:
         Measurement(check="linf", name=f"certified accuracy {eps}", value=values.get(f"linf {eps}", 0.9), text="")
         for eps in LINF
     ]
-    checkpoint = {"sha256": values.get("sha256", "ab" * 32), "kind": "deq", "data": {"name": "digits"}}
-    return Report(measurements=tuple(measured), checkpoint=checkpoint)
+    data = {"name": values.get("data", "digits")}
+    checkpoint = {"sha256": values.get("sha256", "ab" * 32), "kind": "deq", "data": data}
+    return Report(measurements=tuple(measured), checkpoint=checkpoint, sample={"sha256": values.get("images")})
 
 
 @pytest.mark.parametrize(
@@ -199,18 +201,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def entry_of(checkpoint: Path) -> dict[str, Any]:
+def entry_of(checkpoint: Path, samples: int = 40, data_dir: Path | None = None) -> dict[str, Any]:
     """An entry with the numbers of a certification, as somebody would copy them."""
-    found = certify(checkpoint, samples=40, seed=3)
+    found = certify(checkpoint, samples=samples, seed=3, data_dir=data_dir)
     shares = {(one.check, one.name): round(100 * one.value, 2) for one in found.measurements if one.value is not None}
     return changed(
         kind=found.checkpoint["kind"],
         parameters=None,
         sha256=found.checkpoint["sha256"],
-        clean={"accuracy": shares["radius", "accuracy"], "images": 40},
+        clean={"accuracy": shares["radius", "accuracy"], "images": samples},
+        honest=None,
         certification={
-            "images": 40,
+            "images": samples,
             "seed": 3,
+            "images_sha256": found.sample["sha256"],
             "l2": {eps: shares["radius", f"certified accuracy {eps}"] for eps in L2},
             "linf": {eps: shares["linf", f"certified accuracy {eps}"] for eps in LINF},
             "deployed": None,

@@ -145,7 +145,7 @@ def _after_steps(subject: Subject, answers: Tensor) -> dict[str, list[float]]:
 def _answers_after(subject: Subject, steps: int, which: slice) -> Tensor:
     h = subject.h[subject.found[which]]
     start = torch.zeros_like(subject.solution.z[subject.found[which]])
-    z = solve(lambda z: subject.model.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1).z
+    z = solve(lambda z: subject.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1).z
     return subject.read(z.flatten(1).nan_to_num())
 
 
@@ -282,7 +282,7 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
 def _restarted(subject: Subject, starts: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Return the states (B, n) reached from ``starts`` (M, R, n) for the found images ``which`` (B,), and where they converged, (B,)."""
     start, h = starts.view(-1, *subject.solution.z.shape[1:]), subject.h[subject.found[which]]
-    solution = solve_accurately(lambda z, h: subject.model.cell(z, h), start, h)
+    solution = solve_accurately(subject.cell, start, h)
     return solution.z.flatten(1), solution.converged
 
 

@@ -78,9 +78,7 @@ def _restart_some(subject: Subject, images: Tensor, generator: torch.Generator) 
     scale = torch.logspace(-1, 1, RESTARTS, dtype=torch.float64)[:, None] * subject.radius / subject.dim**0.5
     starts = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
     h = subject.h[subject.found[images.repeat_interleave(RESTARTS)]]
-    solution = solve_accurately(
-        lambda z, h: subject.model.cell(z, h), starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:]), h
-    )
+    solution = solve_accurately(subject.cell, starts.flatten(0, 1).view(-1, *subject.solution.z.shape[1:]), h)
     states, converged = solution.z.reshape(shape), solution.converged.view(shape[:2])
     first = subject.equilibria[images][:, None]
     restarts = _Restarts(converged, (states - first).norm(dim=2) / first.norm(dim=2).clamp(min=1), [])

@@ -54,7 +54,7 @@ def reproduce(
     data
         Data sets, with commas; the paper's if not given. "digits" needs no download and is not in the paper.
     kinds
-        Rows, with commas, such as deq,lyadeq; all if not given.
+        Rows, with commas, such as deq,lyadeq; all if not given. A kind that is no row by itself is all its rows.
     seeds
         Seeds of training and attack, with commas; 0,1,2 if not given, for figure3 0.
     limit

@@ -86,7 +86,7 @@ def _by_gain(
     for name, eps in LINF_EPSILONS.items():
         boxes = boxes_around(subject.images, eps)
         h = model.inject(boxes.centre)
-        z = solve_accurately(lambda z, h=h: model.cell(z, h), z).z
+        z = solve_accurately(lambda z, h=h: subject.cell(z, h), z).z
         margins[name] = gain_margins(ends, network, equation, gains, boxes, z, subject.labels)
     each = "a multiplier for each pair" if len(gains.slack) > 1 else "one multiplier for all pairs"
     weights = "with a weight for each pixel"

@@ -109,7 +109,13 @@ class Subject:
         """Return the unprojected field F(z, h) = f(z, h) - z, (B, n), h being that of the found images ``which`` (B,)."""
         h = self.h[self.found[which]]
         state = z.view(len(z), *self.solution.z.shape[1:])
-        return self.model.cell(state, h).flatten(1) - z
+        return self.cell(state, h).flatten(1) - z
+
+    @cached_property
+    def cell(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The map f: states (B, *) and features (B, *) -> (B, *), of which all that neither changes is computed once."""
+        f, beside = _map(self.model)
+        return lambda z, h: f(z, beside(h))
 
     def cell_at(self, position: int) -> Callable[[Tensor], Tensor]:
         """Return z -> f(z, h) on flat states (B, n), all with the features of the equilibrium ``position``."""
@@ -117,7 +123,7 @@ class Subject:
 
         def cell(z: Tensor) -> Tensor:
             state = z.reshape(-1, *self.solution.z.shape[1:])
-            return self.model.cell(state, h.expand(len(z), *h.shape)).flatten(1)
+            return self.cell(state, h.expand(len(z), *h.shape)).flatten(1)
 
         return cell
 

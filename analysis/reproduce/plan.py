@@ -66,6 +66,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
         "table2": Study(
             title="Table 2: LyaDEQ with adversarial training",
             data=("cifar10",),
+            other_data=("mnist", "svhn", "cifar100", "digits"),
             systems=(
                 _adversarial("lyadeq", "trades"),
                 System(name="lyadeq-robust-data", kind="lyadeq", settings=ROBUST_DATA),
@@ -105,12 +106,17 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
 def select(study: Study, data: str | None, kinds: str | None) -> Study:
     """Return ``study`` with the data sets and rows that the comma-separated names ask for; None asks for the usual ones.
 
+    The name of a kind asks for all rows of that kind where it is no row's own.
     Raises ConfigError, with the closest valid name, where a name is unknown.
     """
-    rows = {system.name: system for system in study.systems}
+    rows = {system.name: [system] for system in study.systems}
+    for system in study.systems:
+        if rows.get(system.kind, [system])[0].name != system.kind:
+            rows.setdefault(system.kind, []).append(system)
     names = study.data if data is None else _names("--data", data, (*study.data, *study.other_data))
     wanted = rows if kinds is None else _names("--kinds", kinds, rows)
-    return replace(study, data=tuple(names), systems=tuple(rows[name] for name in wanted))
+    chosen = {system.name: system for name in wanted for system in rows[name]}
+    return replace(study, data=tuple(names), systems=tuple(chosen.values()))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
