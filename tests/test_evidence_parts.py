@@ -340,3 +340,19 @@ def test_the_noise_of_a_value_and_of_none() -> None:
 
     assert 3e-7 < rounding_noise(noisy, centre, 1.0, generator()) < 3e-6
     assert rounding_noise(lambda z: z[:, 0] * torch.nan, centre, 1.0, generator()) == 0
+
+
+def test_out_of_a_ball_a_state_is_moved_along_its_ray_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set along rays is entered once for all states: finding where its rays end is what a falsifier's time goes into."""
+    entered: list[int] = []
+    true = Sublevel.project
+
+    def counted(region: Sublevel, states: Tensor) -> Tensor:
+        entered.append(len(states))
+        return true(region, states)
+
+    monkeypatch.setattr(Sublevel, "project", counted)
+    region = Outside(Sublevel(Ball(numbers(0, 0), 2.0), lambda z: z.square().sum(1), 1.0), 0.5)
+    states = region.project(torch.randn(40, 2, generator=generator(), dtype=torch.float64) / 2)
+    assert entered == [40]
+    assert bool(region.contains(states).all())

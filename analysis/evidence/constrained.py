@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Constrained(Sublevel):
     Newton step to a zero is as short as rounding.
     """
 
+    bends: ClassVar[bool] = True
     constraint: Constraint = field(kw_only=True)
 
     @property

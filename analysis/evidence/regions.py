@@ -210,15 +210,18 @@ class Outside:
     def project(self, states: Tensor) -> Tensor:
         inside = self.region.project(states)
         nearest = self.inner * (1 + _roundings(states))
-        for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)):
+        bends = getattr(
+            self.region, "bends", False
+        )  # a state that moves along a ray leaves a set that bends, and is moved back
+        for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if bends else (nearest,):
             offset = inside - self.centre
             distance = offset.norm(dim=1, keepdim=True)
             pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
-            near = (distance < least).squeeze(1)
-            if not bool(near.any()):
+            near = distance < least
+            inside = torch.where(near, pushed, inside)
+            if not bends or not bool(near.any()):
                 break
-            inside = inside.clone()
-            inside[near] = self.region.project(pushed[near])  # a set that bends is left on the way
+            inside[near[:, 0]] = self.region.project(pushed[near[:, 0]])
         return inside
 
     def contains(self, states: Tensor) -> Tensor:
