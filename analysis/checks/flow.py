@@ -20,9 +20,8 @@ from stabdeq.errors import NotReplayableError
 
 TRAJECTORIES, TIMES = 8, 60
 NUMBERS = 2**26  # in the states at all times, 512 MiB: of large ones fewer trajectories are followed
-LARGEST = (
-    2**17
-)  # numbers in a state, beyond which no trajectory is followed beside a proof: each takes a thousand evaluations
+# Numbers in a state, beyond which no trajectory is followed beside a proof: each takes a thousand evaluations.
+LARGEST = 2**17
 HORIZON = 5.0  # trajectories run until alpha t reaches this
 EVALUATIONS = 20000  # of the field, after which a trajectory is given up
 TOLERANCE = 1e-5  # relative, against the integrator's 1e-8

@@ -30,8 +30,7 @@ BY_BALLS = "ball arithmetic, in which the sign is certain,"
 # Many, for the worst states of a function that jumps lie on the edge of the jump, where no witness is taken.
 CANDIDATES = 32
 NEIGHBOURS = 16
-# Coordinates of a state that a sentence can hold.
-MOST_SHOWN = 8
+MOST_SHOWN = 8  # coordinates of a state that a sentence can hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,9 +210,8 @@ class Outside:
     def project(self, states: Tensor) -> Tensor:
         inside = self.region.project(states)
         nearest = self.inner * (1 + _roundings(states))
-        bends = getattr(
-            self.region, "bends", False
-        )  # a state that moves along a ray leaves a set that bends, and is moved back
+        # A state that moves along a ray leaves a set that bends, and is moved back.
+        bends = getattr(self.region, "bends", False)
         for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if bends else (nearest,):
             offset = inside - self.centre
             distance = offset.norm(dim=1, keepdim=True)

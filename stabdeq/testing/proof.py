@@ -61,9 +61,8 @@ def _line_at_witness(V: Any, f: Any, options: dict[str, Any], finding: Any) -> s
 def _property(V: Any, f: Any, claim: str, states: Tensor, options: dict[str, Any]) -> Callable[[], None] | None:
     """Return what asserts ``claim`` at ``states`` (1, n); None where no property does."""
     step = options.get("step")
-    if (
-        options.get("on") is not None and claim == "invariant"
-    ):  # whose states are sought along rays, which leave the set
+    # States of "invariant" are sought along rays, which leave the set.
+    if options.get("on") is not None and claim == "invariant":
         return None
     centre = torch.as_tensor(options.get("centre", 0.0), dtype=torch.float64).expand(states.shape[1])
     at = {"centre": centre if centre.any() else None}
