@@ -198,6 +198,54 @@ def test_the_margin_loss_is_that_of_a_slow_loop() -> None:
         assert (parameter.grad != 0).any()
 
 
+def loss_with(network: Any, margin: MarginConfig) -> Any:
+    recipe = Recipe(kind="deq", model=ArchitectureConfig(cell="certified"), margin=margin)
+    x, labels = images(), torch.arange(5) % 4
+    return training_loss(network, network.predict(x), labels, recipe, torch.Generator()).total
+
+
+def test_the_margin_loss_of_distances_is_that_of_a_slow_loop() -> None:
+    network, x, labels = model().train(), images(), torch.arange(5) % 4
+    found = loss_with(network, MarginConfig(radius=0.3, sharpness=4.0))
+    norm = torch.linalg.svdvals(extractor_matrix(network))[0]
+    rows, losses = network.head.classifier.weight, []
+    for logits, label in zip(network.predict(x).logits, labels.tolist(), strict=True):
+        distances = [
+            (logits[label] - logits[j]) / (norm * (rows[label] - rows[j]).norm())
+            for j in range(len(rows))
+            if j != label
+        ]
+        losses.append((1 + sum((4.0 * (0.3 - distance)).exp() for distance in distances)).log() / 4.0)
+    torch.testing.assert_close(found, sum(losses) / 5, rtol=1e-9, atol=0)
+
+
+def test_the_margin_loss_of_distances_does_not_change_with_the_scale_of_the_logits() -> None:
+    network = model().train()
+    margins = MarginConfig(radius=0.3, sharpness=4.0), MarginConfig(radius=0.3)
+    before = [loss_with(network, margin) for margin in margins]
+    with torch.no_grad():
+        network.head.classifier.weight *= 3
+        network.head.classifier.bias *= 3
+    after = [loss_with(network, margin) for margin in margins]
+    torch.testing.assert_close(after[0], before[0], rtol=1e-9, atol=0)
+    assert (after[1] - before[1]).abs() > 1e-3
+
+
+def test_the_margin_loss_of_distances_is_finite_for_equal_rows() -> None:
+    network = model().train()
+    with torch.no_grad():
+        network.head.classifier.weight[1] = network.head.classifier.weight[0]
+    loss = loss_with(network, MarginConfig(radius=0.3, sharpness=4.0))
+    loss.backward()
+    assert loss.isfinite()
+    assert network.head.classifier.weight.grad.isfinite().all()
+
+
+def test_a_sharpness_without_a_radius_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"margin.sharpness=4 is of the distances within margin.radius"):
+        load_recipe("mnist-certified", settings=["margin.radius=0", "margin.sharpness=4"])
+
+
 def test_a_model_without_a_bound_is_refused() -> None:
     bad: list[dict[str, Any]] = [
         {"kind": "deq"},

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stabdeq.bounds import logit_difference_bound
 from stabdeq.cells import CertifiedCell
 from stabdeq.lyapunov import claims
 from stabdeq.model import Prediction, StabilisedDEQ
 from stabdeq.shared_batch import drawn
 from stabdeq.solvers import squared_jacobian_norm
+from train.margin import margin_loss
 from train.proved_decay import shortfall
 from train.recipe import Recipe
 
@@ -42,12 +42,12 @@ def training_loss(
 ) -> Loss:
     """Return the loss of one batch; the decay term is taken for anchored models alone, whose V has a centre to decay to.
 
-    With ``recipe.margin`` the cross-entropy is that of the worst logits within its radius (Tsuzuku, Sato and Sugiyama 2018).
+    With ``recipe.margin`` the cross-entropy is ``margin_loss``.
     """
-    logits = prediction.logits
     if recipe.margin.radius > 0:
-        logits = logits + recipe.margin.radius * logit_difference_bound(model, labels)
-    cross_entropy = functional.cross_entropy(logits, labels)
+        cross_entropy = margin_loss(model, prediction.logits, labels, recipe.margin)
+    else:
+        cross_entropy = functional.cross_entropy(prediction.logits, labels)
     decay, violations = _decay(model, prediction, recipe, generator)
     jacobian = torch.zeros_like(cross_entropy)
     if recipe.jacobian.weight > 0:

@@ -43,10 +43,12 @@ class DecayConfig:
 class MarginConfig:
     """Training for certified predictions: wrong classes are raised by what a change of ``radius`` in pixels can do to them.
 
-    ``radius`` is an l2 distance, pixels in [0, 1]; 0 is plain training. It needs a certified cell.
+    ``radius`` is an l2 distance, pixels in [0, 1]; 0 is plain training. It needs a certified cell. With a ``sharpness``, per unit of
+    distance, the loss is of the distances to the other classes, not of logits (``train.margin``).
     """
 
     radius: NonNegative = 0.0
+    sharpness: NonNegative = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -84,6 +86,11 @@ class Recipe:
             raise ConfigError(
                 f"jacobian.weight needs a kind with an equilibrium, and {self.kind} is a network without one: "
                 "set jacobian.weight=0, or choose another kind"
+            )
+        if self.margin.sharpness > 0 and self.margin.radius == 0:
+            raise ConfigError(
+                f"margin.sharpness={self.margin.sharpness:g} is of the distances within margin.radius, which is 0: set margin.radius, or "
+                "margin.sharpness=0"
             )
         if self.margin.radius > 0 and not (
             "certified" in (self.model.cell, kind.cell)
