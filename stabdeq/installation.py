@@ -25,6 +25,7 @@ OPTIONAL = {
 }
 COMPILED = "model.solver.compiled=true"
 FEATURES = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # those with products of bfloat16
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def _cpu() -> Found:
     except OSError:
         return Found("CPU features", "optional", "cannot be told on this system")
     there = ", ".join(name for name in FEATURES if name in flags) or "none of those that matter"
-    bfloat16 = "trains faster" if "amx_bf16" in flags else "is slower than float32 on this CPU, which has no amx_bf16"
-    return Found("CPU features", "ok", f"{there}; precision=bfloat16 {bfloat16}")
+    pays = "trains faster" if flags & BFLOAT16 else "is slower than float32 on this CPU, which has no instructions for it"
+    return Found("CPU features", "ok", f"{there}; precision=bfloat16 {pays}")
 
 
 def _compiler() -> Found:

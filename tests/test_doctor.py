@@ -115,7 +115,12 @@ def test_what_is_optional_and_not_here(capsys: pytest.CaptureFixture[str], monke
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [("avx2 amx_bf16", "trains faster"), ("avx2", "which has no amx_bf16"), (None, "cannot be told")],
+    [
+        ("avx2 amx_bf16", "trains faster"),
+        ("avx2 avx512_bf16", "trains faster"),
+        ("avx2 avx512f", "which has no instructions for it"),
+        (None, "cannot be told"),
+    ],
 )
 def test_features_of_the_cpu(flags: str | None, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(path: Path, **_: Any) -> str:

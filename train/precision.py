@@ -1,4 +1,4 @@
-"""Training with the extractor in bfloat16, for the matrix units of GPUs and of CPUs with AMX."""
+"""Training with the extractor in bfloat16, for GPUs and for CPUs that multiply it (AMX, AVX-512 BF16)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
