@@ -126,7 +126,9 @@ def _cpu() -> Found:
     except OSError:
         return Found("CPU features", "optional", "cannot be told on this system")
     there = ", ".join(name for name in FEATURES if name in flags) or "none of those that matter"
-    pays = "trains faster" if flags & BFLOAT16 else "is slower than float32 on this CPU, which has no instructions for it"
+    pays = (
+        "trains faster" if flags & BFLOAT16 else "is slower than float32 on this CPU, which has no instructions for it"
+    )
     return Found("CPU features", "ok", f"{there}; precision=bfloat16 {pays}")
 
 

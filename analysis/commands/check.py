@@ -160,7 +160,9 @@ def check(
 
     from analysis.check import check as judge
     from analysis.check import units
+    from analysis.commands.check_progress import CheckProgress
     from analysis.commands.in_ci import InCI
+    from analysis.proofs.intervals.watching import watched
     from analysis.shards.jobs import parts_by_jobs
     from analysis.shards.part import require_free, write_part
     from analysis.shards.reports import joined_report, report_part
@@ -188,7 +190,7 @@ def check(
     console = Console(stderr=True, quiet=quiet)
     if shard is not None and out is not None:
         require_free(out, work, shard)
-    with console.status("judging") as status:
+    with console.status("judging") as status, watched((progress := CheckProgress(status.update)).on_boxes):
         if jobs is not None and jobs > 1:
             report = joined_report(parts_by_jobs(work, jobs))
         else:
@@ -219,7 +221,7 @@ def check(
                 figure=figure,
                 proof=proof,
                 shard=shard or WHOLE,
-                on_claim=lambda name: status.update(f"judging: {name}"),
+                on_claim=progress.on_claim,
             )
     if shard is not None and out is not None:
         judged = report.command["options"]["claims"]

@@ -18,8 +18,9 @@ from torch import Tensor
 from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sampling import directions
 from analysis.evidence.sublevel import Sublevel
-from analysis.proofs.intervals.branch_and_bound import Cover, Examined, halved, middle, spent, still_open
+from analysis.proofs.intervals.branch_and_bound import Cover, Examined, equal_shares, halved, middle, spent, still_open
 from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.intervals.watching import told
 from analysis.proofs.linear import Frames, Planes, contracted
 from stabdeq.linear_algebra import symmetric_eigenvectors
 
@@ -36,7 +37,7 @@ class Cells(NamedTuple):
     """Boxes between ``low`` and ``high`` (B, n) in coordinates of their own, z = ``origin`` + ``basis`` y.
 
     Of its states a box stands for those with a . y + b >= 0 for all rows (a, b) of ``faces`` (B, k, n + 1). ``age`` (B,) counts how often
-    it was halved since it was turned.
+    it was halved since it was turned, and ``share`` (B,) is its part of what the search began with.
     """
 
     low: Tensor
@@ -45,6 +46,7 @@ class Cells(NamedTuple):
     basis: Tensor
     faces: Tensor
     age: Tensor
+    share: Tensor
 
     @property
     def frames(self) -> Frames:
@@ -94,7 +96,7 @@ def upright(low: Tensor, high: Tensor) -> Cells:
     count, dim = low.shape
     axes = Frames.axes(count, dim)
     faces = torch.zeros(count, 4 * dim, dim + 1, dtype=torch.float64)
-    return Cells(low, high, axes.origin, axes.basis, faces, torch.zeros(count, dtype=torch.long))
+    return Cells(low, high, axes.origin, axes.basis, faces, torch.zeros(count, dtype=torch.long), equal_shares(count))
 
 
 def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
@@ -104,7 +106,7 @@ def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
     faces = frames.faces_of(cells.frames, cells.box, box)
     around = frames.faces_of_states(base.low, base.high) if isinstance(base, Box) else torch.zeros_like(faces)
     faces, age = torch.cat([faces, around], 1), torch.zeros_like(cells.age)
-    new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age)
+    new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age, cells.share)
     old = cells._replace(age=age)  # it is not to be turned again before it was halved
     return Cells(*(torch.where(known.reshape(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, old, strict=True)))
 
@@ -158,6 +160,7 @@ def turned_cover(
         if isinstance(parts, Cover):
             return replace(parts, boxes=count)
         cells, is_turned = cells.joined(parts), is_turned or bool((batch.basis != axes).any())
+        told(count, cells.share)
     return Cover(count, turned=is_turned)
 
 
@@ -205,7 +208,8 @@ def _parts(cells: Cells, examine: Callable[[Cells], Found], base: Ball | Box) ->
     halves = halved(rest.low, rest.high, planes.doubt[~better])
     if halves is None:
         return _stopped(rest, rest.middles, 0, "a box too small to halve stayed open")
-    grown = rest.joined(rest)._replace(low=halves[0], high=halves[1], age=rest.age.repeat(2) + 1)
+    grown = rest.joined(rest)
+    grown = grown._replace(low=halves[0], high=halves[1], age=grown.age + 1, share=grown.share / 2)
     return grown.joined(turned(left.picked(better), basis[better], base))
 
 

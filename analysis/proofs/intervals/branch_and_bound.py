@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from analysis.proofs.intervals.watching import told
+
 BOXES_AT_ONCE = 1024
 
 
@@ -55,12 +57,13 @@ def cover(
     Effort is counted in boxes, so that a busy machine changes nothing; ``deadline``, a time of ``time.monotonic``, is a stop
     besides. Halves share their border, so that nothing is lost between them.
     """
-    count = 0
+    count, share = 0, equal_shares(len(low))
     while len(low):
         fault = spent(count, len(low), max_boxes, deadline)
         if fault:
             return _stopped(low, high, count, fault)
         batch_low, batch_high = low[-at_once:], high[-at_once:]
+        batch_share, share = share[-at_once:], share[:-at_once]
         low, high = low[:-at_once], high[:-at_once]
         found = examine(batch_low, batch_high)
         count += len(batch_low)
@@ -73,7 +76,14 @@ def cover(
         if halves is None:
             return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
         low, high = torch.cat([low, halves[0]]), torch.cat([high, halves[1]])
+        share = torch.cat([share, (batch_share[~found.closed] / 2).repeat(2)])
+        told(count, share)
     return Cover(count)
+
+
+def equal_shares(count: int) -> Tensor:
+    """Return the shares (count,) of so many boxes that a search begins with."""
+    return torch.full((count,), 1 / max(1, count), dtype=torch.float64)
 
 
 def spent(count: int, left: int, max_boxes: int, deadline: float) -> str:
