@@ -8,7 +8,8 @@ from torch import Tensor
 
 from analysis.evidence import falsifier, landmarks, smoothing, zero_set
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs
 from analysis.evidence.shrink import shrink

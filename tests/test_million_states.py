@@ -11,7 +11,8 @@ from torch import Tensor
 from analysis.audit import audit
 from analysis.checks import decay, flow
 from analysis.checks.effort import LOOK, LOOKED, looking
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball
 from analysis.findings import Finding
 from analysis.measure import phase_plane, rows

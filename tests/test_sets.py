@@ -16,7 +16,7 @@ from torch import Tensor
 import stabdeq
 from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.regions import Ball, Box, Outside
 from analysis.findings import Finding, Verdict
 from analysis.proofs.balls import evaluate, exact

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,12 +28,15 @@ class Constrained(Sublevel):
     Newton step to a zero is as short as rounding.
     """
 
-    bends: ClassVar[bool] = True
     constraint: Constraint = field(kw_only=True)
 
     @property
     def drawn(self) -> str:
         return "by projection of states drawn uniformly by volume"
+
+    @property
+    def is_curved(self) -> bool:
+        return True
 
     @property
     def has_levels(self) -> bool:

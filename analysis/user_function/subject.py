@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.constrained import Constrained
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Region
 from analysis.evidence.sampling import INNERMOST
