@@ -37,6 +37,8 @@ def attacked(norm: str, eps: str, accuracy: float, **values: Any) -> dict[str, A
             ],
         ),
         (PLAIN | {"clean": {"accuracy": 96.6, "images": 40}}, ["clean is 96.6 % of 40 images, and at l2 0.1"]),
+        (attacked("l2", "0.2", 85.9, deployed=86.0), ["honest at l2 0.2 is 85.9 % of 40 images, and at l2 0.3"]),
+        (attacked("linf", "0.2", 1.0, deployed=97.6), ["clean is 97.5 % of 40 images, and at l2 0.3"]),
     ],
 )
 def test_what_is_below_its_certified_share_is_refused(plain: dict[str, Any], said: list[str], tmp_path: Path) -> None:
