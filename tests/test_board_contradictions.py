@@ -49,6 +49,15 @@ def test_what_is_below_its_certified_share_is_refused(plain: dict[str, Any], sai
     assert "(--images 40 --seed 3)" in sentences[0]
 
 
+def test_what_is_told_to_do_is_to_measure_the_certified_images(tmp_path: Path) -> None:
+    plain = attacked("l2", "0.3", 79.9)
+    plain["honest"][0]["images"] = 7
+    with pytest.raises(
+        ConfigError, match=r"is 79\.9 % of 7 images, .* 80\.0 % of 40 are certified: .*\(--images 40 --seed 3\)"
+    ):
+        read_entry(written(tmp_path, plain))
+
+
 @pytest.mark.parametrize(
     "plain",
     [
