@@ -127,7 +127,7 @@ def check(
     # After what is told at once of a mistyped argument: these take seconds.
     import torch
 
-    from analysis.evidence.judge import Effort
+    from analysis.evidence.effort import Effort
     from analysis.evidence.regions import Ball
     from analysis.findings import Skipped
     from analysis.findings.finding import not_asked_for

@@ -23,6 +23,7 @@ from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, StabdeqError
 from stabdeq.files import replace_file
 from stabdeq.percent import percent
+from stabdeq.reading import of_single_keys, read_regular
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, ENTRIES = DOCS / "board.md", DOCS / "board"
@@ -40,6 +41,7 @@ COLUMNS = (
     "honest attack",
 )
 NONE = "·"
+MOST = 2**20  # bytes of an entry
 FOLDER = "folder"  # what a checkpoint calls any folder of images: that name does not say what lies in it
 
 # In %, with as many decimals as were measured: they say to which precision another measurement has to agree.
@@ -111,9 +113,10 @@ class Entry(Part):
 def read_entry(path: Path) -> Entry:
     """Return the entry in the file ``path``; raises ConfigError, with each field that does not fit, where it is none."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        # Others send entries: one that says two things under one name is none.
+        plain = json.loads(read_regular(path, MOST), parse_float=Decimal, object_pairs_hook=of_single_keys)
         entry = Entry.model_validate(plain)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reasons = [str(error)]
         if isinstance(error, ValidationError):
             reasons = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
@@ -122,6 +125,11 @@ def read_entry(path: Path) -> Entry:
     if certification and (set(certification.l2), set(certification.linf)) != (set(L2), set(LINF)):
         raise ConfigError(
             f"{path.name}: certification needs l2 at {', '.join(L2)} and linf at {', '.join(LINF)}, or null"
+        )
+    attacks = [f"{one.norm} {one.eps}" for one in entry.honest or ()]
+    if twice := sorted({one for one in attacks if attacks.count(one) > 1}):
+        raise ConfigError(
+            f"{path.name}: honest needs one accuracy for each norm and eps, got more at {', '.join(twice)}"
         )
     if said := contradictions(entry):
         raise ConfigError(f"{path.name} contradicts itself: {'; '.join(said)}")
@@ -138,6 +146,7 @@ def contradictions(entry: Entry) -> list[str]:
         return []
     certified = [("l2", eps, share) for eps, share in proved.l2.items()]
     certified += [("linf", eps, share) for eps, share in proved.linf.items()]
+    certified.append(("l2", DEPLOYED, proved.deployed))
     found = [
         (f"honest at {one.norm} {one.eps}", one.norm, one.eps, one.accuracy, one.images) for one in entry.honest or ()
     ]

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from analysis.audit import audit
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball
 from analysis.measure.arnoldi import outer_spectrum
 from analysis.measure.subject import prepare

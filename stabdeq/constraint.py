@@ -11,45 +11,56 @@ Constraint = Callable[[Tensor], Tensor]  # h: (B, n) -> (B,) or (B, k), all of i
 STEPS = 16
 # Newton steps square what is left: after one as short as this, relative to the state, nothing is.
 LAST = 1e-9
-# Of the trace of J J', where it is singular, as components of h that say the same leave it.
-DAMPED = 1e-15
+# Added to the diagonal of J J' where it is singular, as components of h that say the same leave it; the largest number of each row is 1.
+DAMPED = 1e-13
+SINGULAR = 1e-6  # the error of an inverse, beyond which it is none
 
 
 def slopes(h: Constraint, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h (B, k) at ``states`` (B, n), and its Jacobian (B, k, n) by automatic differentiation, 0 where it has none."""
+    """Return h (B, k) at ``states`` (B, n), and its Jacobian (B, k, n) by automatic differentiation, 0 where it has none.
+
+    Both can be differentiated where ``states`` can.
+    """
+    keeps = states.requires_grad and torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = states.detach().clone().requires_grad_()
+        leaf = states if keeps else states.detach().clone().requires_grad_()
         value = columns(h(leaf))
         rows = [
-            torch.autograd.grad(one.sum(), leaf, retain_graph=True, materialize_grads=True)[0]
+            torch.autograd.grad(one.sum(), leaf, create_graph=keeps, retain_graph=True, materialize_grads=True)[0]
             if one.requires_grad
             else torch.zeros_like(leaf)
             for one in value.unbind(1)
         ]
-    return value.detach(), torch.stack(rows, 1)
+    return value if keeps else value.detach(), torch.stack(rows, 1)
 
 
 def shortest_step(jacobian: Tensor) -> Tensor:
     """Return the matrices (B, n, k) that take h to the shortest step d with J d = h, for the ``jacobian`` J (B, k, n); NaN where J is."""
-    gram = jacobian @ jacobian.mT
-    size = gram.diagonal(dim1=1, dim2=2)
+    largest = jacobian.abs().amax(2, keepdim=True)
+    size = torch.where(largest == 0, 1, largest)
+    rows = jacobian / size  # whose squares neither overflow nor underflow
+    gram = rows @ rows.mT + torch.diag_embed((largest == 0).squeeze(2).to(rows.dtype))
     if gram.shape[1] == 1:  # by far the most sets
-        return jacobian.mT / torch.where(gram == 0, 1, gram)
+        return rows.mT / gram / size
     unit = torch.eye(gram.shape[1], dtype=gram.dtype).expand_as(gram)
-    gram = gram + torch.diag_embed((size == 0).to(gram.dtype))
     inverse = solved(gram, unit)
-    if bool(inverse.isnan().any()):
-        damped = solved(gram + DAMPED * size.sum(1)[:, None, None] * unit, unit)
-        inverse = torch.where(inverse.isnan(), damped, inverse)
-    return jacobian.mT @ inverse
+    is_none = ~((gram @ inverse - unit).abs().amax((1, 2), keepdim=True) <= SINGULAR)
+    if bool(is_none.any()):
+        inverse = torch.where(is_none, solved(gram + DAMPED * unit, unit), inverse)
+    return rows.mT @ inverse / size.mT
 
 
 def distance(h: Constraint, states: Tensor) -> Tensor:
-    """Return (B,): how long the shortest Newton step from ``states`` (B, n) to {h = 0} is, infinite where h has no slope and is not 0."""
+    """Return (B,): how long the shortest Newton step from ``states`` (B, n) to {h = 0} is, infinite where h has no slope and is not 0.
+
+    What the step leaves of a component, as of two that are not 0 together, counts as the way that its slope would need.
+    """
     value, jacobian = slopes(h, states)
-    step = (shortest_step(jacobian) @ value[:, :, None]).squeeze(2).norm(dim=1)
-    stuck = ((value != 0) & (jacobian == 0).all(2)).any(1)
-    return step.nan_to_num(torch.inf).masked_fill(stuck, torch.inf)
+    step = shortest_step(jacobian) @ value[:, :, None]
+    left = (value - (jacobian @ step).squeeze(2)).abs()
+    away = torch.where(left == 0, 0, left / jacobian.abs().amax(2)).amax(1)
+    found = (step.squeeze(2).norm(dim=1) + away).nan_to_num(torch.inf)
+    return found.masked_fill((value == 0).all(1), 0)
 
 
 def onto_set(h: Constraint, states: Tensor) -> Tensor:

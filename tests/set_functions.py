@@ -49,6 +49,29 @@ def nowhere(z: Tensor) -> Tensor:
     return z.square().sum(1) + 1
 
 
+def apart(z: Tensor) -> Tensor:
+    """Two components that are not 0 together, and halfway between have a step of length 0."""
+    return torch.stack([circle(z) - 1e-3, circle(z) + 1e-3], 1)
+
+
+def alone(z: Tensor) -> Tensor:
+    """0 at (0, 1, 0) alone."""
+    s, c, w = z.unbind(1)
+    return torch.stack([s + s**3, c - 1, w], 1)
+
+
+def root(z: Tensor) -> Tensor:
+    return z[:, 0].abs().sqrt() - z[:, 1]
+
+
+def nothing(z: Tensor) -> Tensor:
+    return z[:, :0]
+
+
+def in_float32(z: Tensor) -> Tensor:
+    return circle(z).float()
+
+
 def truths(z: Tensor) -> Tensor:
     return circle(z) == 0
 

@@ -1,6 +1,7 @@
 """The board of equilibrium models: entries are whole, the page shows them, and what is at odds with a checkpoint is found."""
 
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_the_most_robust_comes_first(tmp_path: Path) -> None:
         (changed(honest=[{"norm": "l1", "eps": "8/255", "images": 40, "accuracy": 1.0}]), "norm"),
         (certification(l2={"0.1": 90.0}), "needs l2 at 0.1, 0.3, 0.5, 1, 1.58"),
         (certification(l2=SHARES | {"0.7": 3.0}), "0.7"),
+        (changed(honest=PLAIN["honest"] * 2), "one accuracy for each norm and eps, got more at linf 8/255"),
         ([], "valid dictionary"),
     ],
 )
@@ -134,6 +136,21 @@ def test_what_is_no_entry_is_refused(plain: Any, said: str, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"entry\.json") as refused:
         read_entry(written(tmp_path, plain))
     assert said in str(refused.value)
+
+
+def test_an_entry_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, PLAIN)
+    path.write_text(path.read_text().replace('"parameters": 100', '"parameters": 100, "parameters": 10'))
+    with pytest.raises(ConfigError, match="the key 'parameters' stands twice"):
+        read_entry(path)
+
+
+def test_what_is_no_file_of_an_entry_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "large.json").write_text(json.dumps(PLAIN | {"note": "n" * board.MOST}))
+    for name, said in (("pipe", "no regular file"), ("large", "larger than"), ("lost", "No such file")):
+        with pytest.raises(ConfigError, match=said):
+            read_entry(tmp_path / f"{name}.json")
 
 
 def report(**values: Any) -> Report:

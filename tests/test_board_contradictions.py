@@ -37,6 +37,8 @@ def attacked(norm: str, eps: str, accuracy: float, **values: Any) -> dict[str, A
             ],
         ),
         (PLAIN | {"clean": {"accuracy": 96.6, "images": 40}}, ["clean is 96.6 % of 40 images, and at l2 0.1"]),
+        (attacked("l2", "0.2", 85.9, deployed=86.0), ["honest at l2 0.2 is 85.9 % of 40 images, and at l2 0.3"]),
+        (attacked("linf", "0.2", 1.0, deployed=97.6), ["clean is 97.5 % of 40 images, and at l2 0.3"]),
     ],
 )
 def test_what_is_below_its_certified_share_is_refused(plain: dict[str, Any], said: list[str], tmp_path: Path) -> None:
@@ -45,6 +47,15 @@ def test_what_is_below_its_certified_share_is_refused(plain: dict[str, Any], sai
     sentences = str(refused.value).removeprefix("entry.json contradicts itself: ").split("; ")
     assert [one[: len(start)] for one, start in zip(sentences, said, strict=True)] == said
     assert "(--images 40 --seed 3)" in sentences[0]
+
+
+def test_what_is_told_to_do_is_to_measure_the_certified_images(tmp_path: Path) -> None:
+    plain = attacked("l2", "0.3", 79.9)
+    plain["honest"][0]["images"] = 7
+    with pytest.raises(
+        ConfigError, match=r"is 79\.9 % of 7 images, .* 80\.0 % of 40 are certified: .*\(--images 40 --seed 3\)"
+    ):
+        read_entry(written(tmp_path, plain))
 
 
 @pytest.mark.parametrize(

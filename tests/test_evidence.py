@@ -11,8 +11,9 @@ from torch import Tensor
 
 from analysis.evidence import sampling
 from analysis.evidence.claim import Claim
+from analysis.evidence.effort import Effort
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.judge import judge
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region
 from analysis.evidence.shrink import rounded, shrink
@@ -265,7 +266,7 @@ def test_a_pocket_in_the_plane_is_found(seed: int) -> None:
         return Violation(dent - square, square)
 
     region = Ball(torch.zeros(2, dtype=torch.float64), 2.0)
-    finding = judge(decay_claim(1.0, violation=violation), region, seed=seed)
+    finding = judge(decay_claim(1.0, violation=violation), region, seed=seed, effort=Effort())
     assert finding.verdict is Verdict.REFUTED
     assert finding.witness is not None
     assert math.dist(finding.witness["state"], pocket.tolist()) < 0.05

@@ -1,6 +1,7 @@
 """The parts that evidence is made of, on numbers that are known: regions, zero sets, landmarks, smoothed functions, shrinking."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from analysis.evidence import falsifier, landmarks, smoothing, zero_set
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Pairs
 from analysis.evidence.shrink import shrink
@@ -125,6 +127,13 @@ def test_the_zeros_of_a_circle() -> None:
     ]
     assert found.contains(numbers(3, 0)[None]).tolist() == [False]
     assert not bool(of_circle(inner=1.5).contains(numbers(1, 0)[None]))
+
+
+def test_a_state_that_is_pushed_out_of_a_ball_stays_on_a_zero_set() -> None:
+    on_it = numbers(1, 0)
+    outside = Outside(replace(of_circle(), base=Box(on_it, numbers(-2, -2), numbers(2, 2))), 0.1)
+    moved = outside.project(torch.stack([numbers(1, 0.05), numbers(0.99, -0.02)]))
+    assert bool(outside.contains(moved).all())
 
 
 def test_a_zero_set_is_found_between_states_of_both_signs() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.regions import Ball
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Verdict

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.evidence.claim import Claim
+from analysis.evidence.effort import Effort
 from analysis.evidence.falsifier import hessians, polish
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.judge import judge
 from analysis.evidence.landmarks import landmarks
 from analysis.evidence.regions import Ball, Box, Pairs, Region
 from analysis.evidence.smoothing import smoothed

@@ -11,7 +11,8 @@ from analysis.audit import audit
 from analysis.checks import uniqueness
 from analysis.evidence import shrink
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import EVALUATED, Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import EVALUATED, judge
 from analysis.evidence.regions import Ball
 from analysis.measure import rows
 from analysis.measure.arnoldi import outer_spectrum

@@ -11,7 +11,8 @@ from torch import Tensor
 from analysis.audit import audit
 from analysis.checks import decay, flow
 from analysis.checks.effort import LOOK, LOOKED, looking
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball
 from analysis.findings import Finding
 from analysis.measure import phase_plane, rows
@@ -112,6 +113,19 @@ def test_the_images_of_a_large_state_are_evaluated_in_parts(monkeypatch: pytest.
     assert max(sizes) == 2
     torch.testing.assert_close(parts.excess, whole.excess, rtol=1e-12, atol=0)
     torch.testing.assert_close(parts.scale, whole.scale, rtol=1e-12, atol=0)
+    # At the least, one offset is looked at with all three images.
+    sizes.clear()
+    monkeypatch.setattr(rows, "NUMBERS", 2**18)
+    decay._across_images(subject, offsets, stabilised=False)
+    assert sizes == [3] * 5
+
+
+def test_of_all_images_the_worst_counts() -> None:
+    subject = prepared()
+    offsets = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    each = [decay._violation(subject, offsets, torch.full((5,), image), False) for image in range(3)]
+    worst = torch.stack([one.relative for one in each]).amax(0)
+    torch.testing.assert_close(decay._across_images(subject, offsets, False).relative, worst, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("network", ["convolutional", "separable"])

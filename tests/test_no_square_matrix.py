@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.audit import audit
 from analysis.checks import decay, flow, uniqueness
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.measure import phase_plane, trajectories
 from stabdeq.config import AndersonConfig, LyapunovConfig, ModelConfig
 from stabdeq.model import StabilisedDEQ

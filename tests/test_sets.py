@@ -16,7 +16,7 @@ from torch import Tensor
 import stabdeq
 from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.regions import Ball, Box, Outside
 from analysis.findings import Finding, Verdict
 from analysis.proofs.balls import evaluate, exact
@@ -68,6 +68,11 @@ def prove(
     return prove_on_a_set(name, value, motion, region, rate, in_steps=in_steps, max_boxes=boxes)
 
 
+def halved(z: Tensor) -> Tensor:
+    """z+, half way to the hanging state."""
+    return 0.5 * z + 0.5 * DOWN
+
+
 def judged(V: Any, f: Any = None, **options: Any) -> dict[str, Finding]:
     return {one.check: one for one in stabdeq.check(V, f, **{**HANGING, **options}).findings}
 
@@ -90,7 +95,7 @@ def test_the_pendulum_is_proved_on_its_circle_alone(tmp_path: Path, monkeypatch:
 def test_the_pendulum_falls_on_its_circle() -> None:
     found = prove("decrease", own.crossed, own.pendulum, pendulum_states())
     assert isinstance(found, Proof)
-    assert "V-dot - 0.5 |h|^2 and its gradient are 0 at the centre and its Hessian is negative definite" in found.words
+    assert "V-dot - 0.5 h^2 and its gradient are 0 at the centre and its Hessian is negative definite" in found.words
     assert found.boxes < 400
 
 
@@ -128,6 +133,19 @@ def test_an_equilibrium_that_is_no_machine_number_needs_a_hole() -> None:
     assert isinstance(prove("positive", value, None, Outside(region, 1e-3)), Proof)
 
 
+def test_components_of_different_size_are_each_taken_off_by_their_own_multiple() -> None:
+    centre = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    sides = [(-0.8, 0.8), (0.5, 1.1)] * 2
+
+    def value(z: Tensor) -> Tensor:  # c (1 - c) of each circle
+        return ((1 - z[:, 1::2]) - (1 - z[:, 1::2]) ** 2).sum(1)
+
+    for size, expected in ((1.0, Proof), (2.0**-10, Proof), (2.0**-515, Unproved)):
+        circles = lambda z, size=size: torch.stack([own.circle(z), size * own.circle(z[:, 2:])], 1)  # noqa: E731
+        found = prove("positive", value, None, Constrained(around(centre, sides), value, constraint=circles))
+        assert isinstance(found, expected)
+
+
 # What is false.
 
 
@@ -145,6 +163,14 @@ def test_what_is_false_at_one_place_alone_is_not_proved() -> None:
         ("decrease", own.energy, 1.5),
     ):
         assert isinstance(prove(name, value, own.pendulum, pendulum_states(value, level), boxes=150), Unproved)
+
+
+def test_the_rate_of_steps_does_not_make_positivity_weaker() -> None:
+    def value(z: Tensor) -> Tensor:  # 0 at (0, 1, 0.731) besides
+        return z[:, 0] ** 2 + (1 - z[:, 1]) ** 2 + z[:, 2] ** 2 * (z[:, 2] - 0.731) ** 2
+
+    found = prove("positive", value, halved, pendulum_states(value, math.inf), 0.1, in_steps=True, boxes=64)
+    assert isinstance(found, Unproved)
 
 
 def test_a_kink_of_v_on_the_set_is_not_passed_over() -> None:
@@ -187,6 +213,37 @@ def test_dynamics_that_leave_the_set_are_told() -> None:
     assert with_leaving(others, replace(supported, verdict=Verdict.PROVED)) == others
 
 
+@pytest.mark.parametrize("other", [lambda z: 3 * own.circle(z), lambda z: (2 + z[:, 2]) ** 2 * own.circle(z)])
+def test_of_components_that_say_the_same_one_is_enough(other: Function) -> None:
+    region = Constrained(around(DOWN, BOX), own.crossed, constraint=lambda z: torch.stack([own.circle(z), other(z)], 1))
+    states = region.sample(500, torch.Generator().manual_seed(0))
+    assert float(own.circle(states).abs().max()) < 1e-11
+    assert not bool(region.contains(1.001 * states).any())
+
+
+def test_states_on_a_set_do_not_depend_on_the_size_of_h() -> None:
+    region = Constrained(around(DOWN, BOX), own.crossed, constraint=lambda z: 1e-200 * own.circle(z))
+    states = region.sample(50, torch.Generator().manual_seed(0))
+    assert float(own.circle(states).abs().max()) < 1e-11
+    assert not bool(region.contains(1.001 * states).any())
+
+
+def test_a_state_where_h_is_0_and_has_no_slope_is_on_the_set() -> None:
+    origin = torch.zeros(2, dtype=torch.float64)
+    region = Constrained(around(origin, [(-1, 1)] * 2), own.sphere, constraint=own.root)
+    assert region.contains(origin[None]).tolist() == [True]
+    assert torch.equal(region.tangent(origin[None]), origin[None])
+    assert not bool(region.contains(torch.tensor([[0.0, 0.1]], dtype=torch.float64)).any())
+
+
+def test_an_h_that_ball_arithmetic_does_not_know_makes_nothing_certain() -> None:
+    value = load_function(own.crossed, 3, "value")
+    for factor, is_read in ((torch.exp, True), (torch.lgamma, False)):
+        h = load_constraint(lambda z, factor=factor: own.circle(z) * factor(3 + z[:, 2]), 3, TRIAL)
+        subject = Subject(value, None, constrained(around(DOWN, BOX), h, value))
+        assert (subject.certainty is not None) == is_read
+
+
 def test_what_is_certain_at_no_true_state_is_inconclusive() -> None:
     value = load_function(own.crossed, 3, "value")
     region = constrained(around(DOWN, BOX), load_constraint(own.circle, 3, TRIAL), value)
@@ -218,16 +275,30 @@ def test_what_keeps_a_set_is_proved_by_polynomials() -> None:
     def controlled(z: Tensor) -> Tensor:
         return own.pendulum(z) + torch.cat([torch.zeros_like(z[:, :2]), network(z)], 1)
 
+    base = around(DOWN, BOX)
     for h, f in ((own.circle, own.pendulum), (own.circle, controlled), (own.sphere, own.to_the_pole)):
-        assert isinstance(prove_kept(graph(h), graph(f), 3, in_steps=False), Proof)
-    assert "multiple of h" in prove_kept(graph(own.sphere), graph(own.to_the_pole), 3, in_steps=False).words
+        assert isinstance(prove_kept(graph(h), graph(f), base, in_steps=False), Proof)
+    assert "multiple of h" in prove_kept(graph(own.sphere), graph(own.to_the_pole), base, in_steps=False).words
     quarter = lambda z: torch.stack([z[:, 1], -z[:, 0], z[:, 2] / 2], 1)  # noqa: E731
-    assert isinstance(prove_kept(graph(own.circle), graph(quarter), 3, in_steps=True), Proof)
+    assert isinstance(prove_kept(graph(own.circle), graph(quarter), base, in_steps=True), Proof)
     # An Euler step leaves the circle, a velocity along s does, and what a network does to s is not known.
     euler = lambda z: z + 0.01 * own.pendulum(z)  # noqa: E731
     pushed = lambda z: own.pendulum(z) + torch.cat([network(z), torch.zeros_like(z[:, 1:])], 1)  # noqa: E731
     for f, in_steps in ((euler, True), (own.leaving, False), (pushed, False)):
-        assert isinstance(prove_kept(graph(own.circle), graph(f), 3, in_steps=in_steps), Unproved)
+        assert isinstance(prove_kept(graph(own.circle), graph(f), base, in_steps=in_steps), Unproved)
+
+
+def test_dynamics_with_divisors_keep_a_set_where_none_is_0_on_it() -> None:
+    pole = torch.eye(3, dtype=torch.float64)[2]
+    to_the_pole = lambda z: pole - z[:, 2:] * z / z.square().sum(1, keepdim=True)  # noqa: E731
+    turning = lambda z: torch.stack([z[:, 1], -z[:, 0], -z[:, 2]], 1) / (z[:, :1] - 0.3)  # noqa: E731
+    base = around(POLE, [(-1.2, 1.2)] * 3)
+    found = prove_kept(graph(own.sphere), graph(to_the_pole), base, in_steps=False)
+    assert isinstance(found, Proof)
+    # Dh f is 0 but where s = 0.3: there f is not defined.
+    found = prove_kept(graph(own.circle), graph(turning), around(DOWN, BOX), in_steps=False)
+    assert isinstance(found, Unproved)
+    assert "no divisor of Dh f is 0 on the set" in found.reason
 
 
 def test_a_true_zero_is_enclosed_next_to_a_state() -> None:
@@ -299,6 +370,11 @@ def test_a_state_that_is_pushed_out_of_a_ball_stays_on_the_set() -> None:
         (own.not_a_number, {}, "is NaN at"),
         (own.cube, {}, r"must return shape \(6,\) .* return numbers \(B,\) or \(B, k\), all 0 on the set"),
         (own.of_arrays, {}, "has no gradient by autograd"),
+        (own.nothing, {}, r"returns no numbers, shape \(6, 0\); expected \(B,\) or \(B, k\)"),
+        (own.in_float32, {}, "computes in float32"),
+        (own.apart, {}, r"no state of the box .* was found with apart = 0: its size is at least 0.001"),
+        (lambda z: 1e-200 * own.nowhere(z), {}, "no state of the box"),
+        (own.alone, {}, "of the box .* the centre alone was found with alone = 0"),
         (own.circle, {"claims": ["convex"]}, "'convex' is not judged on a set"),
         (own.circle, {"sublevel": "max", "f": own.pendulum}, "excludes sublevel 'max'"),
         (own.circle, {"sublevel": 1.0, "box": None}, "needs a box, or a radius"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.audit import audit, units
 from analysis.checks import decay, effort, flow
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.findings.catalogue import CHECKS
 from analysis.measure import phase_plane, subject
 from analysis.report.report import Report

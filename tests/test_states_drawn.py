@@ -18,7 +18,8 @@ from analysis.checks.effort import LOOK, beside_construction, searching
 from analysis.evidence import judge as judge_module
 from analysis.evidence import promising as promising_module
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import CANDIDATES, Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import CANDIDATES, judge
 from analysis.evidence.promising import Promising
 from analysis.evidence.regions import Ball
 from analysis.findings import Verdict

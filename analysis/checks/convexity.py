@@ -7,7 +7,8 @@ from analysis.checks.effort import beside_construction
 from analysis.checks.proof import proved
 from analysis.checks.witness import Replay, judged, lyapunov_of, state_of, unknown_claim
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball, Pairs
 from analysis.findings import CheckResult, Finding, Verdict
 from analysis.measure.subject import Subject

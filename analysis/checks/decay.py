@@ -18,7 +18,8 @@ from analysis.checks.witness import (
     unknown_claim,
 )
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import EVALUATED, Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import EVALUATED, judge
 from analysis.evidence.regions import Ball
 from analysis.evidence.sampling import clopper_pearson_upper, directions
 from analysis.findings import CheckResult, Finding, Measurement, Verdict

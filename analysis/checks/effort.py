@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.sampling import SHELLS
 from analysis.measure.subject import DENSE, Subject
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,12 +28,15 @@ class Constrained(Sublevel):
     Newton step to a zero is as short as rounding.
     """
 
-    bends: ClassVar[bool] = True
     constraint: Constraint = field(kw_only=True)
 
     @property
     def drawn(self) -> str:
         return "by projection of states drawn uniformly by volume"
+
+    @property
+    def is_curved(self) -> bool:
+        return True
 
     @property
     def has_levels(self) -> bool:
@@ -73,8 +75,10 @@ class Constrained(Sublevel):
         One Newton step, whose matrix is held fixed: of a function of what is returned, autograd gives the tangent gradient, and differences
         of it the curvature along the region.
         """
-        _, jacobian = slopes(self.equations, states)
-        return states - (shortest_step(jacobian) @ self.equations(states)[:, :, None]).squeeze(2)
+        _, jacobian = slopes(self.equations, states.detach())
+        # Where h is 0 and has no slope, as sqrt(|x|) - y at 0, there is no step.
+        step = shortest_step(jacobian).nan_to_num(0, 0, 0) @ self.equations(states)[:, :, None]
+        return states - step.squeeze(2)
 
     def along(self, state: Tensor) -> Tensor:
         """Return the unit vectors of the coordinates, projected onto the tangent space at one ``state`` (n,): rows (n, n)."""
@@ -109,8 +113,8 @@ class Constrained(Sublevel):
         if self.on_boundary or not self.has_levels:
             return arrived & self.base.contains(states)
         with torch.no_grad():
-            level = self.value(states)
-        return arrived & self.base.contains(states) & (level <= self.level) & (level >= self.lower)
+            value = self.value(states)
+        return arrived & self.base.contains(states) & (value <= self.level) & (value >= self.lower)
 
     def _landed(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states (B, n) moved onto {h = 0}, between the levels, into the base, and again; and which arrived (B,)."""

@@ -2,13 +2,14 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from analysis.evidence.claim import Claim
+from analysis.evidence.effort import Effort
 from analysis.evidence.falsifier import approach, falsify, polish
 from analysis.evidence.landmarks import LARGEST_HESSIAN, landmarks
 from analysis.evidence.membership import surely_contains
@@ -23,7 +24,6 @@ from stabdeq.lyapunov.claims import Floored
 # Nearer to the centre than this part of the radius, V and V-dot may vanish by rounding: a strict claim is not judged there.
 CLEAR_OF_CENTRE = 1e-3
 CHUNK = 2**20  # numbers in one batch of states that are drawn: 8 MiB
-DRAWN, CLIMBING = 2**28, 2**20  # in all states that an audit draws in a round, and in those that climb
 EVALUATED = 2**16  # and in one that is evaluated: what a function makes of them on the way stays in a CPU's cache
 POLISHED = 4
 BY_BALLS = "ball arithmetic, in which the sign is certain,"
@@ -33,26 +33,7 @@ NEIGHBOURS = 16
 MOST_SHOWN = 8  # coordinates of a state that a sentence can hold
 
 
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How hard to search: states drawn per round, falsifier starts and steps, and seconds after which no round begins.
-
-    Without ``seconds`` there is one round, without ``starts`` no climb. ``shells`` are the least number of states towards the centre.
-    """
-
-    samples: int = 16384
-    starts: int = 64
-    steps: int = 80
-    shells: int = 256
-    seconds: float | None = None
-
-    def affordable(self, dim: int) -> "Effort":
-        """Return the effort with no more states than fit time and memory, of ``dim`` numbers each; the same up to 16384."""
-        samples = min(self.samples, max(64, DRAWN // dim))
-        return replace(self, samples=samples, starts=min(self.starts, max(2, CLIMBING // dim)))
-
-
-def judge(claim: Claim, region: Region, *, seed: int, effort: Effort = Effort()) -> Finding:
+def judge(claim: Claim, region: Region, *, seed: int, effort: Effort) -> Finding:
     """Return the finding on ``claim`` over ``region``; never PROVED.
 
     Two runs with one seed agree, unless ``effort.seconds`` cuts them at different rounds. The margin is minus the largest

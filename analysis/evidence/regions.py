@@ -33,6 +33,11 @@ class Region(Protocol):
     @property
     def drawn(self) -> str: ...
 
+    @property
+    def is_curved(self) -> bool:
+        """Whether a state that is moved along a ray from the centre leaves it, as it leaves a set {h = 0}."""
+        ...
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` states (count, n) of the distribution that ``drawn`` names."""
         ...
@@ -61,6 +66,10 @@ class Ball:
     @property
     def words(self) -> str:
         return f"the ball of radius {exactly(self.radius)} around the centre"
+
+    @property
+    def is_curved(self) -> bool:
+        return False
 
     @property
     def within(self) -> str:
@@ -110,6 +119,10 @@ class Box:
             return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]{power}"
         sides = zip(self.low.tolist(), self.high.tolist(), strict=True)
         return "the box " + " x ".join(f"[{exactly(low)}, {exactly(high)}]" for low, high in sides)
+
+    @property
+    def is_curved(self) -> bool:
+        return False
 
     @property
     def within(self) -> str:
@@ -164,6 +177,10 @@ class Pairs:
     def drawn(self) -> str:
         return f"in independent pairs, each {self.region.drawn},"
 
+    @property
+    def is_curved(self) -> bool:
+        return self.region.is_curved
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.cat([self.region.sample(count, generator) for _ in range(2)], 1)
 
@@ -201,6 +218,10 @@ class Outside:
     def drawn(self) -> str:
         return self.region.drawn
 
+    @property
+    def is_curved(self) -> bool:
+        return self.region.is_curved
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return self.project(self.region.sample(count, generator))
 
@@ -210,15 +231,14 @@ class Outside:
     def project(self, states: Tensor) -> Tensor:
         inside = self.region.project(states)
         nearest = self.inner * (1 + _roundings(states))
-        # A state that moves along a ray leaves a set that bends, and is moved back.
-        bends = getattr(self.region, "bends", False)
-        for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if bends else (nearest,):
+        # A state that is pushed along a ray leaves a curved set, and is moved back.
+        for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if self.is_curved else (nearest,):
             offset = inside - self.centre
             distance = offset.norm(dim=1, keepdim=True)
             pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
             near = distance < least
             inside = torch.where(near, pushed, inside)
-            if not bends or not bool(near.any()):
+            if not self.is_curved or not bool(near.any()):
                 break
             inside[near[:, 0]] = self.region.project(pushed[near[:, 0]])
         return inside

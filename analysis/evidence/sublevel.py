@@ -58,6 +58,10 @@ class Sublevel:
         return f"the set {{{exactly(self.lower)} <= V <= {exactly(self.level)}}}"
 
     @property
+    def is_curved(self) -> bool:
+        return False
+
+    @property
     def drawn(self) -> str:
         return "uniformly by direction" if self.on_boundary else "uniformly by direction, and by volume along each ray"
 

@@ -49,6 +49,10 @@ class ZeroSet:
     def words(self) -> str:
         return f"the states with B = 0 of {self.base.words}"
 
+    @property
+    def is_curved(self) -> bool:
+        return True
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         states = self.base.sample(count, generator)
         value = self._value(states)

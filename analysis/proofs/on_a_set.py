@@ -1,9 +1,9 @@
 """Proofs of the claims about V on a set {h = 0}: V > 0, V-dot < 0, V-dot + alpha V <= 0, V(z+) < V(z), off the centre.
 
 Each says that some w is negative where h = 0: on boxes, of which the linear bounds of h cut off what the set does not meet. Around the
-centre, where w vanishes, w(z) + l . h(z) - m |h(z)|^2 stands for w: on the set it is the same for all numbers l and m. With l its gradient
-at the centre is 0 where w's is normal to the set, and with m large enough its Hessian is negative definite where w's, with l . h, is so
-on the tangent space, the kernel of Dh (Finsler). Then Taylor's theorem closes a box, as for steps.
+centre, where w vanishes, w(z) + sum_i (l_i h_i(z) - m_i h_i(z)^2) stands for w: on the set it is the same for all numbers l and m. With l
+its gradient at the centre is 0 where w's is normal to the set, and with m large enough its Hessian is negative definite where w's, with
+l . h, is so on the tangent space, the kernel of Dh (Finsler). Then Taylor's theorem closes a box, as for steps.
 """
 
 import math
@@ -25,8 +25,9 @@ from analysis.proofs.lie_derivative import composed, lie_derivative
 from analysis.proofs.tracing import trace
 from stabdeq.linear_algebra import least_squares
 
-# Multiples of w's curvature at the centre by which |h|^2 is taken off.
+# Multiples of w's curvature at the centre by which the squares of h's components are taken off.
 PENALTIES = (0.0, 1.0, 4.0, 16.0, 64.0)
+LARGEST = 2.0**1000  # of them: beyond it, a product overflows
 Function = Callable[[Tensor], Tensor]
 
 
@@ -46,7 +47,7 @@ def prove_on_a_set(
     ``rate`` is alpha of "decay", or kappa of "decrease" where the dynamics move ``in_steps``. Of a region outside a small ball around the
     centre, states in that ball are left out.
     """
-    rate = rate if name == "decay" or in_steps else None
+    rate = rate if name == "decay" or (name == "decrease" and in_steps) else None
     proof = partial(_negative, name=name, in_steps=in_steps)
     return searched(proof, value, motion, region, rate, max_boxes, deadline)
 
@@ -102,7 +103,7 @@ def _enclosure(search: Search, graph: fx.GraphModule) -> FunctionEnclosure:
 def _hole(
     search: Search, excess: FunctionEnclosure, terms: list[tuple[FunctionEnclosure, float]], strictly: bool
 ) -> tuple[tuple[Tensor, Tensor] | Unproved, str]:
-    """Return the largest box around the centre on which w + l . h - m |h|^2 is a negative form but for its value there, and its words.
+    """Return the largest box around the centre on which w + l . h - m . h^2 is a negative form but for its value there, and its words.
 
     ``excess`` is w, the sum of ``terms`` with their factors.
     """
@@ -121,14 +122,12 @@ def _hole(
             multipliers[place] = multipliers[place] + own
         value_at, gradient_at = value_at + value.scaled(factor), gradient_at + gradient.scaled(factor)
     curvature = float(excess(Interval.point(search.centre[None]), 2).hessian.magnitude.nan_to_num(0, 0, 0).max())
-    steepest = max(float(slope.square().sum()) for slope in slopes)
     found: list[tuple[float, tuple[Tensor, Tensor], str]] = []
     reason = f"that it is 0 at the centre, with a gradient normal to the set, cannot be shown exactly. {EXACTLY}"
     for multiple in PENALTIES:
-        penalty = multiple * curvature / steepest if 0 < steepest < math.inf else 0.0
-        penalty = 2.0 ** math.ceil(math.log2(penalty)) if penalty else 0.0
+        penalties = [_penalty(multiple * curvature, slope) for slope in slopes]
         value, gradient = value_at, gradient_at
-        for part in parts:
+        for part, penalty in zip(parts, penalties, strict=True):
             value = value + part.value.square().scaled(-penalty)
             gradient = gradient + (part.gradient * part.value).scaled(-2 * penalty)
         slack = search.slack(size(value), size(gradient))
@@ -136,10 +135,10 @@ def _hole(
             continue
         reason = "it is not shown to be a negative form along the set on any box around the centre."
 
-        def proves(box: Interval, penalty: float = penalty, slack: Tensor | float = slack) -> Tensor:
+        def proves(box: Interval, penalties: list[float] = penalties, slack: Tensor | float = slack) -> Tensor:
             over_box = excess(box, 2)
             total, known = matrices(over_box.hessian), ~over_box.bends_up
-            for factor, component in zip(multipliers, components, strict=True):
+            for factor, penalty, component in zip(multipliers, penalties, components, strict=True):
                 part = component(box, 2)
                 known &= ~(part.bends_up | part.bends_down)
                 own, slope = matrices(part.hessian), part.gradient.moved(lambda bound: bound.mT)
@@ -152,8 +151,8 @@ def _hole(
         if hole is not None:
             zero = "0" if slack == 0 else "nearly 0"
             words = (
-                f"{_added([float(one.low) for one in multipliers], penalty)} and its gradient are {zero} at the centre and its Hessian is "
-                "negative definite"
+                f"{_added([float(one.low) for one in multipliers], penalties)} and its gradient are {zero} at the centre and its Hessian "
+                "is negative definite"
             )
             found.append((float((hole[1] - hole[0]).norm()), hole, words))
     if not found:
@@ -161,9 +160,15 @@ def _hole(
     return max(found, key=lambda one: one[0])[1:]
 
 
-def _added(multipliers: list[float], penalty: float) -> str:
-    """Return what is added to w, in words: nothing, or such as " + 0.5 h - 2 |h|^2"."""
+def _penalty(curvature: float, slope: Tensor) -> float:
+    """Return a power of two by whose multiple of h^2 a component with this ``slope`` (n,) curves by so much; 0 where there is none."""
+    share = curvature / (float(slope.square().sum()) or math.inf)
+    return 2.0 ** math.ceil(math.log2(share)) if 0 < share < LARGEST else 0.0
+
+
+def _added(multipliers: list[float], penalties: list[float]) -> str:
+    """Return what is added to w, in words: nothing, or such as " + 0.5 h - 2 h^2"."""
     names = ["h"] if len(multipliers) == 1 else [f"h{place + 1}" for place in range(len(multipliers))]
     terms = [(factor, name) for factor, name in zip(multipliers, names, strict=True) if factor]
-    terms += [(-penalty, "|h|^2")] if penalty else []
+    terms += [(-penalty, f"{name}^2") for penalty, name in zip(penalties, names, strict=True) if penalty]
     return "".join(f" {'+' if factor > 0 else '-'} {exactly(abs(factor))} {name}" for factor, name in terms)

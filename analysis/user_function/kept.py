@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from flint import arb
 from torch import Tensor
 
 from analysis.evidence.claim import Claim
@@ -17,7 +18,7 @@ from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.on_a_set import Signed, judge_on_set, on_set, on_true_states
 from analysis.user_function.sentences import ALONG_THE_FLOW, KEPT
 from analysis.user_function.subject import Subject
-from stabdeq.constraint import columns
+from stabdeq.constraint import slopes
 from stabdeq.lyapunov.claims import Violation
 
 
@@ -30,7 +31,7 @@ def kept(subject: Subject) -> Finding:
 
     def violation(states: Tensor) -> Violation:
         moved = subject.flow(states)
-        value, jacobian = _slopes(subject, moved if subject.in_steps else states)
+        value, jacobian = slopes(region.constraint, moved if subject.in_steps else states)
         length = jacobian.norm(dim=2)
         if subject.in_steps:
             excess, scale = value.abs(), length * size
@@ -55,20 +56,6 @@ def kept(subject: Subject) -> Finding:
     return judge_on_set(subject, claim, region)
 
 
-def _slopes(subject: Subject, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h (B, k) and its Jacobian (B, k, n), which can be differentiated where ``states`` (B, n) can."""
-    assert subject.constraint is not None
-    keeps = states.requires_grad and torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaf = states if keeps else states.detach().requires_grad_()
-        value = columns(subject.constraint(leaf))
-        rows = [
-            torch.autograd.grad(one.sum(), leaf, create_graph=keeps, retain_graph=True, materialize_grads=True)[0]
-            for one in value.unbind(1)
-        ]
-    return value, torch.stack(rows, 1)
-
-
 def _certain(subject: Subject, region: Constrained, state: Tensor) -> Signed:
     """Return 1 where Dh f, or h(z+), is surely not 0 at the true state of the set next to ``state`` (n,), 0 where it is 0."""
     assert subject.certainty is not None
@@ -77,16 +64,17 @@ def _certain(subject: Subject, region: Constrained, state: Tensor) -> Signed:
     assert graph is not None
     assert motion is not None
 
-    def change(part: int) -> Any:
+    def changes() -> list[arb]:
         z = place(state)
         moved = evaluate(motion, z).value
         found = evaluate(graph, moved) if subject.in_steps else evaluate(graph, z, moved)
-        numbers = found.value if subject.in_steps else found.slope
-        return found.value.reshape(-1)[part] * 0 if numbers is None else numbers.reshape(-1)[part]
+        if subject.in_steps:
+            return found.value.reshape(-1).tolist()
+        return [arb(0)] * found.value.size if found.slope is None else found.slope.reshape(-1).tolist()
 
-    count = 1 if subject.constraint is None or subject.constraint.width is None else subject.constraint.width
-    signs = [sign_of(lambda part=part: change(part)) for part in range(count)]
-    number = max(abs(float(change(part).mid())) for part in range(count))
+    about = changes()
+    signs = [sign_of(lambda part=part: changes()[part]) for part in range(len(about))]
+    number = max(abs(float(one.mid())) for one in about)
     sign = 1 if any(signs) else 0 if all(one == 0 for one in signs) else None
     return on_set(certainty, region, 0.0, state, lambda _: (sign, number))
 
@@ -96,7 +84,7 @@ def prove(subject: Subject) -> Proof | Unproved:
     certainty = subject.certainty
     if certainty is None or certainty.constraint is None or certainty.motion is None:
         return Unproved("h and the dynamics cannot be read as operations.")
-    return prove_kept(certainty.constraint, certainty.motion, len(subject.centre), in_steps=subject.in_steps)
+    return prove_kept(certainty.constraint, certainty.motion, subject.base, in_steps=subject.in_steps)
 
 
 def with_leaving(findings: Sequence[Finding], judged: Finding) -> list[Finding]:

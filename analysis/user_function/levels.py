@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.evidence.effort import Effort
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.judge import Effort
 from analysis.evidence.regions import Ball, Box, Region
 from analysis.evidence.sampling import directions
 from analysis.evidence.sublevel import Sublevel

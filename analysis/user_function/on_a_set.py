@@ -18,6 +18,7 @@ from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import DRAWN, Constrained
 from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball, Box, Region
+from analysis.evidence.sampling import INNERMOST
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.proofs.balls import Balls, evaluate, exact, sign_of
@@ -42,8 +43,12 @@ def load_constraint(given: str | Callable[[Any], Any], dim: int, trial: Tensor) 
         function = load_function(given, dim, "constraint", trial=trial, unnamed="h")
     except ConfigError as error:
         raise ConfigError(f"on: {error}") from error
-    result = function(trial).detach()
-    if function.raw(trial).dtype == torch.bool:
+    result, dtype = function(trial).detach(), function.raw(trial).dtype
+    if function.width == 0:
+        raise ConfigError(
+            f"on: {function.name} returns no numbers, shape {tuple(result.shape)}; expected (B,) or (B, k)"
+        )
+    if dtype == torch.bool:
         raise ConfigError(
             f"on: {function.name} returns truths; expected numbers that are 0 on the set, such as (z**2).sum(1) - 1 in place of "
             "(z**2).sum(1) == 1"
@@ -57,6 +62,11 @@ def load_constraint(given: str | Callable[[Any], Any], dim: int, trial: Tensor) 
         raise ConfigError(
             f"on: {function.name} has no gradient by autograd, along which the set is found: write it in PyTorch operations"
         )
+    if dtype != torch.float64:
+        raise ConfigError(
+            f"on: {function.name} computes in {str(dtype).removeprefix('torch.')}, in which it is 0 to 1e-7 at best; expected float64, as "
+            "the states are: leave out the conversion"
+        )
     return function
 
 
@@ -68,14 +78,12 @@ def constrained(region: Region, constraint: ForeignFunction, value: ForeignFunct
         assert isinstance(region, Ball | Box)
         found = Constrained(region, value, constraint=constraint)
     whole, centre = replace(found, level=torch.inf, lower=-torch.inf), found.centre[None]
-    others = whole.anchors[(whole.anchors != centre).any(1)]
     at_centre = bool(whole.contains(centre)[0])
-    if not len(others):
+    if not len(whole.anchors):
         states = onto_set(constraint, whole.base.sample(DRAWN, torch.Generator().manual_seed(0)))
         sizes = columns(constraint(whole.base.project(states)).detach()).abs().amax(1)
-        but = " but the centre" * at_centre
         raise ConfigError(
-            f"on: no state of {whole.base.words}{but} was found with {constraint.name} = 0: its size is at least "
+            f"on: no state of {whole.base.words} was found with {constraint.name} = 0: its size is at least "
             f"{float(sizes.min()):.3g} at those tried; give a larger region, or a function that has a slope where it is 0"
         )
     if not at_centre:
@@ -83,6 +91,11 @@ def constrained(region: Region, constraint: ForeignFunction, value: ForeignFunct
         raise ConfigError(
             f"on: the centre {short(centre[0].tolist())} is not on the set: {constraint.name} is {at} there, and not 0; give the "
             "equilibrium as centre"
+        )
+    if not bool(((whole.anchors - centre).norm(dim=1) > INNERMOST * whole.radius).any()):
+        raise ConfigError(
+            f"on: of {whole.base.words} the centre alone was found with {constraint.name} = 0: there is nothing to judge; give a larger "
+            "region, or a function that is 0 elsewhere too, and has a slope there"
         )
     if not len(found.anchors):
         raise ConfigError(f"no state was found of {found.words}: give other levels, or a larger region")
@@ -105,7 +118,7 @@ def on_true_states(certainty: Certainty, region: Constrained) -> Certainty:
     def enclosed(state: tuple[float, ...], _: int) -> np.ndarray:
         numbers = torch.tensor(state, dtype=torch.float64)
         jacobian = slopes(region.equations, numbers[None])[1][0]
-        return near(equations, numbers, jacobian / jacobian.norm(dim=1, keepdim=True))
+        return near(equations, numbers, jacobian / jacobian.abs().amax(1, keepdim=True))
 
     return replace(certainty, place=lambda state: enclosed(tuple(state.tolist()), ctx.prec))
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.constrained import Constrained
-from analysis.evidence.judge import Effort
+from analysis.evidence.effort import Effort
 from analysis.evidence.noise import rounding_noise
 from analysis.evidence.regions import Ball, Box, Outside, Region
 from analysis.evidence.sampling import INNERMOST
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict
-from analysis.proofs.balls import UnreadableError
+from analysis.proofs.balls import UnreadableError, evaluate, exact
 from analysis.proofs.tracing import TraceError, read, size_of, stands_for
 from analysis.user_function.certainty import Certainty
 from analysis.user_function.differentiation import DIFFERENCE_TOLERANCE, Differentiation
@@ -79,7 +79,7 @@ class Subject:
 
     @cached_property
     def certainty(self) -> Certainty | None:
-        """What tells the signs at a state for certain; None where V or the dynamics cannot be read as operations."""
+        """What tells the signs at a state for certain; None where V, the dynamics or h cannot be read as operations."""
         try:
             states = self.base.sample(COMPARED, torch.Generator().manual_seed(self.seed))
             graphs = [read(function, states[:TRACED]) for function in self.functions]
@@ -92,6 +92,8 @@ class Subject:
             found.of_value(states[0])
             if motion is not None:
                 found.of_excess(states[0], 0.0)
+            if found.constraint is not None:
+                evaluate(found.constraint, exact(states[0]), exact(states[0]))
         except (TraceError, UnreadableError, EvaluationError):
             return None
         return found

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from analysis.evidence.claim import Claim
-from analysis.evidence.judge import Effort, judge
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball
 from stabdeq.lyapunov import claims
 

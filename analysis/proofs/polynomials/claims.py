@@ -51,7 +51,7 @@ def prove_polynomial(
         raise ValueError(f"expected the dynamics, got None: the claim {name!r} needs them")
     if name == "decay" and rate is None:
         raise ValueError("expected a rate alpha of the decay, got None")
-    question = _Question(
+    question = Question(
         value, motion, base, level, lower, inner, rate if name == "decay" or in_steps else None, in_steps
     )
     try:
@@ -61,17 +61,17 @@ def prove_polynomial(
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """What is to be proved about: the functions as quotients of polynomials, and the states."""
 
     value_graph: fx.GraphModule
     motion_graph: fx.GraphModule | None
     base: Ball | Box
-    level: float
-    lower: float
-    inner: float
-    rate: float | None
-    in_steps: bool
+    level: float = math.inf
+    lower: float = -math.inf
+    inner: float = 0.0
+    rate: float | None = None
+    in_steps: bool = False
     directed: bool = False
 
     @cached_property
@@ -184,13 +184,17 @@ class _Question:
         leads = tuple(1 << BITS * place for place in directions) or (0,)
         return Problem(scaled[0][0], scaled[1], scaled[2], self.ring.dim, leads, len(directions))
 
+    def positive_divisor(self, divisor: fmpq_mpoly, equalities: list[Quotient] | None = None) -> Squares | None:
+        """Return a proof that a ``divisor`` is positive in the base where ``equalities`` are 0."""
+        # It is a polynomial in z alone, also where the question is directed.
+        problem = replace(self.problem(Quotient(self.ring, divisor), self.within, equalities), leads=(0,))
+        return prove_positive(problem, strictly=True)
+
     def proved(self, words: str, problems: list[Problem], *, strictly: bool) -> Proof | Unproved:
         """Return the proof of all ``problems``, which together say what ``words`` do."""
         found = []
         for divisor in self.ring.divisors:
-            # It is a polynomial in z alone, also where the question is directed.
-            problem = replace(self.problem(Quotient(self.ring, divisor), self.within), leads=(0,))
-            squares = prove_positive(problem, strictly=True)
+            squares = self.positive_divisor(divisor)
             if squares is None:
                 return Unproved(f"no sum of squares was found that shows that no divisor is 0 in {self.base.words}.")
             found.append(squares)
@@ -224,11 +228,11 @@ def _described(found: list[Squares]) -> str:
     )
 
 
-def _zero(question: _Question) -> Proof | Unproved:
+def _zero(question: Question) -> Proof | Unproved:
     return _vanishing("V(c)", [question.value])
 
 
-def _equilibrium(question: _Question) -> Proof | Unproved:
+def _equilibrium(question: Question) -> Proof | Unproved:
     if question.in_steps:
         return _vanishing("z+ - c at z = c", list(map(operator.sub, question.motion, question.states)))
     return _vanishing("f(c)", question.motion)
@@ -240,12 +244,12 @@ def _vanishing(symbol: str, found: list[Quotient]) -> Proof | Unproved:
     return Unproved(f"{symbol} is not 0 in rational arithmetic.")
 
 
-def _positive(question: _Question) -> Proof | Unproved:
+def _positive(question: Question) -> Proof | Unproved:
     problem = question.problem(question.value, question.constraints)
     return question.proved(f"V > 0 off the centre on {question.covers}", [problem], strictly=True)
 
 
-def _convex(question: _Question) -> Proof | Unproved:
+def _convex(question: Question) -> Proof | Unproved:
     """Prove y' H(z) y >= 0, H being V's Hessian, as a polynomial in the 2n coordinates (z, y), by squares of forms in y."""
     whole = replace(question, level=math.inf, lower=-math.inf, inner=0.0, directed=True)
     along = whole.ring.coordinates[whole.dim :]
@@ -255,7 +259,7 @@ def _convex(question: _Question) -> Proof | Unproved:
     return whole.proved(f"V's Hessian is positive semidefinite on {whole.covers}", [problem], strictly=False)
 
 
-def _decrease(question: _Question) -> Proof | Unproved:
+def _decrease(question: Question) -> Proof | Unproved:
     problem = question.problem(-question.excess, question.constraints)
     if question.in_steps:
         words = f"V(z+) <= (1 - {exactly(question.rate)}) V(z)" if question.rate else "V(z+) < V(z) off the centre"
@@ -264,20 +268,20 @@ def _decrease(question: _Question) -> Proof | Unproved:
     return question.proved(f"{words} on {question.covers}", [problem], strictly=not question.rate)
 
 
-def _decay(question: _Question) -> Proof | Unproved:
+def _decay(question: Question) -> Proof | Unproved:
     assert question.rate is not None
     problem = question.problem(-question.excess, question.constraints)
     words = f"V-dot + {exactly(question.rate)} V <= 0 on {question.covers}"
     return question.proved(words, [problem], strictly=False)
 
 
-def _closed(question: _Question) -> Proof | Unproved:
+def _closed(question: Question) -> Proof | Unproved:
     if question.level == math.inf or question.below.at_centre == 0:
         return Unproved(_no_boundary(question))
     return question.proved(_exceeds(question), _exceeding(question), strictly=True)
 
 
-def _invariant(question: _Question) -> Proof | Unproved:
+def _invariant(question: Question) -> Proof | Unproved:
     level = question.level
     if question.in_steps:
         kept = question.in_base(question.motion)
@@ -291,14 +295,14 @@ def _invariant(question: _Question) -> Proof | Unproved:
     return question.proved(words, [*_exceeding(question), falling], strictly=True)
 
 
-def _no_boundary(question: _Question) -> str:
+def _no_boundary(question: Question) -> str:
     """Return why nothing is proved of a boundary {V = level}: there is none, or the centre is on it, where strict proofs do not hold."""
     if question.level == math.inf:
         return f"there is no level of V that bounds a set in {question.base.words}."
     return f"V is {exactly(question.level)} at the centre itself."
 
 
-def _exceeding(question: _Question) -> list[Problem]:
+def _exceeding(question: Question) -> list[Problem]:
     """Return that V exceeds the level where the base ends: on the sphere, or on every face of the box."""
     if isinstance(question.base, Ball):
         return [question.problem(-question.below, [], question.within)]
@@ -311,7 +315,7 @@ def _exceeding(question: _Question) -> list[Problem]:
     return problems
 
 
-def _exceeds(question: _Question) -> str:
+def _exceeds(question: Question) -> str:
     where = (
         f"at distance {exactly(question.base.radius)} of the centre"
         if isinstance(question.base, Ball)
@@ -320,7 +324,7 @@ def _exceeds(question: _Question) -> str:
     return f"V > {exactly(question.level)} {where}"
 
 
-PROOFS: dict[str, Callable[[_Question], Proof | Unproved]] = {
+PROOFS: dict[str, Callable[[Question], Proof | Unproved]] = {
     "zero": _zero,
     "positive": _positive,
     "convex": _convex,
