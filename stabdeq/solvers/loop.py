@@ -22,7 +22,7 @@ from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
 TILE = 2**18  # state components solved at a time on a CPU: with their history, they stay in its cache
 FEW = 2**15  # state components of a batch below which samples that have stopped stay in it
-CROWD = 0.5  # share of samples still at work at which the others leave the batch
+CROWD = 0.5  # share of samples still at work at which the others leave the batch, where that pays
 
 
 @torch.no_grad()
@@ -80,8 +80,11 @@ def solve(
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
             problem = replace(whole, context=tuple(rows))
             run = _Run(problem, problem.flat(z), rule, separable=separable, compiled=compiled and not trace)
+            # Evaluated together at the end, some samples may leave before at no cost.
+            run.price = 0 if size < len(z0) else len(z)
             parts.append(run.solve(max_evaluations, trace))
             apart = apart or run.is_apart
+            whole.spares_state = run.problem.spares_state
         solution = parts[0] if len(parts) == 1 else _concatenate(parts)
         if not coupled and (apart or len(parts) > 1):
             solution = _judged_together(whole, solution)
@@ -103,6 +106,9 @@ class _Run:
         self.look_at = PATIENCE  # the evaluation before which no sample is stuck
         self.rows: Tensor | None = None  # places in the batch that was asked for, once it is no longer whole
         self.gone: list[tuple[Tensor, ...]] = []
+        # Leaving for the first time costs an evaluation of all samples at the end. Only once as many rows were evaluated in vain
+        # do they leave: never more than twice the least that could be had, whenever the last arrive.
+        self.price = len(z)  # 0 where it costs nothing
 
     @cached_property
     def state(self) -> State:
@@ -125,7 +131,7 @@ class _Run:
                 working = int(self.state.active.count_nonzero())
             if working and count < max_evaluations:
                 self._lead(count, astray)
-                if working <= self._crowd:
+                if working <= self._crowd and int(self.state.idle(count)) >= self.price:
                     self._thin_out()
         if working:
             self._explain_failures(max_evaluations)
@@ -133,12 +139,11 @@ class _Run:
 
     def _step(self, count: int, working: int) -> tuple[int, int, int]:
         """Evaluate for the ``count``-th time, and step; return ``count``, how many samples are astray, and how many at work."""
-        before, astray = self.state.active, 0
+        astray = 0
         state, field = observe(self.problem, self.state, count)
         self.state = state  # what it holds no more is free during the step
-        if state.active is not before:
-            counts = [samples.count_nonzero() for samples in (state.astray(self.problem.coupled), state.active)]
-            astray, working = torch.stack(counts).tolist()
+        if state.best is not state.z:  # it is no better one of every sample at work
+            astray, working = torch.stack((state.astray(self.problem.coupled), state.active)).sum(1).tolist()
         if working:
             z, memory = self.solver.step(state.z, field, self._memory(state))
             if self.led:
@@ -151,7 +156,7 @@ class _Run:
     def _run_ahead(self, run: RunAhead, count: int, max_evaluations: int) -> tuple[int, int, int]:
         """Do the same in compiled code, until a sample or the memory needs the host."""
         start = self.state._replace(memory=self._memory(self.state)) if count else self.start
-        limits = torch.tensor((count, max_evaluations, self._crowd), device=self.start.device)
+        limits = torch.tensor((count, max_evaluations, self._crowd, self.price), device=self.start.device)
         before = self.problem.versions()
         self.state, progress = run(self.problem, self.solver, start, limits)
         self.problem.require_unwritten(before)
@@ -218,6 +223,7 @@ class _Run:
             stays[(stays.nonzero()[0] + 1) % len(stays)] = True  # for one alone there would be code of its own
         kept = stays.nonzero().squeeze(1)
         self._leave((~stays).nonzero().squeeze(1))
+        self.price = 0
         self.rows = self._rows()[kept]
         self.state = self.state.select(kept, self.solver.select(self.state.memory, kept))
         self.problem = replace(self.problem, context=tuple(rows[kept] for rows in self.problem.context))
@@ -240,6 +246,8 @@ class _Run:
     def is_apart(self) -> bool:
         """Whether a sample that converged was not in the last evaluation, or had another residual there."""
         state, converged = self.state, self.status == Status.converged
+        if not self.gone and torch.equal(state.residual, state.best_residual):
+            return False
         alike = _alike(state.residual, state.best_residual, state.best.dtype)
         return bool((converged & ~alike).any()) or any(
             bool((status == Status.converged).any()) for _, _, _, status, _ in self.gone
@@ -351,7 +359,7 @@ def unchanged_buffers(f: object, name: str = "the map") -> Iterator[None]:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Return whether both hold the same values, NaN being the same as NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
 
 
 def _buffers(f: object) -> dict[str, Tensor]:
