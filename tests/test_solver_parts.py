@@ -253,6 +253,8 @@ def test_a_slot_is_written_by_its_number_or_by_a_tensor(dim: int) -> None:
         expected = torch.zeros(3, 3, 2)
         expected.select(dim, 1).fill_(1)
         assert torch.equal(kept, expected)
+        slots.write(kept, slot, 2.0, dim=dim)
+        assert torch.equal(kept, 2 * expected)
 
 
 def test_a_difference_and_a_quotient_are_written_in_either_way() -> None:

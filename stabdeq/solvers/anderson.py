@@ -47,11 +47,11 @@ class Anderson(Solver):
 
     def init(self, z: Tensor) -> AndersonMemory:
         """Return an empty history for states ``z`` (B, n)."""
-        window = max(1, min(self.window, z.shape[1]))
+        window, dtype = max(1, min(self.window, z.shape[1])), accumulation_dtype(z.dtype)
         return AndersonMemory(
             field_steps=z.new_empty(window, *z.shape),
             target_steps=z.new_empty(window, *z.shape),
-            gram=z.new_zeros(window, window, len(z), dtype=accumulation_dtype(z.dtype)),
+            gram=torch.eye(window, dtype=dtype, device=z.device)[:, :, None].repeat(1, 1, len(z)),
             field=z,  # any: not read before there is another
             target=z,
             fresh=torch.ones(len(z), dtype=torch.bool, device=z.device),
@@ -85,6 +85,7 @@ class Anderson(Solver):
         stale = samples[:, None]
         for steps in (memory.field_steps, memory.target_steps, memory.gram.permute(0, 2, 1)):
             steps.masked_fill_(stale, 0)
+        memory.gram.diagonal().T.masked_fill_(samples, 1)
         # The last state may be NaN, which no later mask could undo.
         field, target = memory.field.masked_fill(stale, 0), memory.target.masked_fill(stale, 0)
         fresh = samples if memory.fresh is None else samples | memory.fresh
@@ -118,9 +119,9 @@ class Anderson(Solver):
         field_steps, target_steps = memory.field_steps[: memory.extent], memory.target_steps[: memory.extent]
         gram = memory.gram[: memory.extent, : memory.extent]
         row = inner(field_steps, field_step)
+        write(row, slot, 1 + (10 * roundoff if self.ridge is None else self.ridge))
         write(gram, slot, row)
         write(gram, slot, row, dim=1)
-        gram.diagonal().fill_(1 + (10 * roundoff if self.ridge is None else self.ridge))
         return less_combined(target, _solve_symmetric(gram, inner(field_steps, field)), target_steps)
 
 

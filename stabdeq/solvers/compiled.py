@@ -61,10 +61,9 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
 def _prepare(solver: Solver, z: Tensor) -> State:
     """Return the state before the first evaluation, with tensors (1,) for the numbers in the memory that change."""
     memory = solver.reserve(solver.init(z))
-    *own, _ = State.start(z, None)
-    state = State(*(tensor.clone() for tensor in own), None)  # no two may share memory
+    state = tree_map(torch.clone, State.start(z, ()))  # no two may share memory
     if memory is None:
-        return state
+        return state._replace(memory=None)
     kept = _kept(solver, memory)
     return state._replace(memory=_with(tree_map(lambda leaf: _tensor(leaf, z), _without(memory, kept)), kept))
 

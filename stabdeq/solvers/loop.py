@@ -79,9 +79,8 @@ def solve(
             if compiled:  # a view's offset into its storage would be compiled for anew
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
             problem = replace(whole, context=tuple(rows))
-            run = _Run(problem, problem.flat(z), rule, separable=separable, compiled=compiled and not trace)
-            # Evaluated together at the end, some samples may leave before at no cost.
-            run.price = 0 if size < len(z0) else len(z)
+            options = {"separable": separable, "in_parts": size < len(z0), "compiled": compiled and not trace}
+            run = _Run(problem, problem.flat(z), rule, **options)
             parts.append(run.solve(max_evaluations, trace))
             apart = apart or run.is_apart
             whole.spares_state = run.problem.spares_state
@@ -96,7 +95,9 @@ def solve(
 class _Run:
     """The solve of one batch. Tensors are (B,), of the samples still in it, but for the states (B, n)."""
 
-    def __init__(self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, compiled: bool) -> None:
+    def __init__(
+        self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, in_parts: bool, compiled: bool
+    ) -> None:
         self.problem, self.solver, self.separable = problem, solver, separable
         self.compiled = compiled_for(*_kind(solver, problem)) if compiled else None
         self.start = z
@@ -106,9 +107,9 @@ class _Run:
         self.look_at = PATIENCE  # the evaluation before which no sample is stuck
         self.rows: Tensor | None = None  # places in the batch that was asked for, once it is no longer whole
         self.gone: list[tuple[Tensor, ...]] = []
-        # Leaving for the first time costs an evaluation of all samples at the end. Only once as many rows were evaluated in vain
-        # do they leave: never more than twice the least that could be had, whenever the last arrive.
-        self.price = len(z)  # 0 where it costs nothing
+        # Rows that must have been evaluated in vain before samples leave: as many as leaving costs, which is one evaluation of all
+        # at the end. So at most twice as many are as had to be, however late the last arrive.
+        self.price = 0 if in_parts else len(z)  # 0 where all are evaluated at the end in any case
 
     @cached_property
     def state(self) -> State:
@@ -359,7 +360,7 @@ def unchanged_buffers(f: object, name: str = "the map") -> Iterator[None]:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Return whether both hold the same values, NaN being the same as NaN."""
-    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _buffers(f: object) -> dict[str, Tensor]:

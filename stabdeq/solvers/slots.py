@@ -10,12 +10,17 @@ from stabdeq.solvers.solution import accumulation_dtype
 LONG = 256  # components from which a batched matrix product is faster than a product of all and its sums
 
 
-def write(slots: Tensor, slot: int | Tensor, value: Tensor, dim: int = 0) -> None:
+def write(slots: Tensor, slot: int | Tensor, value: Tensor | float, dim: int = 0) -> None:
     """Write ``value`` into one of ``slots`` along ``dim``: a number, or in compiled code a tensor (1,)."""
-    if isinstance(slot, int):  # many times faster than by index
+    if isinstance(slot, Tensor):
+        if isinstance(value, Tensor):
+            slots.index_copy_(dim, slot, value.unsqueeze(dim))
+        else:
+            slots.index_fill_(dim, slot, value)
+    elif isinstance(value, Tensor):  # many times faster than by index
         slots.select(dim, slot).copy_(value)
     else:
-        slots.index_copy_(dim, slot, value.unsqueeze(dim))
+        slots.select(dim, slot).fill_(value)
 
 
 def difference(slots: Tensor, slot: int | Tensor, a: Tensor, b: Tensor) -> Tensor:
