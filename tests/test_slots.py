@@ -12,7 +12,9 @@ from tests.solver_problems import normal
 @pytest.mark.parametrize("shape", [(1, 3, 4), (5, 2, 7), (3, 1, 600)])
 def test_sums_and_inner_products(shape: tuple[int, int, int]) -> None:
     history, weights, vector = normal(*shape), normal(*shape[:2], seed=1), normal(*shape[1:], seed=2)
-    torch.testing.assert_close(slots.combine(weights, history), torch.einsum("wb,wbn->bn", weights, history))
+    expected = vector - torch.einsum("wb,wbn->bn", weights, history)
+    for given in (weights, weights.T.contiguous().T):
+        torch.testing.assert_close(slots.less_combined(vector, given, history), expected)
     torch.testing.assert_close(slots.inner(history, vector), torch.einsum("wbn,bn->wb", history, vector))
 
 
@@ -24,9 +26,9 @@ def test_products_of_halves_do_not_overflow() -> None:
 @pytest.mark.parametrize("components", [4, 600])
 def test_autocast_leaves_them_alone(components: int) -> None:
     history, vector = normal(3, 2, components).float(), normal(2, components, seed=1).float()
-    expected = slots.inner(history, vector), slots.combine(vector[:, :3].T, history)
+    expected = slots.inner(history, vector), slots.less_combined(vector, vector[:, :3].T, history)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = slots.inner(history, vector), slots.combine(vector[:, :3].T, history)
+        found = slots.inner(history, vector), slots.less_combined(vector, vector[:, :3].T, history)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 

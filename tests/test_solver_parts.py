@@ -253,7 +253,19 @@ def test_a_slot_is_written_by_its_number_or_by_a_tensor(dim: int) -> None:
         expected = torch.zeros(3, 3, 2)
         expected.select(dim, 1).fill_(1)
         assert torch.equal(kept, expected)
-        assert torch.equal(slots.read(expected, slot), expected[1])
+        slots.write(kept, slot, 2.0, dim=dim)
+        assert torch.equal(kept, 2 * expected)
+
+
+def test_a_difference_and_a_quotient_are_written_in_either_way() -> None:
+    a, b, length = torch.ones(3, 2), torch.full((3, 2), 3.0), torch.tensor([[2.0], [1.0], [4.0]])
+    for slot in (1, torch.tensor([1])):
+        kept = torch.zeros(3, 3, 2)
+        step = slots.write_quotient(kept, slot, slots.difference(kept, slot, a, b), length)
+        expected = torch.zeros(3, 3, 2)
+        expected[1] = torch.tensor([[-1.0], [-2.0], [-0.5]])
+        assert torch.equal(kept, expected)
+        assert torch.equal(step, expected[1])
 
 
 def test_more_digits_are_advised_where_rounding_stopped_it() -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stabdeq.solvers.slots import combine, inner, read, write, write_difference
+from stabdeq.solvers.slots import difference, inner, less_combined, write, write_quotient
 from stabdeq.solvers.solution import accumulation_dtype
 from stabdeq.solvers.solver import Solver
 
@@ -14,15 +14,14 @@ from stabdeq.solvers.solver import Solver
 class AndersonMemory(NamedTuple):
     """The last steps, oldest overwritten first.
 
-    ``field_steps`` (window, B, n) are the differences of consecutive residual fields F, ``target_steps`` (window, B, n)
-    those of z + mixing F. ``gram`` (window, window, B) holds the inner products of the former, with a ridge, and ``scale``
-    (window, B) what makes its diagonal 1. ``fresh`` (B,) marks samples without a previous state in their history.
+    ``field_steps`` (window, B, n) are the differences of consecutive residual fields F, scaled to length one, and
+    ``target_steps`` (window, B, n) those of z + mixing F, scaled by the same. ``gram`` (window, window, B) holds the inner
+    products of the former, with a ridge. ``fresh`` (B,) marks samples without a previous state in their history.
     """
 
     field_steps: Tensor
     target_steps: Tensor
     gram: Tensor
-    scale: Tensor
     field: Tensor  # (B, n), previous
     target: Tensor  # (B, n), previous
     fresh: Tensor | None  # (B,) bool; None where no sample is
@@ -44,7 +43,7 @@ class Anderson(Solver):
     mixing: float = 1.0
     ridge: float | None = None
     safeguarded = True
-    kept = ("field_steps", "target_steps", "gram", "scale", "extent")
+    kept = ("field_steps", "target_steps", "gram", "extent")
 
     def init(self, z: Tensor) -> AndersonMemory:
         """Return an empty history for states ``z`` (B, n)."""
@@ -53,9 +52,8 @@ class Anderson(Solver):
             field_steps=z.new_empty(window, *z.shape),
             target_steps=z.new_empty(window, *z.shape),
             gram=torch.eye(window, dtype=dtype, device=z.device)[:, :, None].repeat(1, 1, len(z)),
-            scale=z.new_ones(window, len(z), dtype=dtype),
-            field=torch.empty_like(z),
-            target=torch.empty_like(z),
+            field=z,  # any: not read before there is another
+            target=z,
             fresh=torch.ones(len(z), dtype=torch.bool, device=z.device),
             slot=-1,
             extent=0,
@@ -87,8 +85,7 @@ class Anderson(Solver):
         stale = samples[:, None]
         for steps in (memory.field_steps, memory.target_steps, memory.gram.permute(0, 2, 1)):
             steps.masked_fill_(stale, 0)
-        for one in (memory.gram.diagonal().T, memory.scale):
-            one.masked_fill_(samples, 1)
+        memory.gram.diagonal().T.masked_fill_(samples, 1)
         # The last state may be NaN, which no later mask could undo.
         field, target = memory.field.masked_fill(stale, 0), memory.target.masked_fill(stale, 0)
         fresh = samples if memory.fresh is None else samples | memory.fresh
@@ -100,7 +97,6 @@ class Anderson(Solver):
             memory.field_steps[:, samples],
             memory.target_steps[:, samples],
             memory.gram[:, :, samples],
-            memory.scale[:, samples],
             memory.field[samples],
             memory.target[samples],
             None if memory.fresh is None else memory.fresh[samples],
@@ -111,30 +107,22 @@ class Anderson(Solver):
     def _combine(self, memory: AndersonMemory, field: Tensor, target: Tensor) -> Tensor:
         """Store the step that led to ``field`` and ``target``, and return the proposal (B, n)."""
         slot = memory.slot if isinstance(memory.slot, int) else memory.slot.clamp(min=0)
-        field_step = write_difference(memory.field_steps, slot, field, memory.field)
-        target_step = write_difference(memory.target_steps, slot, target, memory.target)
+        field_step = difference(memory.field_steps, slot, field, memory.field)
+        target_step = difference(memory.target_steps, slot, target, memory.target)
         if memory.fresh is not None:
             field_step, target_step = (step.masked_fill(memory.fresh[:, None], 0) for step in (field_step, target_step))
-            write(memory.field_steps, slot, field_step)
-            write(memory.target_steps, slot, target_step)
-        field_steps, target_steps, gram, scale = (
-            slots[: memory.extent] for slots in (memory.field_steps, memory.target_steps, memory.gram, memory.scale)
-        )
-        gram = gram[:, : memory.extent]
+        roundoff = torch.finfo(field.dtype).eps
+        # A step that changed the field by no more than roundoff says nothing: taken for longer, it counts for little.
+        length = torch.linalg.vector_norm(field_step, dim=1, keepdim=True, dtype=memory.gram.dtype).clamp(min=roundoff)
+        field_step = write_quotient(memory.field_steps, slot, field_step, length)
+        write_quotient(memory.target_steps, slot, target_step, length)
+        field_steps, target_steps = memory.field_steps[: memory.extent], memory.target_steps[: memory.extent]
+        gram = memory.gram[: memory.extent, : memory.extent]
         row = inner(field_steps, field_step)
-        square = self._with_ridge(read(row, slot), field.dtype)
-        write(row, slot, square)
+        write(row, slot, 1 + (10 * roundoff if self.ridge is None else self.ridge))
         write(gram, slot, row)
         write(gram, slot, row, dim=1)
-        write(scale, slot, square.rsqrt())
-        gamma = scale * _solve_symmetric(gram * (scale * scale[:, None]), scale * inner(field_steps, field))
-        return target - combine(gamma.to(field.dtype), target_steps)
-
-    def _with_ridge(self, square: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the squared lengths (B,) of steps as the Gram matrix holds them."""
-        roundoff = torch.finfo(dtype).eps
-        # A step that changed the field by no more than roundoff says nothing: taken for longer, it counts for little.
-        return square.clamp(min=roundoff**2) * (1 + (10 * roundoff if self.ridge is None else self.ridge))
+        return less_combined(target, _solve_symmetric(gram, inner(field_steps, field)), target_steps)
 
 
 def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
@@ -152,6 +140,8 @@ def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
             rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i], strict=True)]
     solution: list[Tensor] = []
     for i in reversed(range(size)):
-        known = sum((rows[i][size - 1 - k] * value for k, value in enumerate(solution)), torch.zeros_like(right[i]))
-        solution.append((rows[i][size] - known) / rows[i][i])
+        value = rows[i][size]
+        for k, known in enumerate(solution):
+            value = value - rows[i][size - 1 - k] * known
+        solution.append(value / rows[i][i])
     return torch.stack(solution[::-1])

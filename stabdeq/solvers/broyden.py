@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stabdeq.solvers.slots import combine, inner, write
+from stabdeq.solvers.slots import inner, less_combined, write
 from stabdeq.solvers.solution import accumulation_dtype
 from stabdeq.solvers.solver import Solver
 
@@ -170,7 +170,7 @@ def _apply(left: Tensor, right: Tensor, vector: Tensor) -> Tensor:
     """Return -v + sum_i left_i (right_i . v), (B, n)."""
     if not len(left):
         return -vector
-    return combine(inner(right, vector), left).to(vector.dtype) - vector
+    return -less_combined(vector, inner(right, vector), left)
 
 
 def _emptied(memory: BroydenMemory) -> BroydenMemory:

@@ -23,9 +23,9 @@ RunAhead = Callable[[Problem, Solver, Tensor | State, Tensor], tuple[State, Tens
 def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
     """Evaluate and step from states (B, n), or from where it stopped before, until the host is needed.
 
-    ``limits`` (3,) are the evaluations made so far, those allowed, and how many samples still at work are too few: it stops
-    there, where a sample has gone astray or is stuck, and where the solver's memory is full. Returns the state and (3,): the
-    evaluations made, how many samples are astray, and how many at work.
+    ``limits`` (4,) are the evaluations made so far, those allowed, how many samples still at work are too few, and how many rows
+    of others are then too many to have been evaluated: it stops there, where a sample has gone astray or is stuck, and where the
+    solver's memory is full. Returns the state and (3,): the evaluations made, how many samples are astray, and how many at work.
     """
     state = start if isinstance(start, State) else _prepare(solver, start)
     kept = _kept(solver, state.memory)
@@ -42,7 +42,9 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
         state, field = observe(problem, state, evaluations)
         z, memory = solver.step(state.z, field, whole(state.memory))
         z = torch.where(state.active[:, None], z, state.best)  # as ``loop`` does
-        halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (state.active.sum() <= limits[2])
+        working = state.active.sum()
+        halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (working == 0)
+        halted = halted | ((working <= limits[2]) & (state.idle(evaluations) >= limits[3]))
         full = solver.is_full(memory)
         if full is not None:
             halted = halted | full
@@ -59,10 +61,11 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
 def _prepare(solver: Solver, z: Tensor) -> State:
     """Return the state before the first evaluation, with tensors (1,) for the numbers in the memory that change."""
     memory = solver.reserve(solver.init(z))
+    state = tree_map(torch.clone, State.start(z, ()))  # no two may share memory
     if memory is None:
-        return State.start(z, None)
+        return state._replace(memory=None)
     kept = _kept(solver, memory)
-    return State.start(z, _with(tree_map(lambda leaf: _tensor(leaf, z), _without(memory, kept)), kept))
+    return state._replace(memory=_with(tree_map(lambda leaf: _tensor(leaf, z), _without(memory, kept)), kept))
 
 
 def _tensor(leaf: Any, z: Tensor) -> Any:

@@ -99,20 +99,20 @@ class State(NamedTuple):
 
     @classmethod
     def start(cls, z: Tensor, memory: Any) -> "State":
-        """Return the state before the first evaluation. No two tensors share memory, which compiled code does not allow."""
-        norms = {"size": (len(z),), "fill_value": torch.inf, "dtype": accumulation_dtype(z.dtype), "device": z.device}
+        """Return the state before the first evaluation."""
+        unknown = z.new_full((len(z),), torch.inf, dtype=accumulation_dtype(z.dtype))
         return cls(
             z=z,
-            best=z.clone(),
-            best_residual=torch.full(**norms),
-            bar=torch.full(**norms),
+            best=z,
+            best_residual=unknown,
+            bar=unknown,
             found_at=torch.zeros(len(z), dtype=torch.int64, device=z.device),
             active=torch.ones(len(z), dtype=torch.bool, device=z.device),
-            size=torch.full(**norms),
-            residual=torch.full(**norms),
-            allowed=torch.full(**norms),
-            first_size=torch.full(**norms),
-            longest=torch.zeros_like(torch.full(**norms)),
+            size=unknown,
+            residual=unknown,
+            allowed=unknown,
+            first_size=unknown,
+            longest=torch.zeros_like(unknown),
             memory=memory,
         )
 
@@ -135,6 +135,10 @@ class State(NamedTuple):
         """Return the samples whose state evaluated last is far behind the best one, or not finite."""
         judged, setback = self.judged(coupled), COUPLED_SETBACK if coupled else SETBACK
         return self.active & ~((judged <= setback * self.bar) & (judged < torch.inf))
+
+    def idle(self, count: int | Tensor) -> Tensor:
+        """Return how many rows were evaluated for samples that had stopped, up to the ``count``-th evaluation, ()."""
+        return (count - self.found_at).masked_fill(self.active, 0).sum()
 
     def stuck(self, count: int | Tensor) -> Tensor:
         """Return the samples that have waited for a better state for so long that the safeguard takes note."""
@@ -161,20 +165,23 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
     judged = state.judged(problem.coupled)
     better = state.active & (judged < state.bar)
-    within = judged <= problem.tolerance
-    if isinstance(count, int) and bool((better & ~within).all()):
+    beyond = judged > problem.tolerance
+    if isinstance(count, int) and bool((better & beyond).all()):
         # Nearly always so until the first arrive: nothing has to be chosen.
         found_at = torch.full_like(state.found_at, count)
         return state._replace(best=z, best_residual=state.residual, bar=judged, found_at=found_at), field
-    departing = _departing(state, length, problem.tolerance)
-    within = within & ~(is_any(departing) if problem.coupled else departing)
+    active = state.active
+    if isinstance(count, Tensor) or not bool(beyond.all()):
+        departing = _departing(state, length, problem.tolerance)
+        going_on = beyond | (is_any(departing) if problem.coupled else departing)
+        active = torch.where(better, going_on, active)
     return (
         state._replace(
             best=torch.where(better[:, None], z, state.best),
             best_residual=torch.where(better, state.residual, state.best_residual),
             bar=torch.where(better, judged, state.bar),
             found_at=torch.where(better, count, state.found_at),
-            active=state.active & ~(better & within),
+            active=active,
         ),
         field,
     )

@@ -22,7 +22,7 @@ from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
 TILE = 2**18  # state components solved at a time on a CPU: with their history, they stay in its cache
 FEW = 2**15  # state components of a batch below which samples that have stopped stay in it
-CROWD = 0.5  # share of samples still at work at which the others leave the batch
+CROWD = 0.5  # share of samples still at work at which the others leave the batch, where that pays
 
 
 @torch.no_grad()
@@ -79,9 +79,11 @@ def solve(
             if compiled:  # a view's offset into its storage would be compiled for anew
                 z, *rows = (tensor.clone() for tensor in (z, *rows))
             problem = replace(whole, context=tuple(rows))
-            run = _Run(problem, problem.flat(z), rule, separable=separable, compiled=compiled and not trace)
+            options = {"separable": separable, "in_parts": size < len(z0), "compiled": compiled and not trace}
+            run = _Run(problem, problem.flat(z), rule, **options)
             parts.append(run.solve(max_evaluations, trace))
             apart = apart or run.is_apart
+            whole.spares_state = run.problem.spares_state
         solution = parts[0] if len(parts) == 1 else _concatenate(parts)
         if not coupled and (apart or len(parts) > 1):
             solution = _judged_together(whole, solution)
@@ -93,7 +95,9 @@ def solve(
 class _Run:
     """The solve of one batch. Tensors are (B,), of the samples still in it, but for the states (B, n)."""
 
-    def __init__(self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, compiled: bool) -> None:
+    def __init__(
+        self, problem: Problem, z: Tensor, solver: Solver, *, separable: bool, in_parts: bool, compiled: bool
+    ) -> None:
         self.problem, self.solver, self.separable = problem, solver, separable
         self.compiled = compiled_for(*_kind(solver, problem)) if compiled else None
         self.start = z
@@ -103,6 +107,9 @@ class _Run:
         self.look_at = PATIENCE  # the evaluation before which no sample is stuck
         self.rows: Tensor | None = None  # places in the batch that was asked for, once it is no longer whole
         self.gone: list[tuple[Tensor, ...]] = []
+        # Rows that must have been evaluated in vain before samples leave: as many as leaving costs, which is one evaluation of all
+        # at the end. So at most twice as many are as had to be, however late the last arrive.
+        self.price = 0 if in_parts else len(z)  # 0 where all are evaluated at the end in any case
 
     @cached_property
     def state(self) -> State:
@@ -125,7 +132,7 @@ class _Run:
                 working = int(self.state.active.count_nonzero())
             if working and count < max_evaluations:
                 self._lead(count, astray)
-                if working <= self._crowd:
+                if working <= self._crowd and int(self.state.idle(count)) >= self.price:
                     self._thin_out()
         if working:
             self._explain_failures(max_evaluations)
@@ -133,12 +140,11 @@ class _Run:
 
     def _step(self, count: int, working: int) -> tuple[int, int, int]:
         """Evaluate for the ``count``-th time, and step; return ``count``, how many samples are astray, and how many at work."""
-        before, astray = self.state.active, 0
+        astray = 0
         state, field = observe(self.problem, self.state, count)
         self.state = state  # what it holds no more is free during the step
-        if state.active is not before:
-            counts = [samples.count_nonzero() for samples in (state.astray(self.problem.coupled), state.active)]
-            astray, working = torch.stack(counts).tolist()
+        if state.best is not state.z:  # it is no better one of every sample at work
+            astray, working = torch.stack((state.astray(self.problem.coupled), state.active)).sum(1).tolist()
         if working:
             z, memory = self.solver.step(state.z, field, self._memory(state))
             if self.led:
@@ -151,7 +157,7 @@ class _Run:
     def _run_ahead(self, run: RunAhead, count: int, max_evaluations: int) -> tuple[int, int, int]:
         """Do the same in compiled code, until a sample or the memory needs the host."""
         start = self.state._replace(memory=self._memory(self.state)) if count else self.start
-        limits = torch.tensor((count, max_evaluations, self._crowd), device=self.start.device)
+        limits = torch.tensor((count, max_evaluations, self._crowd, self.price), device=self.start.device)
         before = self.problem.versions()
         self.state, progress = run(self.problem, self.solver, start, limits)
         self.problem.require_unwritten(before)
@@ -218,6 +224,7 @@ class _Run:
             stays[(stays.nonzero()[0] + 1) % len(stays)] = True  # for one alone there would be code of its own
         kept = stays.nonzero().squeeze(1)
         self._leave((~stays).nonzero().squeeze(1))
+        self.price = 0
         self.rows = self._rows()[kept]
         self.state = self.state.select(kept, self.solver.select(self.state.memory, kept))
         self.problem = replace(self.problem, context=tuple(rows[kept] for rows in self.problem.context))
@@ -240,6 +247,8 @@ class _Run:
     def is_apart(self) -> bool:
         """Whether a sample that converged was not in the last evaluation, or had another residual there."""
         state, converged = self.state, self.status == Status.converged
+        if not self.gone and torch.equal(state.residual, state.best_residual):
+            return False
         alike = _alike(state.residual, state.best_residual, state.best.dtype)
         return bool((converged & ~alike).any()) or any(
             bool((status == Status.converged).any()) for _, _, _, status, _ in self.gone
