@@ -82,15 +82,23 @@ class Falling:
         places = (is_open & (points != self.search.centre).any(1)).nonzero().squeeze(1)
         if not len(places):
             return violated
-        with torch.no_grad():
-            about = torch.func.vmap(self.excess)(points[places][:, None]).flatten()
-        places = places[about >= 0]
+        places = places[_about(self.excess, points[places]) >= 0]
+        if isinstance(self.search.region, Sublevel) and len(places):
+            # Where V is off the levels, bounds that tell of rounding are not worth their time.
+            value = _about(self.search.value.graph, points[places])
+            places = places[(value <= self.search.region.level) & (value >= self.search.region.lower)]
         if len(places):
             at = Interval.point(points[places])
             excess, value = self.of_excess(at).value, self.of_value(at).value
             fails = excess.low >= 0 if self.strictly else excess.low > 0
             violated[places] = fails & self.search.is_inside(at, value)
         return violated
+
+
+def _about(graph: fx.GraphModule, points: Tensor) -> Tensor:
+    """Return what the graph gives (B,) at ``points`` (B, n), as rounded."""
+    with torch.no_grad():
+        return torch.func.vmap(graph)(points[:, None]).flatten()
 
 
 def along_the_flow(search: Search, *, strictly: bool) -> Falling | None:
