@@ -57,6 +57,22 @@ def test_sums_and_matrix_products_hold_the_exact_result(pairs: list[tuple[float,
         assert holds(bounds, exact_dot)
 
 
+def test_a_product_of_matrices_without_sums_is_exact_where_it_can_be() -> None:
+    column, row = torch.tensor([[0.5], [3.0]]).double(), torch.arange(12).double()[None] / 7
+    found = Interval.point(column).matmul(Interval.point(row))
+    assert torch.equal(found.low[0], found.high[0])
+    assert bool((found.low[1] < found.high[1]).any())
+    assert all(
+        Fraction(a) <= Fraction(x) * Fraction(y) <= Fraction(b)
+        for (x, y), a, b in zip(
+            product(*(part.flatten().tolist() for part in (column, row))),
+            found.low.flatten().tolist(),
+            found.high.flatten().tolist(),
+            strict=True,
+        )
+    )
+
+
 def test_what_is_exact_stays_exact() -> None:
     zero = point(0.0)
     unknown_small = Interval(torch.tensor(-1e-300, dtype=torch.float64), torch.tensor(1e-300, dtype=torch.float64))

@@ -1,5 +1,6 @@
 """Linear bounds over boxes, held against ball arithmetic and against what is known by hand."""
 
+import math
 import os
 from collections.abc import Callable, Generator
 from typing import Any
@@ -174,6 +175,36 @@ def test_random_derivatives_are_between_their_planes() -> None:
     assert passed_over <= PROGRAMS / 10
 
 
+def network(seed: int) -> Callable[[Tensor], Tensor]:
+    """A tanh network of two states, with two layers of 16."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = [
+        torch.randn(*shape, dtype=torch.float64, generator=generator) / 2 for shape in ((2, 16), (16, 16), (16, 1))
+    ]
+    return lambda z: (((z @ weights[0]).tanh() @ weights[1]).tanh() @ weights[2]).sum(1)
+
+
+def spiral(z: Tensor) -> Tensor:
+    return torch.stack([z[:, 1] - z[:, 0], -z[:, 0].sin() - z[:, 1]], 1)
+
+
+def test_derivatives_of_networks_are_between_their_planes() -> None:
+    for seed in range(4):
+        graph = lie_derivative(read(network(seed), states_of(0)), read(spiral, states_of(0)), states_of(0)[:1])
+        assert_sound(graph, seed, ball_of(graph), seed)
+
+
+def test_errors_that_cancel_in_a_gradient_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = lie_derivative(read(network(0), states_of(0)), read(spiral, states_of(0)), states_of(0)[:1])
+    low = torch.rand(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, gaps = [LinearBounds(graph)], []
+    monkeypatch.setattr("analysis.proofs.linear.bounds.MANY", math.inf)
+    for bounds in [*found, LinearBounds(graph)]:
+        planes = bounds(Interval(low, low + 0.2))
+        gaps.append((planes.upper_offset - planes.lower_offset).median())
+    assert gaps[0] < 0.85 * gaps[1]
+
+
 def test_known_planes() -> None:
     """Of relu and of the absolute value on [-1, 1], a product on a square, a square, and a tanh by its chord."""
     relu = LinearBounds(recorded(lambda z: torch.relu(z[:, 0])))(box((-1, 1), (0, 1)))
@@ -195,6 +226,12 @@ def test_known_planes() -> None:
     root = (1 - slope).sqrt()
     assert float(tanh.upper[0, 0]) == pytest.approx(float(slope))
     assert float(tanh.upper_offset) == pytest.approx(float(root - slope * root.atanh()))
+
+
+def test_what_depends_on_no_state_is_its_planes() -> None:
+    planes = LinearBounds(recorded(lambda z: torch.ones_like(z).exp().sum(1)))(box((-1, 2), (0, 3)))
+    assert_holds(planes, 0, torch.zeros(2), 2 * arb(1).exp(), "2e")
+    assert float(planes.value.high - planes.value.low) < 1e-12
 
 
 def test_a_linear_function_is_its_planes() -> None:

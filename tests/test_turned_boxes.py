@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.proofs.box_search import Proof, Search, Unproved
 from analysis.proofs.boxes import prove_claim
-from analysis.proofs.falling import below_zero
+from analysis.proofs.falling import Falling, below_zero
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.linear import Frames, LinearBounds
 from analysis.proofs.turned_boxes import Cells, Found, expected, principal_axes, turned, turned_cover, upright
@@ -167,6 +168,34 @@ def test_what_is_left_of_a_search_is_told_by_a_sample() -> None:
     assert re.search(
         r"are still open, and some \d+, by a sample, are to come \(give more: --boxes 4000\)$", stopped.fault
     )
+
+
+def test_where_v_is_known_to_be_within_the_levels_it_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box inside hands that on to its parts, and one that a level cuts does not; nor does the outcome change."""
+    monkeypatch.setattr("analysis.proofs.box_search.UPRIGHT_BOXES", 0)
+    region, value = valley(1e-3)
+    level = float(value(region.low[None])) / 2
+
+    def searched() -> tuple[Proof | Unproved, list[int]]:
+        asked: list[int] = []
+        whole = Falling._within
+
+        def within(self: Falling, box: Interval, frames: Frames | None) -> Any:
+            asked.append(len(box.low))
+            return whole(self, box, frames)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Falling, "_within", within)
+            return prove_claim("positive", value, None, Sublevel(region, value, level), None, max_boxes=40_000), asked
+
+    found, asked = searched()
+    assert isinstance(found, Proof)
+    everywhere = Falling._within
+    monkeypatch.setattr(Falling, "_within", lambda *given: (*(parts := everywhere(*given))[:3], parts[3] & False))
+    again, all_asked = searched()
+    assert isinstance(again, Proof)
+    assert again.boxes == found.boxes
+    assert sum(asked) < 0.9 * sum(all_asked)
 
 
 def test_the_state_where_a_claim_fails_is_one_of_the_region(monkeypatch: pytest.MonkeyPatch) -> None:

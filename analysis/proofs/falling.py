@@ -30,31 +30,47 @@ class Falling:
 
     def __call__(self, box: Interval, points: Interval) -> Examined:
         """Examine the boxes (B, n); what is left of one is where V may be within the levels and w may be 0 or more."""
-        return self._examined(box, box, points.low, None)[0]
+        low, high, outside, _ = self._within(box, None)
+        return self._examined(Interval(low, high), outside | self.search.is_outside(box), points.low, None)[0]
 
-    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes]:
-        """Examine boxes in coordinates of their own, with states ``points`` (B, n) near them, and return the planes of w over them too."""
-        return self._examined(cells.box, cells.frames.states(cells.box), points, cells.frames)
+    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes, Tensor]:
+        """Examine boxes in coordinates of their own, with states ``points`` (B, n) near them, and return the planes of w over them too.
+
+        The third result (B,) says of which V is known to be within the levels: it is asked of none whose ``inside`` says so.
+        """
+        low, high, outside, inside = *cells.box.ends, torch.zeros_like(cells.inside), cells.inside.clone()
+        asked = (~inside).nonzero().squeeze(1)
+        if len(asked):
+            found = self._within(Interval(low[asked], high[asked]), cells.frames[asked])
+            low, high = low.clone(), high.clone()
+            low[asked], high[asked], outside[asked], inside[asked] = found
+        outside = outside | self.search.is_outside(cells.frames.states(cells.box))
+        return *self._examined(Interval(low, high), outside, points, cells.frames), inside
+
+    def _within(self, box: Interval, frames: Frames | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the part (B, n), (B, n) of each box where V may be within the levels, and where it is nowhere, and everywhere (B,)."""
+        region, low, high = self.search.region, box.low, box.high
+        if not isinstance(region, Sublevel):
+            nowhere = torch.zeros(len(low), dtype=torch.bool)
+            return low, high, nowhere, ~nowhere
+        value = self.of_value(box, frames, doubts=False)
+        nowhere = (value.value.low > region.level) | (value.value.high < region.lower)
+        everywhere = (value.value.high <= region.level) & (value.value.low >= region.lower)
+        for slope, offset, bound in (
+            (-value.lower, region.level - value.lower_offset, region.level),
+            (value.upper, value.upper_offset - region.lower, region.lower),
+        ):
+            if abs(bound) < math.inf:
+                low, high, empty = contracted(low, high, slope, torch.nextafter(offset, offset.new_tensor(math.inf)))
+                nowhere = nowhere | empty
+        return low, high, nowhere, everywhere
 
     def _examined(
-        self, box: Interval, states: Interval, points: Tensor, frames: Frames | None
+        self, box: Interval, outside: Tensor, points: Tensor, frames: Frames | None
     ) -> tuple[Examined, Planes]:
-        """Examine boxes, of coordinates in ``frames`` where given; ``states`` bound what lies in them, ``points`` (B, n) are some of it."""
-        search, region = self.search, self.search.region
-        low, high, outside = box.low, box.high, search.is_outside(states)
-        if isinstance(region, Sublevel):
-            value = self.of_value(box, frames)
-            outside = search.is_outside(states, value.value)
-            for slope, offset, bound in (
-                (-value.lower, region.level - value.lower_offset, region.level),
-                (value.upper, value.upper_offset - region.lower, region.lower),
-            ):
-                if abs(bound) < math.inf:
-                    low, high, empty = contracted(
-                        low, high, slope, torch.nextafter(offset, offset.new_tensor(math.inf))
-                    )
-                    outside = outside | empty
-        excess = self.of_excess(Interval(low, high), frames)
+        """Examine boxes, of coordinates in ``frames`` where given, that may not be ``outside`` (B,); ``points`` (B, n) are some states."""
+        low, high = box.low, box.high
+        excess = self.of_excess(box, frames)
         holds = excess.value.high < 0 if self.strictly else excess.value.high <= 0
         low, high, empty = contracted(low, high, excess.upper, excess.upper_offset)
         closed = outside | holds | empty
@@ -66,15 +82,23 @@ class Falling:
         places = (is_open & (points != self.search.centre).any(1)).nonzero().squeeze(1)
         if not len(places):
             return violated
-        with torch.no_grad():
-            about = torch.func.vmap(self.excess)(points[places][:, None]).flatten()
-        places = places[about >= 0]
+        places = places[_about(self.excess, points[places]) >= 0]
+        if isinstance(self.search.region, Sublevel) and len(places):
+            # Where V is off the levels, bounds that tell of rounding are not worth their time.
+            value = _about(self.search.value.graph, points[places])
+            places = places[(value <= self.search.region.level) & (value >= self.search.region.lower)]
         if len(places):
             at = Interval.point(points[places])
             excess, value = self.of_excess(at).value, self.of_value(at).value
             fails = excess.low >= 0 if self.strictly else excess.low > 0
             violated[places] = fails & self.search.is_inside(at, value)
         return violated
+
+
+def _about(graph: fx.GraphModule, points: Tensor) -> Tensor:
+    """Return what the graph gives (B,) at ``points`` (B, n), as rounded."""
+    with torch.no_grad():
+        return torch.func.vmap(graph)(points[:, None]).flatten()
 
 
 def along_the_flow(search: Search, *, strictly: bool) -> Falling | None:

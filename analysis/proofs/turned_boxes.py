@@ -37,7 +37,8 @@ class Cells(NamedTuple):
     """Boxes between ``low`` and ``high`` (B, n) in coordinates of their own, z = ``origin`` + ``basis`` y.
 
     Of its states a box stands for those with a . y + b >= 0 for all rows (a, b) of ``faces`` (B, k, n + 1). ``age`` (B,) counts how often
-    it was halved since it was turned, and ``share`` (B,) is its part of what the search began with.
+    it was halved since it was turned. ``inside`` (B,) says that V is known to be between the region's levels in all these states.
+    ``share`` (B,) is its part of what the search began with.
     """
 
     low: Tensor
@@ -46,6 +47,7 @@ class Cells(NamedTuple):
     basis: Tensor
     faces: Tensor
     age: Tensor
+    inside: Tensor
     share: Tensor
 
     @property
@@ -77,10 +79,11 @@ class Cells(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found of boxes, the planes over them, and the states ``points`` (B, n) in or near them that were looked at."""
+    """What was found of boxes, the planes over them, ``inside`` (B,) as in ``Cells``, and the states ``points`` (B, n) looked at."""
 
     examined: Examined
     planes: Planes
+    inside: Tensor
     points: Tensor
 
 
@@ -88,7 +91,7 @@ class Examination(Protocol):
     """What is to hold on boxes, examined as they are, with states ``points`` (B, n) in them, or in coordinates of their own."""
 
     def __call__(self, box: Interval, points: Interval) -> Examined: ...
-    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes]: ...
+    def turned(self, cells: Cells, points: Tensor) -> tuple[Examined, Planes, Tensor]: ...
 
 
 def upright(low: Tensor, high: Tensor) -> Cells:
@@ -96,7 +99,8 @@ def upright(low: Tensor, high: Tensor) -> Cells:
     count, dim = low.shape
     axes = Frames.axes(count, dim)
     faces = torch.zeros(count, 4 * dim, dim + 1, dtype=torch.float64)
-    return Cells(low, high, axes.origin, axes.basis, faces, torch.zeros(count, dtype=torch.long), equal_shares(count))
+    age, inside = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+    return Cells(low, high, axes.origin, axes.basis, faces, age, inside, equal_shares(count))
 
 
 def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
@@ -106,7 +110,7 @@ def turned(cells: Cells, basis: Tensor, base: Ball | Box) -> Cells:
     faces = frames.faces_of(cells.frames, cells.box, box)
     around = frames.faces_of_states(base.low, base.high) if isinstance(base, Box) else torch.zeros_like(faces)
     faces, age = torch.cat([faces, around], 1), torch.zeros_like(cells.age)
-    new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age, cells.share)
+    new = Cells(box.low, box.high, frames.origin, frames.basis, faces, age, cells.inside, cells.share)
     old = cells._replace(age=age)  # it is not to be turned again before it was halved
     return Cells(*(torch.where(known.reshape(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, old, strict=True)))
 
@@ -196,16 +200,16 @@ def _words(count: float) -> str:
 def _parts(cells: Cells, examine: Callable[[Cells], Found], base: Ball | Box) -> Cells | Cover:
     """Return the boxes to examine next in the place of ``cells``, or the end of the search."""
     cells, empty = cells.clipped()
-    found, planes, points = examine(cells)
+    found, planes, inside, points = examine(cells)
     if bool(found.violated.any()):
         at = found.violated
         return replace(_stopped(cells.picked(at), points[at], 0, "the inequality fails"), fails=True)
     low, high = found.within or (cells.low, cells.high)
     is_open = ~(found.closed | empty)
-    left, planes = cells._replace(low=low, high=high).picked(is_open), planes.picked(is_open)
+    left, planes = cells._replace(low=low, high=high, inside=inside).picked(is_open), planes.picked(is_open)
     basis, better = _better(left, planes)
     rest = left.picked(~better)
-    halves = halved(rest.low, rest.high, planes.doubt[~better])
+    halves = halved(rest.low, rest.high, found.weights[is_open][~better])
     if halves is None:
         return _stopped(rest, rest.middles, 0, "a box too small to halve stayed open")
     grown = rest.joined(rest)

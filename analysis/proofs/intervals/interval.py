@@ -123,6 +123,8 @@ class Interval:
 
     def matmul(self, other: "Interval") -> "Interval":
         """Return the matrix product (..., i, k) x (..., k, j)."""
+        if other.shape[-2] == 1:
+            return self * other
         is_small = max(other.shape[-2:]) <= SHORT_SUM
         if other.is_point and not is_small:
             return _times_matrix(self, other.low)

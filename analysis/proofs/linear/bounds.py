@@ -7,16 +7,18 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
 from analysis.proofs.intervals.operations import UnboundedError
-from analysis.proofs.linear.forms import HUGE, UP, Boxes, Form
+from analysis.proofs.linear.forms import HUGE, Boxes, Form
 from analysis.proofs.linear.frames import Frames, Placed
 from analysis.proofs.linear.rules import program_of
-from analysis.proofs.linear.steps import States
+from analysis.proofs.linear.steps import Matrix, States
+from analysis.proofs.linear.walk import UNDERFLOWN, Walk
 
 # Boxes whose numbers stay in a processor's cache.
 BOXES_AT_ONCE = 512
 # The coordinates may be as large as this, so that what underflows is as small as taken into account.
 LARGEST = 1e15
-UNDERFLOWN = 1e-200
+# A sum of so many terms is worth a second look.
+MANY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Planes:
     The slopes are (B, n), the offsets (B,), all float64, and what they say holds in real arithmetic. ``value`` (B,) bounds w over the
     box. NaN where nothing is known. ``doubt`` (B, n) is about how much each side's length adds to the gap between the planes: unlike a
     slope, which bounds follow, it is what halving the side takes away. ``bend`` (B, n, n), of turned boxes alone: for short vectors r,
-    r' bend r is about what the gap of a box grows by that is as long as r.
+    r' bend r is about what the gap of a box grows by that is as long as r. Both are 0 where they were not asked for.
     """
 
     lower: Tensor
@@ -39,8 +41,8 @@ class Planes:
 
     def picked(self, places: Tensor) -> "Planes":
         """Return the planes over some of the boxes."""
-        value, bend = self.value.moved(lambda bound: bound[places]), None if self.bend is None else self.bend[places]
         lower, upper = (self.lower[places], self.lower_offset[places]), (self.upper[places], self.upper_offset[places])
+        value, bend = self.value.moved(lambda bound: bound[places]), None if self.bend is None else self.bend[places]
         return Planes(*lower, *upper, value, self.doubt[places], bend)
 
 
@@ -60,14 +62,26 @@ class LinearBounds:
                 needed.update(builder.steps[place].sources)
         self._result = found.place
         self._steps = {place: builder.steps[place] for place in sorted(needed)}
+        self._narrow = {place for place in needed if place != found.place and self._is_narrow(place)}
         # In units of the last place, more than the terms of any sum that is made, and the uses of any number, and a few operations.
         self._rounding = (sum(step.size for step in self._steps.values()) + builder.steps[0].size + 32) * ROUNDOFF
 
-    def __call__(self, boxes: Interval, frames: Frames | None = None) -> Planes:
-        """Return the planes over ``boxes`` (B, n), B >= 1, of states, or of coordinates in ``frames``, as the planes then are."""
+    def _is_narrow(self, place: int) -> bool:
+        """Return whether a step makes few numbers of many, such as a gradient: a whole vector, and no more than a state has."""
+        step = self._steps[place]
+        many = isinstance(step, Matrix) and self._steps[step.sources[0]].size >= MANY * step.size
+        return many and 1 < step.size <= self._steps[0].size
+
+    def __call__(self, boxes: Interval, frames: Frames | None = None, *, doubts: bool = True) -> Planes:
+        """Return the planes over ``boxes`` (B, n), B >= 1, of states, or of coordinates in ``frames``, as the planes then are.
+
+        Without ``doubts``, what each side adds to the gap is left out.
+        """
         parts = [
             self._planes(
-                Boxes(boxes.low[part].mT.contiguous(), boxes.high[part].mT.contiguous()), frames and frames[part]
+                Boxes(boxes.low[part].mT.contiguous(), boxes.high[part].mT.contiguous()),
+                frames and frames[part],
+                doubts,
             )
             for start in range(0, len(boxes.low), BOXES_AT_ONCE)
             for part in [slice(start, start + BOXES_AT_ONCE)]
@@ -78,45 +92,35 @@ class LinearBounds:
         bend = None if frames is None else bend
         return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt, bend)
 
-    def _planes(self, boxes: Boxes, frames: Frames | None) -> tuple[Tensor, ...]:
+    def _planes(self, boxes: Boxes, frames: Frames | None, doubts: bool) -> tuple[Tensor, ...]:
         known = (boxes.low.abs() <= LARGEST).all(0) & (boxes.high.abs() <= LARGEST).all(0)
         dim, count = boxes.centre.shape
-        steps, first = self._steps, 0
+        steps = self._steps
         if frames is not None:
-            first = -1  # the coordinates, of which step 0, the states, is made
-            steps = {first: States(dim, ()), 0: Placed(dim, (first,), frames), **{s: steps[s] for s in steps if s}}
-        forms, found = {}, {}
-        for place, step in steps.items():
-            forms[place], found[place] = step.forward([forms[s] for s in step.sources], boxes, self._rounding)
-            known &= (forms[place].size <= (HUGE if place > 0 else LARGEST)).all(0)
-        coefficients = {self._result: torch.ones(1, count, dtype=torch.float64)}
-        offset, error = torch.zeros(2, count, dtype=torch.float64)
+            steps = {-1: States(dim, ()), 0: Placed(dim, (-1,), frames), **{s: steps[s] for s in steps if s}}
+        walk = Walk(steps, boxes, self._rounding)
+        for place in steps:
+            form = walk.forward(place)
+            known &= (form.size <= (HUGE if place > 0 else LARGEST)).all(0)
+            if place in self._narrow:
+                walk.sharpen(place)
+        slope, offset, error, charges = walk.backward(self._result)
+        slope, offset = slope[0].masked_fill(~known, torch.nan), offset[0].masked_fill(~known, torch.nan)
+        low, high = (
+            (offset - error[0]) - ROUNDOFF * (offset - error[0]).abs(),
+            (offset + error[0]) + ROUNDOFF * (offset + error[0]).abs(),
+        )
+        middle, reach = (slope * boxes.centre).sum(0), (slope.abs() * boxes.radius).sum(0)
+        # Sums of n products, and of these.
+        size = (slope.abs() * boxes.centre.abs()).sum(0) + reach + torch.maximum(low.abs(), high.abs())
+        spare = size * ((dim + 8) * ROUNDOFF) + UNDERFLOWN
+        own = walk.forms[self._result].range.moved(lambda bound: bound[0])
+        spread = Interval((middle - reach) + low - spare, (middle + reach) + high + spare)
+        value = spread.intersected(own.where_known(known))
         doubt = torch.zeros_like(boxes.centre)
         bend = torch.zeros(dim if frames else 0, dim, count, dtype=torch.float64)
-        for place in reversed(steps):
-            if place not in coefficients or place == first:
-                continue
-            step, local, own = steps[place], found[place], coefficients.pop(place)
-            added = own.abs() * local.error
-            error += added.sum(0)
-            for form in local.bent:
-                _charge(form, added, doubt, bend)
-            if local.shift is not None:
-                offset += (own * local.shift).sum(0)
-            for source, part in zip(step.sources, step.backward(own, local), strict=True):
-                if len(part):
-                    coefficients[source] = coefficients[source] + part if source in coefficients else part
-        slope = coefficients.get(first)
-        slope = torch.zeros_like(boxes.centre) if slope is None else slope
-        error = (error * (1 + self._rounding) + UNDERFLOWN) * UP + offset.abs() * (4 * ROUNDOFF)
-        slope, offset = slope.masked_fill(~known, torch.nan), offset.masked_fill(~known, torch.nan)
-        low, high = (
-            (offset - error) - ROUNDOFF * (offset - error).abs(),
-            (offset + error) + ROUNDOFF * (offset + error).abs(),
-        )
-        spread = (Interval.point(slope) * Interval(boxes.low, boxes.high)).sum([-2])
-        own = forms[self._result].range.moved(lambda bound: bound[0])
-        value = (spread + Interval(low, high)).intersected(own.where_known(known))
+        for form, added in charges if doubts else ():
+            _charge(form, added, doubt, bend)
         return slope.mT, low, high, value.low, value.high, doubt.mT, bend.permute(2, 0, 1)
 
 

@@ -102,7 +102,7 @@ class Placed(Step):
         return Form(torch.cat([basis, centre[:, None]], 1), rounded, boxes), Local((), shift, rounded)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [(self.frames.basis.permute(1, 2, 0) * coefficients[:, None]).sum(0)]
+        return [(self.frames.basis.permute(1, 2, 0)[:, :, None] * coefficients[:, None]).sum(0)]
 
 
 def _products(a: Tensor, b: Tensor) -> Interval:

@@ -127,8 +127,12 @@ class Builder:
             values = values[:1]
             if float(values) == 1:
                 return operand
-        step = Weighted(shape.numel(), (operand.place,), (values,))
-        return self.add(step, (_digits(values), None), shape)
+        sources, bias, inner = (operand.place,), None, self.steps[operand.place]
+        if isinstance(inner, Weighted) and len(inner.sources) == 1:
+            sources, bias = inner.sources, None if inner.bias is None else inner.bias * values
+            values = inner.factors[0] * values
+        step = Weighted(shape.numel(), sources, (values,), bias)
+        return self.add(step, (_digits(values), _digits(bias)), shape)
 
     def product(self, a: Any, b: Any) -> Numbers:
         """Return the product of operands of which one at least depends on the state."""
@@ -153,7 +157,7 @@ class Builder:
         if target is aten.square.default and x.place in self._tanhs:
             # Its second derivative is known at once, where a bound of each in turn would be looser.
             x, target = Numbers(self._tanhs[x.place], x.shape), "tanh^2"
-        relaxation = relaxations.KNOWN.get(str(target))
+        relaxation = relaxations.KNOWN.get(target)
         if relaxation is None:
             operation = OPERATIONS[target]
             relaxation = relaxations.smooth(lambda jet: operation(jet, *rest))

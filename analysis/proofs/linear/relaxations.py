@@ -4,12 +4,16 @@ Any slope s is admissible; that of the chord makes the gap the smallest, or near
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from analysis.proofs.intervals.elementary import ELEMENTARY
 from analysis.proofs.intervals.interval import FUNCTION_ERROR, ROUNDOFF, UNDERFLOW, Interval
-from analysis.proofs.intervals.jets import Jet
+from analysis.proofs.intervals.jets import Jet, Rule
+
+aten = torch.ops.aten
 
 # From the interval of x, of any shape: a slope s, the bounds of f(x) - s x over it, and those of f(x).
 Relaxation = Callable[[Interval], tuple[Tensor, Interval, Interval]]
@@ -97,11 +101,19 @@ def squared_tanh(x: Interval) -> tuple[Tensor, Interval, Interval]:
     )
 
 
-def smooth(operation: Callable[[Jet], Jet]) -> Relaxation:
-    """Return the relaxation of a function that is twice differentiable, by the bounds of its second derivative.
+def curved(value: Rule, slope: Rule, curvature: Rule) -> Relaxation:
+    """Return the relaxation of a function that is twice differentiable where it is known, by it and its derivatives on intervals."""
 
-    With l <= x <= h, f(x) less the chord is -f''(y) (x - l)(h - x) / 2, where (x - l)(h - x) is between 0 and (h - l)^2 / 4.
-    """
+    def relaxed(x: Interval) -> tuple[Tensor, Interval, Interval]:
+        over = value(x)
+        ends = [value(Interval.point(end)) for end in (x.low, x.high)]
+        return _about_chord(x, over, ends, slope(x), curvature(x).where_known(~(over.low.isnan() | over.high.isnan())))
+
+    return relaxed
+
+
+def smooth(operation: Callable[[Jet], Jet]) -> Relaxation:
+    """Return the relaxation of a function that is twice differentiable, given as an operation on jets."""
 
     def jet_over(x: Interval, order: int) -> Jet:
         return operation(Jet.states(x.moved(lambda bound: bound.reshape(-1, 1)), order))
@@ -115,26 +127,33 @@ def smooth(operation: Callable[[Jet], Jet]) -> Relaxation:
 
         over = jet_over(x, 2)
         ends = [part(jet_over(Interval.point(end), 0).value) for end in (x.low, x.high)]
-        width = (Interval.point(x.high) - Interval.point(x.low)).high
-        middles = [end.low / 2 + end.high / 2 for end in ends]
-        gradient = part(over.gradient)
-        slope = torch.where(width > 0, (middles[1] - middles[0]) / width, gradient.low)
-        # The chord of an interval a few units wide is rounding: the slope is among the derivatives.
-        slope = torch.minimum(torch.maximum(slope, gradient.low), gradient.high)
-        factor = Interval.point(slope)
-        gaps = [end - factor * Interval.point(at) for end, at in zip(ends, (x.low, x.high), strict=True)]
-        gap = gaps[0].hull(gaps[1])
-        curvature = part(over.hessian)
-        bend = Interval.point(width / 2).square().scaled(0.5)
-        lowered, raised = (
-            (bend * Interval.point(worst)).high
-            for worst in (curvature.high.clamp(min=0), (-curvature.low).clamp(min=0))
-        )
-        found = Interval((gap - Interval.point(lowered)).low, (gap + Interval.point(raised)).high)
         bends = (over.bends_up | over.bends_down).expand(shape.numel(), 1, 1).reshape(shape)
-        return narrower(slope, found.where_known(~bends), part(over.value))
+        return _about_chord(x, part(over.value), ends, part(over.gradient), part(over.hessian).where_known(~bends))
 
     return relaxed
+
+
+def _about_chord(
+    x: Interval, value: Interval, ends: list[Interval], gradient: Interval, curvature: Interval
+) -> tuple[Tensor, Interval, Interval]:
+    """Return the relaxation of f by the chord and the second derivative, from bounds of f and its derivatives over x, and at its ends.
+
+    With l <= x <= h, f(x) less the chord is -f''(y) (x - l)(h - x) / 2, where (x - l)(h - x) is between 0 and (h - l)^2 / 4.
+    """
+    width = (x.high - x.low) * (1 + 2 * ROUNDOFF)
+    middles = [end.low / 2 + end.high / 2 for end in ends]
+    slope = torch.where(width > 0, (middles[1] - middles[0]) / width, gradient.low)
+    # The chord of an interval a few units wide is rounding: the slope is among the derivatives.
+    slope = torch.minimum(torch.maximum(slope, gradient.low), gradient.high)
+    at = [slope * x.low, slope * x.high]
+    low, high = torch.minimum(ends[0].low - at[0], ends[1].low - at[1]), ends[0].high - at[0]
+    high = torch.maximum(high, ends[1].high - at[1])
+    arc = width * width / 8 + UNDERFLOW
+    lowered, raised = arc * curvature.high.clamp(min=0), arc * (-curvature.low).clamp(min=0)
+    # A few roundings of each of these numbers.
+    size = sum((end.magnitude for end in ends), start=at[0].abs() + at[1].abs())
+    error = (size + lowered + raised) * (8 * ROUNDOFF) + 4 * UNDERFLOW
+    return narrower(slope, Interval(low - lowered - error, high + raised + error), value)
 
 
 def narrower(slope: Tensor, gap: Interval, value: Interval) -> tuple[Tensor, Interval, Interval]:
@@ -148,4 +167,12 @@ def narrower(slope: Tensor, gap: Interval, value: Interval) -> tuple[Tensor, Int
     )
 
 
-KNOWN: dict[str, Relaxation] = {"aten.square.default": square, "aten.tanh.default": tanh, "tanh^2": squared_tanh}
+KNOWN: dict[Any, Relaxation] = {
+    **{target: curved(*rules) for target, rules in ELEMENTARY.items()},
+    aten.reciprocal.default: curved(
+        Interval.reciprocal, lambda u: -u.square().reciprocal(), lambda u: u.power(3).reciprocal().scaled(2)
+    ),
+    aten.square.default: square,
+    aten.tanh.default: tanh,
+    "tanh^2": squared_tanh,
+}

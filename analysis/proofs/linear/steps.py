@@ -42,7 +42,7 @@ class Step:
         raise NotImplementedError
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        """Return the coefficients (k, B) of each source that stand for ``coefficients`` (m, B) of the result."""
+        """Return the coefficients (k, r, B) of each source that stand for ``coefficients`` (m, r, B) of the result, in r sums."""
         raise NotImplementedError
 
 
@@ -117,7 +117,7 @@ class Moved(Step):
         return Form(terms, error, boxes, Interval(low, high)), Local((), None, size * rounding + SMALLEST)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        total = torch.zeros(sum(self.lengths), coefficients.shape[1], dtype=torch.float64)
+        total = torch.zeros(sum(self.lengths), *coefficients.shape[1:], dtype=torch.float64)
         return list(total.index_add_(0, self.index, coefficients).split(self.lengths))
 
 
@@ -144,7 +144,7 @@ class Weighted(Step):
         return Form(terms, (error + rounded) * UP, boxes), Local((), bias, rounded)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [coefficients * factor for factor in self.factors]
+        return [coefficients * factor[..., None] for factor in self.factors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ class Matrix(Step):
         return Form(terms, (error * (1 + rounding) + rounded) * UP, boxes), Local((), bias, rounded)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [self.matrix.mT @ coefficients]
+        return [(self.matrix.mT @ coefficients.flatten(1)).reshape(-1, *coefficients.shape[1:])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ class Elementary(Step):
         return Form(terms, total, boxes, value), Local((slope,), shift, error, (form,))
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [coefficients * local.factors[0]]
+        return [coefficients * local.factors[0][:, None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +229,7 @@ class Product(Step):
         return Form(terms, total, boxes), Local((y, x), shift, error, (first, second))
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [coefficients * factor for factor in local.factors]
+        return [coefficients * factor[:, None] for factor in local.factors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,4 +271,4 @@ class Choice(Step):
         return Form(terms, (total + error) * UP, boxes, hull), Local((share, rest), None, error)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
-        return [coefficients * factor for factor in local.factors] + [torch.zeros(0)] * (len(self.sources) - 2)
+        return [coefficients * factor[:, None] for factor in local.factors] + [torch.zeros(0)] * (len(self.sources) - 2)
