@@ -12,6 +12,7 @@ from torch.nn.modules import module as every_module
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from analysis.certify import certify
+from analysis.proofs.cells import gain_descent, linf_gain, rate_descent
 from analysis.proofs.cells.l2_radii import ends_of
 from analysis.proofs.cells.linf_margins import linf_margins
 from analysis.proofs.structure import is_structured
@@ -185,6 +186,13 @@ ENDS: dict[str, tuple[Callable[[StabilisedDEQ], None], str]] = {
 }
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the searches for multipliers end early: what is proved of an altered model must not hang on how good they are."""
+    for module, steps in ((gain_descent, "STEPS"), (rate_descent, "STEPS"), (linf_gain, "DESCENT_STEPS")):
+        monkeypatch.setattr(module, steps, 5)
+
+
 def certified(**changes: Any) -> StabilisedDEQ:
     """A model of which its weights prove a radius for images."""
     network = model(**{"cell": "certified"} | changes).double().eval()
@@ -201,12 +209,14 @@ def proved(network: StabilisedDEQ) -> set[str]:
     return {found.name for found in report.findings if found.verdict == "PROVED"}
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_what_is_not_altered_is_proved() -> None:
     assert proved(certified()) == OF_THE_CELL | {"radius", "linf"}
     assert proved(certified(head="orthogonal")) == OF_THE_CELL | {"radius", "linf"}
     assert proved(certified(cell="interval")) == OF_THE_CELL | {"radius", "linf"}
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", ENDS)
 def test_no_radius_is_certified_past_altered_ends(name: str) -> None:
     alter, said = ENDS[name]
@@ -252,6 +262,7 @@ def test_an_altered_extractor_has_no_matrix(alter: Callable[[StabilisedDEQ], Non
         extractor_matrix(network)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     "alter", [hooked("head.rotation"), replaced("head.rotation", "forward"), noisy("head.rotation")]
 )
@@ -284,6 +295,7 @@ def test_a_hook_of_all_modules_proves_nothing(before: bool, global_hooks: list[A
     assert not is_as_made(network.cell)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_hook_that_sees_modules_made_is_harmless(global_hooks: list[Any]) -> None:
     global_hooks.append(every_module.register_module_module_registration_hook(lambda *given: None))
     assert "radius" in proved(certified())
@@ -294,6 +306,7 @@ class Descriptor:
         return lambda value: torch.zeros(len(value), 3, dtype=torch.float64)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     ("owner", "how"),
     [
@@ -327,6 +340,7 @@ CELL: dict[str, Callable[[StabilisedDEQ], None]] = {
 }
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", CELL)
 def test_nothing_is_proved_of_an_altered_cell(name: str) -> None:
     network = model().double().eval()
@@ -340,6 +354,7 @@ def test_nothing_is_proved_of_an_altered_cell(name: str) -> None:
         certify(network, images(), LABELS)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("cell", ["certified", "monotone", "interval"])
 @pytest.mark.parametrize("alter", [noisy, with_lies])
 def test_nothing_is_proved_of_a_bias_that_is_not_what_it_seems(cell: str, alter: Any) -> None:
@@ -378,6 +393,7 @@ def test_a_user_may_build_a_chain_of_layers_and_no_more() -> None:
 # V.
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     "alter",
     [

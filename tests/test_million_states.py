@@ -120,6 +120,14 @@ def test_the_images_of_a_large_state_are_evaluated_in_parts(monkeypatch: pytest.
     assert sizes == [3] * 5
 
 
+def test_around_the_centres_of_large_states_fewer_directions_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = prepared()
+    assert decay._directions(subject) == decay.DIRECTIONS
+    for numbers, expected in ((3 * decay.IMAGES * 4, 3), (1, 1)):
+        monkeypatch.setattr(decay, "NUMBERS", numbers)
+        assert decay._directions(subject) == expected
+
+
 def test_of_all_images_the_worst_counts() -> None:
     subject = prepared()
     offsets = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
