@@ -1,6 +1,8 @@
 """Bounds that planted faults made too narrow without a test that saw it."""
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -78,3 +80,18 @@ def test_all_places_are_sorted() -> None:
     states = torch.tensor([[6.0, 5, 4, 3, 2, 1], [1, 3, 2, 6, 5, 4]]).double()
     graph = read(lambda z: (z.sort(1).values * weights).sum(1), states)
     assert float(graph(states[:1])) == float((torch.arange(1.0, 7) ** 2).sum())
+
+
+def test_many_scalings_in_a_row_are_bounded_whichever_way_they_round() -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors, rounded, exact = [], 1.0, Fraction(1)
+    for _ in range(200):  # the candidate whose product is rounded up by the most
+        drawn = (0.75 + 0.5 * torch.rand(20, dtype=torch.float64, generator=generator)).tolist()
+        factors.append(
+            max(drawn, key=lambda factor: Fraction(rounded * factor) / (Fraction(rounded) * Fraction(factor)))
+        )
+        rounded, exact = rounded * factors[-1], exact * Fraction(factors[-1])
+    one = torch.ones(1, 1, dtype=torch.float64)
+    graph = trace(lambda z: math.prod(factors, start=z[:, 0]), one)
+    found = LinearBounds(graph)(Interval.point(one))
+    assert Fraction(float(found.value.low)) <= exact <= Fraction(float(found.value.high))

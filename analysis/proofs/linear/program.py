@@ -127,12 +127,8 @@ class Builder:
             values = values[:1]
             if float(values) == 1:
                 return operand
-        sources, bias, inner = (operand.place,), None, self.steps[operand.place]
-        if isinstance(inner, Weighted) and len(inner.sources) == 1:
-            sources, bias = inner.sources, None if inner.bias is None else inner.bias * values
-            values = inner.factors[0] * values
-        step = Weighted(shape.numel(), sources, (values,), bias)
-        return self.add(step, (_digits(values), _digits(bias)), shape)
+        step = Weighted(shape.numel(), (operand.place,), (values,))
+        return self.add(step, (_digits(values), None), shape)
 
     def product(self, a: Any, b: Any) -> Numbers:
         """Return the product of operands of which one at least depends on the state."""
