@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cases import OURS, Record, describe, measured
 from benchmarks.contest import find_loosest
-from benchmarks.contestants import Outcome, Run, Setting, plain_settings, their_deq, torchdeq_settings, true_residual
+from benchmarks.contestants import Outcome, Run, Setting, our_settings, their_deq, torchdeq_settings, true_residual
 from benchmarks.problems import repeated, with_solver
 from stabdeq.attacks import PGD
 from stabdeq.attacks.threat_model import is_correct
@@ -48,7 +48,7 @@ class AttackCase:
                 lambda setting, make=make: make(self.model, setting)(x)[1],
                 list(torchdeq_settings(self.tolerance, "anderson"))
                 if name == "TorchDEQ"
-                else plain_settings(self.tolerance, compiled=name == "compiled"),
+                else our_settings(self.tolerance, compiled=name == "compiled"),
                 lambda outcome: true_residual(self.model.cell, h, outcome.z),
                 self.tolerance,
             )

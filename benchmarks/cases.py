@@ -72,7 +72,7 @@ class Case:
             return contestants.plain_settings(self.tolerance)
         if name == "SciPy":  # its tolerance is absolute
             return contestants.plain_settings(self.tolerance * self.scale)
-        return contestants.plain_settings(self.tolerance, compiled=name == "compiled")
+        return contestants.our_settings(self.tolerance, compiled=name == "compiled")
 
     @cached_property
     def scale(self) -> float:

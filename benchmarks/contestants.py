@@ -53,9 +53,15 @@ def true_residual(cell: nn.Module, h: Tensor, z: Tensor) -> float:
     return residual if np.isfinite(residual) else float("inf")
 
 
-def plain_settings(tolerance: float, **options: bool) -> list[list[Setting]]:
+def plain_settings(tolerance: float) -> list[list[Setting]]:
     """Return the settings to try, in groups: where one does not converge, tighter ones of its group are hopeless."""
-    return [[Setting(tolerance * scale, options=options) for scale in SCALES]]
+    return [[Setting(tolerance * scale) for scale in SCALES]]
+
+
+def our_settings(tolerance: float, *, compiled: bool) -> list[list[Setting]]:
+    """Return the settings to try: those of TorchDEQ's tolerances, the map's value at the state that was judged returned, as there."""
+    options = {"compiled": compiled, "returns": "image"}
+    return [[Setting(tolerance * scale, options=options) for scale in (2.0, *SCALES)]]
 
 
 def torchdeq_settings(tolerance: float, solver: str) -> Iterator[list[Setting]]:

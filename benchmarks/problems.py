@@ -103,6 +103,7 @@ def _prepare(cell: nn.Module, settings: SolverConfig) -> Solve:
             tolerance=settings.stopping_tolerance,
             max_evaluations=settings.max_evaluations,
             compiled=settings.compiled,
+            returns=settings.returns,
         )
 
     return run

@@ -14,7 +14,7 @@ from benchmarks.contestants import (
     Outcome,
     Run,
     Setting,
-    plain_settings,
+    our_settings,
     their_deq,
     torchdeq_settings,
     true_residual,
@@ -58,7 +58,7 @@ class TrainingCase:
         return [case | {"direction": "training step"} | measured(runs, found)]
 
     def _enter(self, make: Callable[[Setting], Run], name: str, residual: Callable[[Outcome], float]) -> Entry | None:
-        settings = plain_settings(self.tolerance, compiled=name == "compiled")
+        settings = our_settings(self.tolerance, compiled=name == "compiled")
         if name == "TorchDEQ":
             settings = list(torchdeq_settings(self.tolerance, "anderson"))
         return find_loosest(lambda setting: make(setting)(), settings, residual, self.tolerance)

@@ -143,6 +143,7 @@ class StabilisedDEQ(nn.Module):
             max_evaluations=settings.max_evaluations,
             coupled=self._is_coupled,
             compiled=settings.compiled,
+            returns=settings.returns,
         )
 
     @property

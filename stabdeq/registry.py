@@ -185,7 +185,9 @@ def register_solver(name: str, make: "Callable[..., Solver]") -> None:
     """Make the solver that ``make(**settings)`` returns known as ``name``, for ``model.solver.name`` of a recipe and checkpoints.
 
     Its keyword arguments are the settings that a recipe may give beside those that all solvers have: ``tolerance``,
-    ``max_evaluations``, ``compiled``, ``gradient`` and ``gradient_steps``. Raises ConfigError where the name is taken by another.
+    ``max_evaluations``, ``compiled``, ``returns``, ``gradient`` and ``gradient_steps``.
+
+    Raises ConfigError where the name is taken by another.
     """
     SOLVERS.register(name, make)
 

@@ -303,6 +303,13 @@ def test_half_precision_is_not_covered(change: Any, said: str) -> None:
     assert "half precision" in evidence
 
 
+def test_an_image_of_the_state_that_met_the_tolerance_is_not_covered() -> None:
+    model = small_model(solver=PicardConfig(tolerance=1e-5, max_evaluations=100, returns="image"))
+    verdict, evidence = deployed(certify(model, pixels(5), torch.zeros(5, dtype=torch.int64), deployed=True))
+    assert verdict == "INCONCLUSIVE"
+    assert "whose rounding is not accounted for" in evidence
+
+
 def test_a_cell_without_a_gain_has_no_radii_to_begin_with() -> None:
     model = small_model(cell="batchnorm")
     verdict, evidence = deployed(certify(model, pixels(5), torch.zeros(5, dtype=torch.int64), deployed=True))

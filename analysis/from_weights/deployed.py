@@ -56,6 +56,8 @@ def run_as_deployed(model: StabilisedDEQ, images: Tensor) -> Run | str:
         return "the cell's rounding is accounted for in the cells certified, monotone and interval alone"
     if isinstance(model.config.solver, RegisteredSolverConfig):
         return f"the solver {model.config.solver.name} is not this library's"
+    if model.config.solver.returns == "image":
+        return "its solver returns the cell's value at the state that met the tolerance, whose rounding is not accounted for"
     (dtype,) = dtypes
     model.eval()
     try:

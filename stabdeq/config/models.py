@@ -28,6 +28,7 @@ StateDim = Annotated[int, Field(ge=1, le=2**24)]
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
 CellName = Annotated[str, PlainValidator(CELLS.require)]
 GradientName = Literal["implicit", "unrolled"]
+ReturnedName = Literal["state", "image"]
 StabilityName = Literal["none", "anchored", "state", "residual"]
 ConvexName = Literal["dense", "convolutional", "separable"]
 HeadName = Literal["linear", "orthogonal", "orthogonal-direct"]
@@ -40,13 +41,16 @@ class SolveConfig:
 
     ``tolerance`` bounds the residual ``||f(z) - z|| / max(1, ||z||)``, None for the kind's own (``stopping_tolerance`` without
     a kind); ``max_evaluations`` counts calls of the cell.
-    ``compiled`` runs the solver through torch.compile. ``gradient`` is "implicit", or "unrolled" through ``gradient_steps``
-    more applications of the cell ("phantom" gradients, Geng et al. 2021; with one step, "Jacobian-free", Fung et al. 2022).
+    ``compiled`` runs the solver through torch.compile. ``returns`` is "state", or "image" for the cell's value at that state, which is
+    nearer to the equilibrium where the cell contracts; the residual told is the state's. ``gradient`` is "implicit", or
+    "unrolled" through ``gradient_steps`` more applications of the cell ("phantom" gradients, Geng et al. 2021; with one step,
+    "Jacobian-free", Fung et al. 2022).
     """
 
     tolerance: Positive | None = None
     max_evaluations: Count = 50
     compiled: bool = False
+    returns: ReturnedName = "state"
     gradient: GradientName = "implicit"
     gradient_steps: Count = 5
 

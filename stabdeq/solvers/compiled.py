@@ -27,7 +27,7 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
     of others are then too many to have been evaluated: it stops there, where a sample has gone astray or is stuck, and where the
     solver's memory is full. Returns the state and (3,): the evaluations made, how many samples are astray, and how many at work.
     """
-    state = start if isinstance(start, State) else _prepare(solver, start)
+    state = start if isinstance(start, State) else _prepare(problem, solver, start)
     kept = _kept(solver, state.memory)
     nothing = state.memory is None
 
@@ -58,10 +58,10 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
     return state._replace(memory=whole(state.memory)), progress
 
 
-def _prepare(solver: Solver, z: Tensor) -> State:
+def _prepare(problem: Problem, solver: Solver, z: Tensor) -> State:
     """Return the state before the first evaluation, with tensors (1,) for the numbers in the memory that change."""
     memory = solver.reserve(solver.init(z))
-    state = tree_map(torch.clone, State.start(z, ()))  # no two may share memory
+    state = tree_map(torch.clone, State.start(z, (), images=problem.images))  # no two may share memory
     if memory is None:
         return state._replace(memory=None)
     kept = _kept(solver, memory)

@@ -10,7 +10,7 @@ from stabdeq.errors import ConfigError
 from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
 from stabdeq.solvers.iteration import require_tensors
 from stabdeq.solvers.loop import solve
-from stabdeq.solvers.solution import Solution
+from stabdeq.solvers.solution import Returned, Solution
 from stabdeq.solvers.solver import Solver
 
 
@@ -66,6 +66,7 @@ def fixed_point(
     max_evaluations: int,
     coupled: bool = False,
     compiled: bool = False,
+    returns: Returned = "state",
 ) -> Solution:
     """Find z* = f(z*, *inputs, *parameters) from ``z0`` (B, *); where grad is on, ``z`` of the Solution carries its gradient.
 
@@ -74,8 +75,8 @@ def fixed_point(
     solve: ``adjoint`` says how the gradient of its result is found. A backward pass appends the adjoint's own Solution to
     ``adjoint`` of the Solution. It can be differentiated again; the implicit one also under torch.func's grad, vjp and jacrev.
 
-    ``tolerance``, ``max_evaluations``, ``coupled`` and ``compiled`` are those of ``solve``, for the equilibrium and its adjoint;
-    an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f.
+    ``tolerance``, ``max_evaluations``, ``coupled``, ``compiled`` and ``returns`` are those of ``solve``, for the equilibrium and its
+    adjoint; an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f.
 
     A sample that was not solved has a gradient all the same, of f at its best state: look at ``converged``. It is NaN where f
     returned NaN, and where the adjoint became NaN or diverged: no number stands for an unknown one, and a training loop leaves out
@@ -103,6 +104,7 @@ def fixed_point(
         max_evaluations=max_evaluations,
         coupled=coupled,
         compiled=compiled,
+        returns=returns,
     )
     if not torch.is_grad_enabled():
         return solution
@@ -121,5 +123,6 @@ def fixed_point(
             coupled=coupled,
             linearise=adjoint.linearise,
             compiled=compiled,
+            returns=returns,
         )
     return replace(solution, z=z)

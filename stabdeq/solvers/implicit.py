@@ -11,7 +11,7 @@ from stabdeq.shared_batch import largest
 from stabdeq.solvers.iteration import lie_channels_last, require_next_state
 from stabdeq.solvers.joint import Joint
 from stabdeq.solvers.loop import solve
-from stabdeq.solvers.solution import Map, Solution, Status, norm
+from stabdeq.solvers.solution import Map, Returned, Solution, Status, norm
 from stabdeq.solvers.solver import Solver, as_solver
 
 CellMap = Callable[..., Tensor]  # (z, *inputs) -> next z
@@ -35,6 +35,7 @@ def attach_gradient(
     coupled: bool = False,
     linearise: Linearise | None = None,
     compiled: bool = False,
+    returns: Returned = "state",
 ) -> Tensor:
     """Return ``solution.z`` (B, *) with the gradient of the equilibrium z* = f(z*, *inputs) (Bai et al. 2019, Theorem 1).
 
@@ -49,7 +50,7 @@ def attach_gradient(
 
     Where the samples are ``coupled``, their adjoint equations are one, and the solver has one history for all of them. ``linearise``
     gives a faster J' u than autograd's, whose samples are then separable unless ``coupled``; ``compiled``
-    runs it through torch.compile, as ``solve`` does.
+    runs it through torch.compile, and ``returns`` is what the adjoint equation's solution is, as ``solve`` has them.
     """
 
     def solve_adjoint(vjp: Callable[..., Tensor], right: Tensor, rows: tuple[Tensor, ...] | None = None) -> Tensor:
@@ -77,6 +78,7 @@ def attach_gradient(
             context=() if rows is None else (scaled, *rows),
             coupled=coupled,
             compiled=compiled and rows is not None,
+            returns=returns,
         )
         solution.adjoint.append(adjoint)
         lost = is_lost(adjoint)

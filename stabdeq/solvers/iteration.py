@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stabdeq.errors import ConfigError
 from stabdeq.shared_batch import is_any, largest
-from stabdeq.solvers.solution import accumulation_dtype, relative_residual
+from stabdeq.solvers.solution import accumulation_dtype
 
 PATIENCE = 30  # evaluations without a better state after which a sample has stagnated
 DIVERGENCE = 1e6  # a state this many times larger than the first two has diverged
@@ -31,6 +31,7 @@ class Problem:
     tolerance: Tensor  # () so that compiled code serves every tolerance
     coupled: bool
     channels_last: bool = False  # how f takes its states
+    images: bool = False  # whether f(z) is returned in place of z
     spares_state: bool = False  # whether f was seen not to write into the state it is given
 
     def flat(self, states: Tensor) -> Tensor:
@@ -64,10 +65,6 @@ class Problem:
         require_next_state(fz, state)
         return self.flat(fz)
 
-    def residual(self, z: Tensor) -> Tensor:
-        """Return the residual (B,) of the states ``z`` (B, n), all evaluated together."""
-        return relative_residual(z, self.evaluate(z))
-
     def versions(self) -> tuple[int, ...]:
         """Return how often each tensor that f reads beside the state has been written into."""
         return tuple(_version(one) for one in (*self.context, *self.parameters))
@@ -95,11 +92,12 @@ class State(NamedTuple):
     allowed: Tensor  # norm beyond which a sample has diverged
     first_size: Tensor  # norm of the state evaluated first, at least 1
     longest: Tensor  # the largest norm of a field so far
+    field: Tensor | None  # f(z) - z at the state evaluated last, (B, n), where the image f(z) will be returned
     memory: Any  # the solver's
 
     @classmethod
-    def start(cls, z: Tensor, memory: Any) -> "State":
-        """Return the state before the first evaluation."""
+    def start(cls, z: Tensor, memory: Any, *, images: bool = False) -> "State":
+        """Return the state before the first evaluation; with ``images`` it will hold fields."""
         unknown = z.new_full((len(z),), torch.inf, dtype=accumulation_dtype(z.dtype))
         return cls(
             z=z,
@@ -113,12 +111,15 @@ class State(NamedTuple):
             allowed=unknown,
             first_size=unknown,
             longest=torch.zeros_like(unknown),
+            field=z if images else None,  # any: not read before there is one
             memory=memory,
         )
 
     def select(self, samples: Tensor, memory: Any) -> "State":
         """Return the state of the ``samples`` (K,) alone, with the solver's ``memory`` of them."""
-        return self._replace(**{name: getattr(self, name)[samples] for name in self._fields[:-1]}, memory=memory)
+        chosen = {name: getattr(self, name)[samples] for name in self._fields[:-2]}
+        field = None if self.field is None else self.field[samples]
+        return self._replace(**chosen, field=field, memory=memory)
 
     @property
     def runaway(self) -> Tensor:
@@ -163,6 +164,8 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     longest = torch.fmax(state.longest, length)  # NaN is passed over
     residual = length / size.clamp(min=1)
     state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
+    if state.field is not None:
+        state = state._replace(field=field)
     judged = state.judged(problem.coupled)
     better = state.active & (judged < state.bar)
     beyond = judged > problem.tolerance

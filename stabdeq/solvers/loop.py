@@ -17,7 +17,7 @@ from stabdeq.errors import ConfigError, SolverError
 from stabdeq.shared_batch import is_any
 from stabdeq.solvers.compiled import RunAhead, compiled_for
 from stabdeq.solvers.iteration import PATIENCE, Problem, State, lie_channels_last, observe, require_tensors
-from stabdeq.solvers.solution import Solution, Status, Trace, norm
+from stabdeq.solvers.solution import Returned, Solution, Status, Trace, norm, relative_residual
 from stabdeq.solvers.solver import Adapted, Solver, as_solver
 
 TILE = 2**18  # state components solved at a time on a CPU: with their history, they stay in its cache
@@ -39,6 +39,7 @@ def solve(
     compiled: bool = False,
     trace: bool = False,
     throw: bool = False,
+    returns: Returned = "state",
 ) -> Solution:
     """Find z = f(z, *context, *parameters) for each sample of ``z0`` (B, *) and say what happened, without recording gradients.
 
@@ -56,6 +57,10 @@ def solve(
     ``compiled`` runs the iteration, f included, through torch.compile, many evaluations in one call: several times faster,
     after ten to thirty seconds of compilation for every new f and kind of batch. A ``trace`` is not compiled.
 
+    A sample that converged has the state that met the tolerance as its result, or with ``returns="image"`` f of that state, at no
+    evaluation more, as TorchDEQ's Anderson returns it: where f contracts at the rate c, the image's own residual, which nobody
+    measured, is c times the one reported.
+
     ``solver`` is a ``Solver``, or any object with its ``init``, ``step``, ``forget``, ``select`` and ``safeguarded``.
 
     With ``throw``, raises SolverError where a sample did not converge. Raises ConfigError where the tolerance is below what
@@ -71,8 +76,9 @@ def solve(
     if separable and z0.device.type == "cpu":
         size = max(1, TILE // max(1, z0[:1].numel()))
     limit = torch.tensor(tolerance, dtype=torch.float64, device=z0.device)
-    whole = Problem(f, z0.shape[1:], tuple(context), shared, limit, coupled, lie_channels_last(z0))
-    parts, apart = [], False
+    images = _is_image(returns)
+    whole = Problem(f, z0.shape[1:], tuple(context), shared, limit, coupled, lie_channels_last(z0), images)
+    parts, apart, image = [], False, None
     with unchanged_buffers(f):
         for start in range(0, max(1, len(z0)), max(1, size)):
             z, *rows = (tensor[start : start + size] for tensor in (z0, *context))
@@ -82,11 +88,14 @@ def solve(
             options = {"separable": separable, "in_parts": size < len(z0), "compiled": compiled and not trace}
             run = _Run(problem, problem.flat(z), rule, **options)
             parts.append(run.solve(max_evaluations, trace))
-            apart = apart or run.is_apart
+            image = run.image
+            apart = apart or run.is_apart or (images and bool(run.gone))
             whole.spares_state = run.problem.spares_state
         solution = parts[0] if len(parts) == 1 else _concatenate(parts)
         if not coupled and (apart or len(parts) > 1):
-            solution = _judged_together(whole, solution)
+            solution, image = _judged_together(whole, solution)
+    if images and image is not None:
+        solution = replace(solution, z=torch.where(solution.converged[:, None], image, solution.z))
     if throw and not bool(solution.converged.all()):
         raise SolverError(f"no equilibrium within {max_evaluations} evaluations: {solution.describe_failures()}")
     return replace(solution, z=whole.shaped(solution.z))
@@ -114,7 +123,7 @@ class _Run:
     @cached_property
     def state(self) -> State:
         """Where the solve stands; at first before any evaluation, where compiled code has not begun by itself."""
-        return State.start(self.start, self.solver.init(self.start))
+        return State.start(self.start, self.solver.init(self.start), images=self.problem.images)
 
     def solve(self, max_evaluations: int, trace: bool) -> Solution:
         """Iterate until all samples have stopped."""
@@ -254,6 +263,11 @@ class _Run:
             bool((status == Status.converged).any()) for _, _, _, status, _ in self.gone
         )
 
+    @property
+    def image(self) -> Tensor | None:
+        """f (B, n) at the states evaluated last, those that converged among them; None where it was not asked for."""
+        return None if self.state.field is None else self.state.best + self.state.field
+
     def _rows(self) -> Tensor:
         return torch.arange(len(self.start), device=self.start.device) if self.rows is None else self.rows
 
@@ -279,21 +293,19 @@ class _Run:
         return Solution(z, residual, status, evaluations, trace)
 
 
-def _judged_together(problem: Problem, solution: Solution) -> Solution:
-    """Return the solution with what one evaluation of all samples shows: a residual that is another in this company."""
+def _judged_together(problem: Problem, solution: Solution) -> tuple[Solution, Tensor]:
+    """Return the solution with what one evaluation of all samples shows, a residual that is another in this company, and f (B, n)."""
     z = solution.z
-    residual = problem.residual(z)
+    image = problem.evaluate(z)
+    residual = relative_residual(z, image)
     other = solution.converged & ~_alike(residual, solution.residual, z.dtype)
     lost = other & ~(residual <= problem.tolerance)
     if not bool(other.any()):
-        return solution
+        return solution, image
     noisy = _noise(problem, z) > _roundoff(z.dtype)
     status = torch.where(noisy, Status.noisy, Status.coupled).to(solution.status.dtype)
-    return replace(
-        solution,
-        residual=torch.where(other, residual, solution.residual),
-        status=torch.where(lost, status, solution.status),
-    )
+    residual = torch.where(other, residual, solution.residual)
+    return replace(solution, residual=residual, status=torch.where(lost, status, solution.status)), image
 
 
 def _noise(problem: Problem, z: Tensor) -> Tensor:
@@ -323,6 +335,12 @@ def _kind(solver: Solver, problem: Problem) -> tuple[type, str, Hashable, torch.
         problem.shape,
         problem.channels_last,
     )
+
+
+def _is_image(returns: str) -> bool:
+    if returns not in ("state", "image"):
+        raise ConfigError(f'returns: expected "state" or "image", not {returns!r}')
+    return returns == "image"
 
 
 def _require_solvable(tolerance: float, z: Tensor, context: Sequence[Tensor]) -> None:

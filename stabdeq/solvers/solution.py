@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
+Returned = Literal["state", "image"]
 
 
 class Status(IntEnum):
@@ -62,10 +64,11 @@ class Trace:
 class Solution:
     """The outcome of a batched solve of z = f(z).
 
-    ``z`` (B, *) is each sample's best evaluated state; ``residual`` (B,) is the residual of that very state; ``status``
-    (B,) holds ``Status`` values; ``evaluations`` (B,) counts calls of f until the sample stopped, alike for all solvers. Not
-    counted are calls that judge the result: one of all samples together where the batch did not stay whole, and two more where
-    some failed. ``adjoint`` fills, after a backward pass through ``z``, with the solutions of the adjoint equation.
+    ``z`` (B, *) is each sample's best evaluated state, or, where it was asked for and the sample converged, the image f of that
+    state; ``residual`` (B,) is the residual of that very state; ``status`` (B,) holds ``Status`` values; ``evaluations`` (B,) counts
+    calls of f until the sample stopped, alike for all solvers. Not counted are calls that judge the result: one of all samples
+    together where the batch did not stay whole, and two more where some failed. ``adjoint`` fills, after a backward pass through
+    ``z``, with the solutions of the adjoint equation.
     """
 
     z: Tensor
