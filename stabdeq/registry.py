@@ -109,6 +109,7 @@ BACKBONES = Registry(  # of stabdeq.backbones.Backbone
         "conv-half": "stabdeq.backbones.places:CONV_HALF",
         "resnet20-spatial": "stabdeq.backbones.places:RESNET20_SPATIAL",
         "lipschitz-fcn": "stabdeq.backbones.lipschitz.networks:FCN",
+        "lipschitz-fcn-8": "stabdeq.backbones.lipschitz.networks:FCN_8",
         "lipschitz-cnn": "stabdeq.backbones.lipschitz.networks:CNN",
         "resnet20": "stabdeq.backbones.resnet:RESNET20",
         "resnet56": "stabdeq.backbones.resnet:RESNET56",

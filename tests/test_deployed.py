@@ -165,6 +165,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "interval": {"cell": "interval"},
     "monotone": {"cell": "monotone"},
     "lipschitz-fcn": {"backbone": "lipschitz-fcn", "head": "orthogonal", "stability": "anchored"},
+    "lipschitz-fcn-8": {"backbone": "lipschitz-fcn-8", "head": "orthogonal", "stability": "anchored"},
     "lipschitz-cnn": {"backbone": "lipschitz-cnn"},
 }
 

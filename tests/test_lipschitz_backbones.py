@@ -124,7 +124,7 @@ def test_widening_adds_zeros() -> None:
     assert not wide[:, 2:].any()
 
 
-@pytest.mark.parametrize("backbone", ["lipschitz-fcn", "lipschitz-cnn"])
+@pytest.mark.parametrize("backbone", ["lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn"])
 def test_features_move_no_further_than_pixels_over_std(backbone: str) -> None:
     made = model(backbone)
     x = torch.rand(6, 1, SIZE, SIZE, dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_features_move_no_further_than_pixels_over_std(backbone: str) -> None:
     assert norms.max() > 0.1  # it says something
 
 
-@pytest.mark.parametrize("backbone", ["fcn", "lipschitz-fcn", "lipschitz-cnn"])
+@pytest.mark.parametrize("backbone", ["fcn", "lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn"])
 def test_features_are_within_their_error_of_the_exact_ones(backbone: str) -> None:
     made, x = model(backbone), torch.rand(2, 1, SIZE, SIZE, dtype=torch.float64)
     found = extractor_of(made).features(x)
@@ -174,7 +174,7 @@ def exactly(made: StabilisedDEQ, image: Tensor) -> list[arb]:
     return x.entries()
 
 
-@pytest.mark.parametrize("backbone", ["lipschitz-fcn", "lipschitz-cnn"])
+@pytest.mark.parametrize("backbone", ["lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn"])
 def test_an_altered_layer_has_no_bound(backbone: str) -> None:
     made = model(backbone)
     made.backbone[-1].register_forward_hook(lambda *_: None)

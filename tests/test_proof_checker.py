@@ -255,7 +255,7 @@ def test_the_cell_of_the_parameters_is_the_cell_that_certify_folds(cell: str, tm
 
 
 @pytest.mark.parametrize("head", ["linear", "orthogonal", "orthogonal-direct"])
-@pytest.mark.parametrize("backbone", ["fcn", "lipschitz-fcn", "lipschitz-cnn"])
+@pytest.mark.parametrize("backbone", ["fcn", "lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn"])
 def test_features_and_logits_of_the_parameters_are_the_models(backbone: str, head: str, tmp_path: Path) -> None:
     shape = (2, 4, 4)
     options = {"backbone": backbone, "head": head, "image_shape": shape, "mean": (0.4, 0.5), "std": (0.3, 0.2)}

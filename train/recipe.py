@@ -94,12 +94,12 @@ class Recipe:
             )
         if self.margin.radius > 0 and not (
             "certified" in (self.model.cell, kind.cell)
-            and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-cnn")
+            and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn")
             and kind.stability in ("none", "anchored")
         ):
             raise ConfigError(
-                "margin.radius needs a model whose logits have a bound: backbone fcn, lipschitz-fcn or lipschitz-cnn, and kind "
-                "lyadeq-certified, or deq, deq-orth or lyadeq-anchored with model.cell=certified; or set margin.radius=0"
+                "margin.radius needs a model whose logits have a bound: backbone fcn, lipschitz-fcn, lipschitz-fcn-8 or lipschitz-cnn, "
+                "and kind lyadeq-certified, or deq, deq-orth or lyadeq-anchored with model.cell=certified; or set margin.radius=0"
             )
 
 

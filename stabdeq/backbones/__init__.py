@@ -4,7 +4,7 @@ from torch import nn
 
 from stabdeq.backbones.backbone import Backbone
 from stabdeq.backbones.fully_connected import FullyConnected
-from stabdeq.backbones.lipschitz import LipschitzConvolutional, LipschitzFullyConnected
+from stabdeq.backbones.lipschitz import DeepLipschitzFullyConnected, LipschitzConvolutional, LipschitzFullyConnected
 from stabdeq.backbones.resnet import ResNet
 from stabdeq.backbones.small_convolutional import SmallConvolutional
 from stabdeq.backbones.vgg import VGG16
@@ -17,6 +17,7 @@ from stabdeq.sizes import require_sizes
 __all__ = [
     "VGG16",
     "Backbone",
+    "DeepLipschitzFullyConnected",
     "FullyConnected",
     "LipschitzConvolutional",
     "LipschitzFullyConnected",

@@ -1,10 +1,17 @@
 """What lies before and after the cell in a model: whether weights tell what it computes."""
 
 from stabdeq.alteration import alteration, own_alteration, prototype, require_unaltered
-from stabdeq.backbones import FullyConnected, LipschitzConvolutional, LipschitzFullyConnected
+from stabdeq.backbones import (
+    DeepLipschitzFullyConnected,
+    FullyConnected,
+    LipschitzConvolutional,
+    LipschitzFullyConnected,
+)
 from stabdeq.errors import ConfigError
 from stabdeq.heads import Head
 from stabdeq.model import StabilisedDEQ
+
+EXTRACTORS = (FullyConnected, LipschitzFullyConnected, DeepLipschitzFullyConnected, LipschitzConvolutional)
 
 
 def require_unaltered_model(model: StabilisedDEQ) -> None:
@@ -25,10 +32,10 @@ def require_unaltered_model(model: StabilisedDEQ) -> None:
 def require_unaltered_extractor(model: StabilisedDEQ) -> None:
     """Raise ConfigError where the extractor of ``model`` has no bound by its make, or is not as it was made."""
     backbone = model.backbone
-    if type(backbone) not in (FullyConnected, LipschitzFullyConnected, LipschitzConvolutional):
+    if type(backbone) not in EXTRACTORS:
         raise ConfigError(
-            f"the extractor {model.config.backbone} has no Lipschitz constant by its make: use backbone fcn, lipschitz-fcn or "
-            "lipschitz-cnn"
+            f"the extractor {model.config.backbone} has no Lipschitz constant by its make: use backbone fcn, lipschitz-fcn, "
+            "lipschitz-fcn-8 or lipschitz-cnn"
         )
     like = prototype(type(backbone), model.config.image_shape, model.config.state_dim)
     require_unaltered(alteration(backbone, "the backbone", like))

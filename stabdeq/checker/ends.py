@@ -128,6 +128,7 @@ half, quarter = partial(convolution, 2), partial(convolution, 4)
 EXTRACTORS: dict[str, dict[int, Any]] = {
     "fcn": {1: linear},
     "lipschitz-fcn": {1: residual, 2: residual, 3: orthonormal},
+    "lipschitz-fcn-8": dict.fromkeys(range(1, 9), residual) | {9: orthonormal},
     "lipschitz-cnn": {0: partial(squares, 1), 1: widened, 2: half, 3: half, 4: half}
     | {5: partial(squares, 2), 6: quarter, 7: quarter, 8: quarter, 10: orthonormal},
 }

@@ -1,4 +1,4 @@
-"""Two chains of layers with the Lipschitz constant 1."""
+"""Chains of layers with the Lipschitz constant 1."""
 
 from torch import nn
 
@@ -15,15 +15,22 @@ CHANNELS = 16
 class LipschitzFullyConnected(nn.Sequential):
     """Two residual layers on the flattened image, and orthonormal rows to ``features``."""
 
+    depth = 2
+
     def __init__(self, image_shape: tuple[int, int, int], features: int) -> None:
         channels, height, width = image_shape
         pixels = channels * height * width
         super().__init__(
             nn.Flatten(),
-            ResidualLinear(pixels, HIDDEN),
-            ResidualLinear(pixels, HIDDEN),
+            *[ResidualLinear(pixels, HIDDEN) for _ in range(self.depth)],
             OrthonormalRows(pixels, features),
         )
+
+
+class DeepLipschitzFullyConnected(LipschitzFullyConnected):
+    """Eight of them in place of two."""
+
+    depth = 8
 
 
 class LipschitzConvolutional(nn.Sequential):
@@ -53,4 +60,5 @@ class LipschitzConvolutional(nn.Sequential):
 
 
 FCN = Backbone(LipschitzFullyConnected)
+FCN_8 = Backbone(DeepLipschitzFullyConnected)
 CNN = Backbone(LipschitzConvolutional, least=4)
