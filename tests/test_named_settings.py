@@ -58,7 +58,7 @@ def test_given_settings_reach_the_solver() -> None:
     [
         (
             ["model.solver.name=broyden", "model.solver.window=3"],
-            "model.solver.window = 3 means nothing to broyden, which has tolerance, max_evaluations, compiled, gradient, "
+            "model.solver.window = 3 means nothing to broyden, which has tolerance, max_evaluations, compiled, returns, gradient, "
             "gradient_steps, memory, line_search: it belongs to anderson; leave it out, or choose another model.solver.name",
         ),
         (["model.solver.name=broyden", "model.solver.mixing=1"], "it belongs to anderson, picard"),

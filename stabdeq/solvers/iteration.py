@@ -92,7 +92,7 @@ class State(NamedTuple):
     allowed: Tensor  # norm beyond which a sample has diverged
     first_size: Tensor  # norm of the state evaluated first, at least 1
     longest: Tensor  # the largest norm of a field so far
-    field: Tensor | None  # f(z) - z at the state evaluated last, (B, n), where the image f(z) will be returned
+    field: Tensor | tuple[()]  # f(z) - z at the state evaluated last, (B, n), where the image f(z) will be returned
     memory: Any  # the solver's
 
     @classmethod
@@ -111,14 +111,14 @@ class State(NamedTuple):
             allowed=unknown,
             first_size=unknown,
             longest=torch.zeros_like(unknown),
-            field=z if images else None,  # any: not read before there is one
+            field=z if images else (),  # any: not read before there is one
             memory=memory,
         )
 
     def select(self, samples: Tensor, memory: Any) -> "State":
         """Return the state of the ``samples`` (K,) alone, with the solver's ``memory`` of them."""
         chosen = {name: getattr(self, name)[samples] for name in self._fields[:-2]}
-        field = None if self.field is None else self.field[samples]
+        field = self.field[samples] if isinstance(self.field, Tensor) else ()
         return self._replace(**chosen, field=field, memory=memory)
 
     @property
@@ -164,7 +164,7 @@ def observe(problem: Problem, state: State, count: int | Tensor) -> tuple[State,
     longest = torch.fmax(state.longest, length)  # NaN is passed over
     residual = length / size.clamp(min=1)
     state = state._replace(size=size, residual=residual, allowed=allowed, first_size=first_size, longest=longest)
-    if state.field is not None:
+    if isinstance(state.field, Tensor):
         state = state._replace(field=field)
     judged = state.judged(problem.coupled)
     better = state.active & (judged < state.bar)

@@ -266,7 +266,7 @@ class _Run:
     @property
     def image(self) -> Tensor | None:
         """f (B, n) at the states evaluated last, those that converged among them; None where it was not asked for."""
-        return None if self.state.field is None else self.state.best + self.state.field
+        return self.state.best + self.state.field if isinstance(self.state.field, Tensor) else None
 
     def _rows(self) -> Tensor:
         return torch.arange(len(self.start), device=self.start.device) if self.rows is None else self.rows
