@@ -15,7 +15,8 @@ from analysis.findings.finding import not_asked_for
 from analysis.report.report import Report
 from analysis.shards import jobs
 from analysis.shards.attacks import attack_part, joined_attack
-from analysis.shards.part import SUFFIX, Part, differences, place, read_part, require_free, write_part
+from analysis.shards.folder import parts_in
+from analysis.shards.part import SUFFIX, Part, _digest, differences, place, read_part, require_free, write_part
 from analysis.shards.reports import joined_report, report_part
 from analysis.shards.work import Work, digests
 from stabdeq.attacks import Outcome
@@ -177,6 +178,17 @@ def test_a_changed_part_is_refused(tmp_path: Path, change: Callable[[dict[str, A
     path.write_text(json.dumps(plain))
     with pytest.raises(ShardError, match=said):
         read_part(path)
+
+
+@pytest.mark.parametrize("depth", [101, 600, 900])
+def test_a_part_nested_deeper_than_any_is_refused(depth: int, tmp_path: Path) -> None:
+    """At 600 JSON is still read, and what walks it in Python runs out of stack."""
+    whole = write_part(tmp_path, part(1)).read_text()
+    deep = whole.replace('"result": {', f'"result": {{"a": {"[" * depth + "]" * depth}, ')
+    plain = json.loads(deep)["part"]
+    (tmp_path / "deep.part.json").write_text(deep.replace(json.loads(whole)["sha256"], _digest(plain)))
+    with pytest.raises(ShardError, match="nested more than 100 levels deep"):
+        parts_in(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "a/2", "1/b", "1", "", "²/3", "-1/2"])
