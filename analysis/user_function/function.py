@@ -75,6 +75,11 @@ class ForeignFunction:
             raise self._error(f"must return shape {expected} for states {tuple(states.shape)}, got", result, states)
         if result.is_complex():
             raise self._error("must return real numbers, got", result, states)
+        if result.layout != torch.strided or result.device != states.device:
+            where = f"{str(result.layout).removeprefix('torch.')} on {result.device},"
+            raise self._error(
+                f"must return a dense tensor on {states.device}, where the states are, got {where}", result, states
+            )
         return result.double()
 
     def raw(self, states: Tensor) -> Any:
