@@ -102,7 +102,7 @@ def files_read(work: Work, loaded: Mapping[str, str | None]) -> dict[str, str | 
         if work.files is not None and name not in loaded and digest != work.files[name]:
             location = work.subject if name == "subject" else work.options[name]
             raise ShardError(f"{location} was changed while this shard ran: run it again")
-    return now | loaded
+    return {**now, **loaded}
 
 
 def digests(work: Work) -> dict[str, str]:
