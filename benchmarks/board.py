@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 import stabdeq
 from analysis.report.report import Report
@@ -52,7 +52,17 @@ Percent = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
 ]
 Count = Annotated[int, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1)]
+
+
+def _plain(text: str) -> str:
+    """Others write it, and the page shows it as Markdown: it makes no cell, link, tag or line of its own."""
+    if not text.isprintable() or any(mark in text for mark in "|<>[]`\\"):
+        raise ValueError("expected one line of plain text, without | < > [ ] ` and \\")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_plain)]
+Text = Annotated[Line, Field(min_length=1)]
 HASH = "^[0-9a-f]{64}$"
 
 
@@ -97,7 +107,7 @@ class Entry(Part):
     name: Text
     kind: Text
     data: Text
-    recipe: Annotated[str, Field(min_length=1, description="the command that trains it")]
+    recipe: Annotated[Text, Field(description="the command that trains it")]
     parameters: Annotated[Count | None, Field(description="how many numbers are trained")]
     clean: Clean | None
     honest: Annotated[list[Attacked] | None, Field(description="one for each norm and eps")]
@@ -107,7 +117,7 @@ class Entry(Part):
     machine: Text
     commands: Annotated[list[Text], Field(min_length=1, description="what measured all this")]
     who: Text
-    note: str
+    note: Line
 
 
 def read_entry(path: Path) -> Entry:

@@ -129,8 +129,9 @@ def _told(error: Exception) -> tuple[str, int]:
 def _end(text: str, code: int) -> NoReturn:
     """Print ``text`` as one line, of readable length whatever names are in it, and exit with ``code``."""
     words = [word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..." for word in text.split()]
-    with suppress(FileError):  # where stderr cannot be written the code says it alone
-        print(f"stabdeq: {' '.join(words)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # in whose place print would take stdout
+        with suppress(FileError):  # where stderr cannot be written the code says it alone
+            print(f"stabdeq: {' '.join(words)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

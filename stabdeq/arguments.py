@@ -98,10 +98,10 @@ Seed = Annotated[int, Parameter(converter=_whole, validator=Number(gte=0, lt=2**
 
 def require_files(files: Mapping[str, Path | None], checkpoint: Path) -> None:
     """Refuse, before the work begins, of ``files`` by their options one that cannot be written after it, or that two options name."""
-    options: dict[Path, str] = {}
+    options: dict[str, str] = {}
     for option, path in files.items():
         require_writable(option, path, checkpoint)
-        if path is not None and (other := options.setdefault(path.resolve(), option)) != option:
+        if path is not None and (other := options.setdefault(os.path.realpath(path), option)) != option:
             raise ConfigError(f"{option} {path} is the file of {other} too: name another file")
 
 
@@ -109,7 +109,7 @@ def require_writable(option: str, path: Path | None, checkpoint: Path) -> None:
     """Refuse before the work begins a file that could not be written after it, or that is the checkpoint."""
     if path is None:
         return
-    if path.resolve() == checkpoint.resolve():
+    if os.path.realpath(path) == os.path.realpath(checkpoint):
         raise ConfigError(f"{option} {path} is the checkpoint itself: name another file")
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a directory: name a file in it")

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,8 @@ def _open_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, f"its {LOCK_NAME} is a pipe or a device")
             locked = lock(descriptor)
             if locked is False:
                 holder = os.read(descriptor, 500).decode(errors="replace") or "another process"

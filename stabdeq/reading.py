@@ -8,13 +8,14 @@ import json
 import os
 import stat
 import tomllib
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 DEEPEST = 32  # lists and objects inside one another; what we write has five
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open the regular file ``path`` to read its bytes; OSError where it is missing, or a pipe, a device, a socket or a folder."""
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115, it is returned open
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -83,7 +83,7 @@ def guarded() -> Iterator[None]:
     Where an exception leaves it that nobody foresaw, they stay so: its text is yet to be printed, and may be a file's.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (PlainStream(getattr(stream, "stream", stream)) for stream in before)
+    sys.stdout, sys.stderr = map(_plain, before)
     foreseen = True
     try:
         yield
@@ -93,6 +93,12 @@ def guarded() -> Iterator[None]:
     finally:
         if foreseen:
             sys.stdout, sys.stderr = before
+
+
+def _plain(stream: Any) -> Any:
+    return (
+        None if stream is None else PlainStream(getattr(stream, "stream", stream))
+    )  # None: it was closed from the start
 
 
 def _shown(text: str, encoding: str | None) -> str:

@@ -129,6 +129,12 @@ def test_the_most_robust_comes_first(tmp_path: Path) -> None:
         (certification(l2={"0.1": 90.0}), "needs l2 at 0.1, 0.3, 0.5, 1, 1.58"),
         (certification(l2=SHARES | {"0.7": 3.0}), "0.7"),
         (changed(honest=PLAIN["honest"] * 2), "one accuracy for each norm and eps, got more at linf 8/255"),
+        (changed(name="a | b"), "name: Value error, expected one line of plain text"),
+        (changed(who="<script>x</script>"), "who: Value error, expected one line"),
+        (changed(machine="[a](javascript:b)"), "machine: Value error, expected one line"),
+        (changed(note="Once.\n# Twice"), "note: Value error, expected one line"),
+        (changed(recipe="stabdeq train `digits`"), "recipe: Value error, expected one line"),
+        (changed(commands=["stabdeq\u202e certify"]), "commands.0: Value error, expected one line"),
         ([], "valid dictionary"),
     ],
 )

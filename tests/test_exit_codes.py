@@ -154,6 +154,23 @@ def test_an_error_that_cannot_be_told_has_its_exit_code(folder: Path, monkeypatc
         assert run("audit", "x") == 2
 
 
+@pytest.mark.parametrize("streams", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_streams_that_are_closed_from_the_start_change_no_exit_code(
+    streams: tuple[str, ...], own_v: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of ``>&-``, or of what a daemon starts: Python has None in their place."""
+    for name in streams:
+        monkeypatch.setattr(sys, name, None)
+    assert run("--version") == run("--help") == 0
+    capsys.readouterr()
+    assert run("audit", "x") == 2
+    assert capsys.readouterr().out == ""
+    for function, code in (("V", 0), ("W", 1)):
+        assert (
+            run("check", f"unread_functions:{function}", "--dim", "2", "--claims", "zero", "--json", "out.json") == code
+        )
+
+
 def test_a_stream_is_given_up_once() -> None:
     with unread() as pipe:
         stream = SteadyStream(pipe, "standard output")

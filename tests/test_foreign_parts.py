@@ -63,6 +63,7 @@ def attacks() -> list[Part]:
         lambda part: part["work"].update(units=[1, 2]),
         lambda part: part["result"].update(images={"x": 1}),
         lambda part: part["result"].update(series={"spectrum": 3}),
+        lambda part: part["result"].update(subject=3),
         lambda part: part["result"].update(measurements=[]),
         lambda part: part["result"]["measurements"].pop(),
     ],
@@ -71,6 +72,17 @@ def test_a_part_that_holds_no_report_is_refused(reports: list[Part], change: Cha
     assert [one.check for one in joined_report(reports).measurements] == ["spectrum", "separation"]
     with pytest.raises(ShardError, match="no report of"):
         joined_report([changed(part, change) for part in reports])
+
+
+def test_a_certification_may_be_silent_and_not_say_what_another_shard_is_to_say() -> None:
+    def part(*checks: str) -> Part:
+        measured = [Measurement(check=check, name="size", value=1.0, text="a number") for check in checks]
+        report = Report(measurements=tuple(measured), environment={"date": "1"})
+        return report_part(Work("certify", "torch", {}), Shard(1, 2), ["gain", "radius"], report)
+
+    assert joined_report([part()]).measurements == ()
+    with pytest.raises(ShardError, match="shard 1/2 holds no report of gain"):
+        joined_report([part("gain", "radius")])
 
 
 @pytest.mark.parametrize("name", ["sample", "checkpoint", "environment", "command"])
@@ -102,6 +114,13 @@ def test_a_part_that_holds_no_result_of_an_attack_is_refused(attacks: list[Part]
 def test_the_result_of_another_attack_is_refused(attacks: list[Part], name: str) -> None:
     other = changed(attacks[1], lambda part: part["result"][name].update(eps=0.5))
     with pytest.raises(ShardError, match=f"shard 2/2 is of another attack: {name}.eps is 0.5"):
+        joined_attack([attacks[0], other])
+
+
+@pytest.mark.parametrize(("name", "value"), [("radius", "0.5"), ("parts", ["pgd"])])
+def test_the_result_of_another_ball_or_of_other_attacks_is_refused(attacks: list[Part], name: str, value: Any) -> None:
+    other = changed(attacks[1], lambda part: part["result"].update({name: value}))
+    with pytest.raises(ShardError, match=f"shard 2/2 is of another attack: {name} is "):
         joined_attack([attacks[0], other])
 
 

@@ -31,6 +31,11 @@ def part() -> Part:
         lambda result: result["settings"].pop("attack"),
         lambda result: result["subject"].pop("data"),
         lambda result: result.update(radius={}, subject=3),
+        lambda result: result.update(
+            indices=[],
+            drawn={"images": 0},
+            **{name: {key: [] for key in result[name]} for name in ("control", "outcome")},
+        ),
     ],
 )
 def test_a_part_without_what_is_shown_is_refused(change: Callable[[dict[str, Any]], Any], part: Part) -> None:

@@ -68,6 +68,24 @@ def by_robust_data(model: Path, out: Path) -> str:
     return out.read_text()
 
 
+def test_a_card_is_of_the_report_that_it_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, report = save_untrained(tmp_path / "model.safetensors", "lyadeq"), tmp_path / "report.json"
+    run("audit", path, "--checks", "separation", "--images", "8", "--out", tmp_path)
+    read, other = report.read_bytes(), report.read_bytes().replace(b"REFUTED", b"PROVED")
+    assert other != read
+    load = checkpoint.load_checkpoint
+
+    def load_and_replace(path: Path, **options: Any) -> Any:
+        report.write_bytes(other)
+        return load(path, **options)
+
+    monkeypatch.setattr("analysis.report.checkpoint_of.load_checkpoint", load_and_replace)
+    assert run("report", report, "--card", tmp_path / "card.md") == 0
+    card = (tmp_path / "card.md").read_text()
+    assert digest(read) in card
+    assert digest(other) not in card
+
+
 @pytest.mark.parametrize("record", [by_audit, by_certify, by_proof, by_solvers, by_attack, by_robust_data])
 def test_a_replaced_checkpoint_is_not_attested(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = save_untrained(tmp_path / "model.safetensors"), save_untrained(tmp_path / "other", "lyadeq")

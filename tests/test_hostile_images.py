@@ -57,6 +57,23 @@ def test_what_is_claimed_is_looked_at_before_it_is_decoded(
     assert peak < 2**24
 
 
+def tiff(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels, in one tile that is ``side`` wide and long: 8192 takes 64 KB in the file, and 64 MB where it is decoded."""
+    packer, zeros = zlib.compressobj(9), bytes(2**20)
+    content = b"".join([*(packer.compress(zeros) for _ in range(side * side >> 20)), packer.flush()])
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 134, 325: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + content
+
+
+def test_a_tile_larger_than_any_image(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(tiff(1024))
+    assert read_images([tmp_path / "small"]).shape == (1, 1, 10, 10)
+    (tmp_path / "bomb").write_bytes(tiff(8192))
+    with pytest.raises(DataError, match="it has 67108864 pixels in a tile, more than 16777216"):
+        read_images([tmp_path / "bomb"])
+
+
 def test_the_largest_image_that_is_read(tmp_path: Path) -> None:
     side = int(MOST_PIXELS**0.5)
     Image.new("L", (side, side)).save(tmp_path / "x.png")

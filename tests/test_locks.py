@@ -89,6 +89,10 @@ def test_a_folder_that_takes_no_lock(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be written"), alone_in(tmp_path):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
+    (tmp_path / LOCK_NAME).unlink()
+    os.mkfifo(tmp_path / LOCK_NAME)
+    with pytest.raises(FileError, match=r"its \.lock is a pipe or a device"), alone_in(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("resume", [True, False])

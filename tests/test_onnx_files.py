@@ -4,6 +4,7 @@ import base64
 import math
 import os
 import struct
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import stabdeq
 from analysis.proofs.intervals.graph import FunctionEnclosure
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.tracing import read
+from analysis.shards.work import Work, digests
 from analysis.user_function.function import load_function
 from analysis.user_function.onnx_files import load_onnx
 from analysis.user_function.onnx_files.messages import AttributeMessage, Entry, NodeMessage, TensorMessage
@@ -159,6 +161,17 @@ def test_data_in_another_file(tmp_path: Path) -> None:
     assert torch.equal(found, STATES * torch.tensor([3.0, 4.0]).double())
 
 
+def test_the_hash_is_of_the_data_beside_the_file_too(tmp_path: Path) -> None:
+    path = saved(tmp_path / "f.onnx", _outside("w.bin"))
+    hashes = set()
+    for weight in (3.0, 5.0):
+        (tmp_path / "w.bin").write_bytes(struct.pack("<2d", weight, 4.0))
+        hashes |= {load_onnx(path).sha256, digests(Work("check", str(path), {}))["subject"]}
+    assert len(hashes) == 2
+    whole = saved(tmp_path / "whole.onnx", graph([node("Mul", "x x")], lengths=(1, 2)))
+    assert load_onnx(whole).sha256 == sha256(whole.read_bytes()).hexdigest()
+
+
 def _outside(location: str, **entries: str) -> Any:
     made = graph([node("Mul", "x w")], lengths=(1, 2))
     entry = [Entry("location", location), *(Entry(key, value) for key, value in entries.items())]
@@ -174,6 +187,7 @@ def _outside(location: str, **entries: str) -> Any:
         ("link.bin", {}, "expected a file in the folder of the ONNX file"),
         ("", {}, "expected a file in the folder of the ONNX file"),
         ("none.bin", {}, "which is no file"),
+        ("loop.bin", {}, "which is no file"),
         ("w.bin", {"offset": "1"}, "needs 16 bytes, got 16 from byte 1"),
         ("w.bin", {"offset": "-8"}, "needs 16 bytes, got 16 from byte -8"),
         ("w.bin", {"length": "8"}, "needs 16 bytes, got 8"),
@@ -186,6 +200,7 @@ def test_data_elsewhere_is_refused(location: str, entries: dict[str, str], told:
     for path in (tmp_path / "secret.bin", folder / "w.bin"):
         path.write_bytes(struct.pack("<2d", 3.0, 4.0))
     os.symlink(tmp_path / "secret.bin", folder / "link.bin")
+    os.symlink("loop.bin", folder / "loop.bin")
     with pytest.raises(ConfigError, match=told):
         load_onnx(saved(folder / "f.onnx", _outside(location, **entries)))
 

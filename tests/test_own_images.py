@@ -106,6 +106,24 @@ def test_a_zip_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pyte
         read_own(tmp_path / "bomb.npz")
 
 
+@pytest.mark.parametrize(("place", "flag"), [(8, 1), (10, 99)])
+def test_an_entry_that_cannot_be_unpacked(place: int, flag: int, tmp_path: Path) -> None:
+    """Encrypted, or packed by a method that there is not."""
+    content = bytearray(as_npz(tmp_path)[0].read_bytes())
+    entry = content.find(b"PK\x01\x02")
+    content[entry + place] = content[place - 2] = flag
+    (tmp_path / "own.npz").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as arrays"):
+        read_own(tmp_path / "own.npz")
+
+
+def test_numbers_of_8_bits_are_no_pixels(tmp_path: Path) -> None:
+    pixels = torch.zeros(6, 1, 4, 5).to(torch.float8_e4m3fn)
+    save_file({"images": pixels, "labels": torch.from_numpy(LABELS)}, tmp_path / "own.safetensors")
+    with pytest.raises(DataError, match="float8_e4m3fn: expected uint8, or floating"):
+        read_own(tmp_path / "own.safetensors")
+
+
 def test_a_file_that_promises_more_than_it_holds(tmp_path: Path) -> None:
     """A header of 128 bytes that asks for 64 TiB, alone and in a zip file."""
     header = io.BytesIO()

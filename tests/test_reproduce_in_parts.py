@@ -1,6 +1,7 @@
 """A table in the time that it is given, and from folders of images."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,30 @@ def test_the_epochs_of_a_training_tell_what_it_and_its_like_will_take() -> None:
     times = Times([begun, fresh, other])
     assert [times.expected(job) for job in (begun, fresh, other)] == [7 * 22.0, 10 * 22.0, None]
     assert times.left([begun, fresh], 2) == "about 3 min 7 s left"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"epoch": 4, "seconds": NaN}',
+        '{"epoch": 4, "seconds": "inf"}',
+        '{"epoch": 4, "seconds": -1}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_an_odd_line_of_metrics_tells_no_time(line: str) -> None:
+    begun = training(epochs=10)
+    begun.metrics.parent.mkdir(parents=True)
+    begun.metrics.write_text(f'{{"epoch": 1, "seconds": 30.0}}\n{line}', encoding="latin-1")
+    assert Times([begun]).left([begun], 1) == "about 4 min 30 s left"
+
+
+def test_metrics_in_a_pipe_are_not_waited_for(no_hang: None) -> None:
+    begun = training(epochs=10)
+    begun.metrics.parent.mkdir(parents=True)
+    os.mkfifo(begun.metrics)
+    assert Times([begun]).expected(begun) is None
 
 
 def test_when_the_time_is_over_the_rest_waits_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Claims in shards, shards as processes of one machine, and as the tasks of a Slurm array."""
 
+import importlib
 import json
 import os
 import re
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_runs import REPOSITORY, run, save_untrained
@@ -17,11 +20,14 @@ from test_shards import COUNTS, shards, through_files, timeless
 from tiny_checkpoints import tiny_model
 
 from analysis.certify import certify, units
+from analysis.check import check
 from analysis.report.report import Report
 from analysis.reproduce.run import LocalEngine
 from analysis.shards import jobs
 from analysis.shards.reports import joined_report, report_part
 from analysis.shards.work import Work
+from analysis.user_function.function import source_of
+from stabdeq.attacks.run import attack
 from stabdeq.shard import Shard
 
 FUNCTIONS = """
@@ -30,6 +36,9 @@ def V(z):
 
 def f(z):
     return 0.1 * z.flip(1) - z
+
+def net(x):
+    return x.flatten(1)[:, :3]
 """
 LITTLE = ("--samples", "64", "--starts", "2", "--boxes", "100", "--quiet")
 
@@ -93,6 +102,46 @@ def test_a_shard_of_other_code_is_refused(refusal: Callable[..., str]) -> None:
     Path("shared_functions.py").write_text(f"{FUNCTIONS}\n# edited\n")
     assert run(*arguments, "--shard", "2/2", "--out", "parts") == 0
     assert "files.subject is" in refusal("merge", "parts", "--out", "merged")
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize("command", ["check", "attack"])
+def test_code_that_is_changed_while_a_shard_runs_is_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its part would say that the code of after was judged, and be joined with one of which that is true."""
+    arguments = ("check", "shared_functions:V", "--dim", "2", "--claims", "zero,positive", *LITTLE)
+    place, judge = "analysis.check.check", check
+    if command == "attack":
+        np.savez("own.npz", images=np.zeros((2, 1, 2, 2), np.float32), labels=np.zeros(2, int))
+        arguments = ("attack", "shared_functions:net", "--images", "own.npz", "--steps", "1", "--quiet")
+        place, judge = "stabdeq.attacks.run.attack", attack
+
+    def edit_and_judge(*given: Any, **options: Any) -> Any:
+        found = judge(*given, **options)
+        Path("shared_functions.py").write_text(f"{FUNCTIONS}\n# edited\n")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, edit_and_judge)
+        assert run(*arguments, "--shard", "1/2", "--out", "parts") == 2
+    assert "shared_functions:" in (line := capsys.readouterr().err)
+    assert "was changed while this shard ran: run it again" in line
+    assert not list(Path().rglob("*.part.json"))
+    assert run(*arguments, "--shard", "1/2", "--out", "parts") == 0
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize("name", ["shared_functions", "shared_functions.py"])
+def test_the_file_of_a_module_is_found_before_it_is_imported(name: str) -> None:
+    before = source_of(f"{name}:V")
+    assert before is not None
+    assert before.read_text() == FUNCTIONS
+    assert "shared_functions" not in sys.modules
+    importlib.import_module("shared_functions")
+    assert source_of(f"{name}:V") == before
+    for none in ("no_such_module:V", "no.such:V", "", ".:V", "json"):
+        assert (source_of(none) is None) is (none != "json")
 
 
 def test_what_one_process_alone_does_is_refused_of_several(folder: Path, refusal: Callable[..., str]) -> None:

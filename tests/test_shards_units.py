@@ -15,7 +15,8 @@ from analysis.findings.finding import not_asked_for
 from analysis.report.report import Report
 from analysis.shards import jobs
 from analysis.shards.attacks import attack_part, joined_attack
-from analysis.shards.part import SUFFIX, Part, differences, place, read_part, require_free, write_part
+from analysis.shards.folder import parts_in
+from analysis.shards.part import SUFFIX, Part, _digest, differences, place, read_part, require_free, write_part
 from analysis.shards.reports import joined_report, report_part
 from analysis.shards.work import Work, digests
 from stabdeq.attacks import Outcome
@@ -147,6 +148,11 @@ def test_the_files_of_a_work_are_hashed(tmp_path: Path) -> None:
     assert found["unsafe"] == ""
 
 
+@pytest.mark.parametrize("option", ["dynamics", "step", "uncertain", "initial", "unsafe", "on"])
+def test_the_code_that_any_option_names_is_hashed(option: str) -> None:
+    assert len(digests(Work("check", "nothing.py:f", {option: "json:loads"}))[option]) == 64
+
+
 def test_the_place_of_another_works_part_is_not_free(tmp_path: Path) -> None:
     require_free(tmp_path / "new", WORK, Shard(1, 2))
     path = write_part(tmp_path, part(1))
@@ -179,6 +185,24 @@ def test_a_changed_part_is_refused(tmp_path: Path, change: Callable[[dict[str, A
         read_part(path)
 
 
+def test_a_part_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    path = write_part(tmp_path, part(1))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 1, "schema": 1'))
+    with pytest.raises(ShardError, match="the key 'schema' stands twice"):
+        read_part(path)
+
+
+@pytest.mark.parametrize("depth", [101, 600, 900])
+def test_a_part_nested_deeper_than_any_is_refused(depth: int, tmp_path: Path) -> None:
+    """At 600 JSON is still read, and what walks it in Python runs out of stack."""
+    whole = write_part(tmp_path, part(1)).read_text()
+    deep = whole.replace('"result": {', f'"result": {{"a": {"[" * depth + "]" * depth}, ')
+    plain = json.loads(deep)["part"]
+    (tmp_path / "deep.part.json").write_text(deep.replace(json.loads(whole)["sha256"], _digest(plain)))
+    with pytest.raises(ShardError, match="nested more than 100 levels deep"):
+        parts_in(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "a/2", "1/b", "1", "", "²/3", "-1/2"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected I/N"):
@@ -198,7 +222,7 @@ def result(*indices: int, sha256: str | None = None, by: int = -1) -> AttackResu
         parts=("a", "b"),
         indices=torch.tensor(indices, dtype=torch.int64),
         drawn={"images": 5, "sha256": "ff"},
-        control=outcome,
+        control=replace(outcome, robust_correct=torch.tensor([index == 4 for index in indices])),
         outcome=outcome,
     )
 
@@ -222,6 +246,7 @@ def test_the_images_of_all_parts_are_joined_in_order(tmp_path: Path) -> None:
     assert joined.outcome.broken_by is not None
     assert joined.outcome.broken_by.tolist() == [2, 2, -1, -1, 2]
     assert joined.outcome.robust_converged is None
+    assert joined.control.robust_correct.tolist() == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("second", [(3,), (3, 1), (3, 2, 1)])
@@ -251,7 +276,8 @@ def report(*checks: str, date: str = "2", sha256: str | None = None) -> Report:
         measurements=tuple(Measurement(check=name, name="size", value=1.0, text="a number") for name in checks[1:]),
         skipped=left_out,
         series={name: {"xs": [1.0]} for name in checks},
-        images={str(len(checks[0])): {"label": 1}},
+        images={str(len(checks[-1])): {"label": 1}},
+        certificates={checks[0]: {"rate": 1.0}},
         checkpoint={"sha256": sha256} if sha256 else {},
         environment={"date": date},
     )
@@ -267,7 +293,8 @@ def test_reports_are_joined_in_the_order_of_the_work(tmp_path: Path) -> None:
     assert [item.check for item in joined.skipped] == ["equilibrium", "convergence", "decay", "flow"]
     assert list(joined.series) == order
     assert joined.environment["date"] == "1"
-    assert list(joined.images) == ["11"]
+    assert list(joined.certificates) == ["equilibrium", "convergence"]
+    assert list(joined.images) == ["8", "10"]  # by their numbers
 
 
 def test_a_part_of_a_report_tells_what_was_read() -> None:

@@ -1,5 +1,8 @@
 """The public strategies draw what they say."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import zoo
@@ -9,6 +12,7 @@ from testing_samples import EXAMPLES, found, only
 from torch import Tensor
 
 from stabdeq import testing
+from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import InputConvexLyapunov, InputConvexNetwork
 
 CENTRE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -180,3 +184,27 @@ def test_states_may_be_many() -> None:
         assert states.shape == (4, 1000)
 
     is_drawn()
+
+
+def failing(states: Tensor) -> Tensor:
+    raise RuntimeError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("h", "message"),
+    [
+        (failing, r"failing raises RuntimeError at states \(2, 2\): no such thing; expected a function of states"),
+        (lambda z: z[:1, 0], r"h must return shape \(2,\) or \(2, k\) for \(2, 2\), .* got shape \(1,\)"),
+        (lambda z: z[:, :, None], r"got shape \(2, 2, 1\)"),
+        (lambda z: z[:, :0], r"got shape \(2, 0\)"),
+        (lambda z: z.sum(), r"got shape \(\)"),
+        (lambda z: 0.0, "got float"),
+        (lambda z: z[:, 0].float(), "h must compute in torch.float64, as the states are, got torch.float32"),
+        (lambda z: z[:, 0] == 0, "got torch.bool"),
+        (lambda z: z[:, 0].detach(), "h is not differentiable by autograd"),
+        (lambda z: z[:, 0] / z[:, 0] - torch.nan, r"h is NaN at \[0, 0\]: give numbers at all states of the box"),
+    ],
+)
+def test_what_is_no_constraint_is_said_in_plain_words(h: Callable[[Tensor], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        found(testing.states_on_set(h, 2, -1, 1, batch=2), lambda states: None)

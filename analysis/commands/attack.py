@@ -106,7 +106,7 @@ def attack(
     Raises a StabdeqError where an argument, the checkpoint or the data are not as expected; the JSON file,
     which is written whole or not at all, is then as it was.
     """
-    from analysis.shards.work import Work, require_part_folder, require_shared
+    from analysis.shards.work import Work, begun, require_part_folder, require_shared
 
     require_writable("--json", json_file, Path(checkpoint))
     require_shared(shard, jobs, out, {"--json": json_file})
@@ -133,6 +133,8 @@ def attack(
     }
     given |= {"data-dir": data_dir, "seed": seed, "batch-size": batch_size, "clamp-normalised": clamp_normalised}
     work = Work("attack", checkpoint, given | {"trusted": trusted})
+    if shard is not None:
+        work = begun(work)
     own = is_location(checkpoint)
     classes = None if own or place is None else load_checkpoint(Path(checkpoint), trusted=trusted).class_names
     images = own_images(place, labels, None, seed, needed=own, data_dir=data_dir, classes=classes, resize=resize)

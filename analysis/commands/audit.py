@@ -1,5 +1,6 @@
 """``stabdeq audit``: its arguments, and what it prints."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,7 @@ def audit(
     """
     from analysis.commands.own_model import is_location, read_given
     from analysis.findings.catalogue import CHECKS, default_checks
-    from analysis.shards.work import Work, require_shared
+    from analysis.shards.work import Work, begun, require_shared
 
     made_of_all = {
         "--junit": junit,
@@ -125,6 +126,8 @@ def audit(
         "seed": seed,
     }
     work = Work("audit", checkpoint, asked | {"resize": resize, "trusted": trusted})
+    if shard is not None:
+        work = begun(work)
     options: dict[str, Any] = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
     given = read_given(checkpoint, place, labels, count, seed, **options)
     require_folder(folder)
@@ -162,13 +165,13 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
     """Refuse before the audit, not after it, a file that could not be written, or that is another of the audit's."""
     from stabdeq.errors import ConfigError
 
-    taken = {(folder / name).resolve() for name in ("report.json", "report.html")}
+    taken = {os.path.realpath(folder / name) for name in ("report.json", "report.html")}
     for option, path in files.items():
         if path is None:
             continue
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             raise ConfigError(f"{option} {path} is written by this audit already: name another file")
-        taken.add(path.resolve())
+        taken.add(os.path.realpath(path))
         # The folder of the report is made where it is missing; any other must be there.
-        if path.parent.exists() or path.parent.resolve() != folder.resolve():
+        if path.parent.exists() or os.path.realpath(path.parent) != os.path.realpath(folder):
             require_writable(option, path, checkpoint)

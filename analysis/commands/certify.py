@@ -82,7 +82,7 @@ def certify(
     out
         With --shard: the folder for its part.
     """
-    from analysis.shards.work import Work, require_part_folder, require_shared
+    from analysis.shards.work import Work, begun, require_part_folder, require_shared
 
     path = Path(subject)
     of_whole = {"--json": json_file, "--sarif": sarif, "--github": github, "--baseline": baseline}
@@ -122,6 +122,8 @@ def certify(
         "seed": seed,
     }
     work = Work("certify", subject, asked | {"trusted": trusted})
+    if shard is not None:
+        work = begun(work)
     console = Console()
     if shard is not None and out is not None:
         require_free(out, work, shard)

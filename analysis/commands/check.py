@@ -146,7 +146,7 @@ def check(
     out
         With --shard: the folder for its part.
     """
-    from analysis.shards.work import Work, require_part_folder, require_shared
+    from analysis.shards.work import Work, begun, require_part_folder, require_shared
 
     files = {"--json": json, "--sarif": sarif, "--figure": figure, "--proof": proof}
     require_files(files, Path(function))
@@ -187,6 +187,8 @@ def check(
     }
     given |= {"samples": samples, "starts": starts, "boxes": boxes, "inner-radius": inner_radius, "seed": seed}
     work = Work("check", function, functions | given)
+    if shard is not None:
+        work = begun(work)
     console = Console(stderr=True, quiet=quiet)
     if shard is not None and out is not None:
         require_free(out, work, shard)

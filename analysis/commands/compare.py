@@ -1,5 +1,6 @@
 """``stabdeq compare``: reports side by side."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ def compare(
     """
     if len(reports) < 2:
         raise ConfigError("compare takes two or more reports: stabdeq compare A/report.json B/report.json")
-    if out is not None and out.resolve() in [path.resolve() for path in reports]:
+    if out is not None and os.path.realpath(out) in map(os.path.realpath, reports):
         raise ConfigError(f"--out {out} is one of the reports: name another file")
     require_writable("--out", out, reports[0])
 

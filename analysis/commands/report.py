@@ -1,5 +1,6 @@
 """``stabdeq report``: the page again from the file, and the curves of a training."""
 
+import os
 from pathlib import Path
 
 from stabdeq.arguments import Trusted, require_writable
@@ -33,7 +34,7 @@ def _write_card(report: Path, card: Path, checkpoint: Path | None, trusted: bool
     if report.is_dir():
         raise ConfigError(f"--card: {report} is a folder: give the report.json of an audit")
     made_of = ConfigError(f"--card {card} is a file that the card is made of: name another")
-    if card.resolve() == report.resolve():
+    if os.path.realpath(card) == os.path.realpath(report):
         raise made_of
     require_writable("--card", card, report)
 
@@ -41,19 +42,18 @@ def _write_card(report: Path, card: Path, checkpoint: Path | None, trusted: bool
 
     from analysis.report.card import model_card
     from analysis.report.checkpoint_of import checkpoint_of
-    from analysis.report.reading import LARGEST, read_report
+    from analysis.report.reading import read_content, report_in
     from stabdeq.files import encoded
     from stabdeq.metrics_lines import METRICS_NAME
-    from stabdeq.reading import read_regular
 
-    told = read_report(report, of_this_schema=True)
+    content = read_content(report)
+    told = report_in(content, report, of_this_schema=True)
     loaded = checkpoint_of(told, report, checkpoint, trusted=trusted)
     assert loaded.path is not None
     sources = (report, loaded.path, loaded.path.parent / METRICS_NAME)
     if card.exists() and any(path.exists() and card.samefile(path) for path in sources):
         raise made_of
-    digest = sha256(read_regular(report, LARGEST)).hexdigest()
-    _write(card, encoded(model_card(told, loaded, report_path=report, report_sha256=digest)))
+    _write(card, encoded(model_card(told, loaded, report_path=report, report_sha256=sha256(content).hexdigest())))
 
 
 def _draw_report(report: Path) -> None:

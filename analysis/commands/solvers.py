@@ -30,6 +30,7 @@ The file of ``--json`` holds, in strict JSON (what has no number is null, and a 
 ``lower`` and ``upper`` are the 10 % and 90 % quantiles.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,7 +167,7 @@ def find_solvers(locations: tuple[str, ...]) -> dict[str, Any]:
 def _require_files(checkpoint: Path, plot: Path | None, json_file: Path | None) -> None:
     if plot is not None and plot.suffix not in PLOTS:
         raise ConfigError(f"--plot {plot}: expected a name that ends in .svg or .png")
-    if plot is not None and json_file is not None and plot.resolve() == json_file.resolve():
+    if plot is not None and json_file is not None and os.path.realpath(plot) == os.path.realpath(json_file):
         raise ConfigError(f"--plot and --json name the same file {plot}: name two")
     require_writable("--plot", plot, checkpoint)
     require_writable("--json", json_file, checkpoint)

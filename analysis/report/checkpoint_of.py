@@ -7,6 +7,7 @@ from analysis.findings.values import printable
 from analysis.report.report import Report
 from stabdeq.checkpoint import Checkpoint, load_checkpoint
 from stabdeq.errors import CheckpointError
+from stabdeq.reading import open_regular
 
 
 def checkpoint_of(report: Report, path: Path, given: Path | None = None, *, trusted: bool = False) -> Checkpoint:
@@ -25,7 +26,7 @@ def checkpoint_of(report: Report, path: Path, given: Path | None = None, *, trus
         # A report may name any file of this machine: only what may be a checkpoint is opened.
         for place in dict.fromkeys(places):
             if place.is_file() and (given or place.suffix == ".safetensors"):
-                with place.open("rb") as file:
+                with open_regular(place) as file:
                     digests[place] = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(

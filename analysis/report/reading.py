@@ -23,7 +23,12 @@ def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
 
     Raises ReportError as ``read_plain``, and, where that is asked, for another schema than ours.
     """
-    plain = read_plain(path)
+    return report_in(read_content(path), path, of_this_schema=of_this_schema)
+
+
+def report_in(content: bytes, path: Path, *, of_this_schema: bool = False) -> Report:
+    """Return the report that ``content``, all bytes of the file ``path``, holds; raises as ``read_report``."""
+    plain = _plain_in(content, path)
     if of_this_schema and (odds := schema_at_odds(plain)):
         raise ReportError(f"{path}: {odds}: audit anew with this version")
     return parse(plain)
@@ -31,10 +36,20 @@ def read_report(path: Path, *, of_this_schema: bool = False) -> Report:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file ``path``; raise ReportError where it is none, or nested too deeply."""
+    return _plain_in(read_content(path), path)
+
+
+def read_content(path: Path) -> bytes:
+    """Return all bytes of the report ``path``, read once; raises ReportError where it is no regular file, or too large."""
     try:
-        plain = json.loads(read_regular(path, LARGEST).decode("utf-8"), object_pairs_hook=of_single_keys)
+        return read_regular(path, LARGEST)
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}: give the report.json that 'stabdeq audit' wrote") from None
+
+
+def _plain_in(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(content.decode("utf-8"), object_pairs_hook=of_single_keys)
     except UnicodeDecodeError:
         raise ReportError(f"{path}: not text: give the report.json that 'stabdeq audit' wrote") from None
     except (ValueError, RecursionError) as error:
@@ -42,7 +57,7 @@ def read_plain(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: {reason}: copy the file again, or audit again") from None
     if not isinstance(plain, dict):
         raise ReportError(f"{path}: a report is a JSON object, this is {type(plain).__name__}: give a report.json")
-    if _is_too_deep(plain):
+    if is_too_deep(plain):
         raise ReportError(f"{path}: nested more than {MAX_DEPTH} levels deep, as no report is: give a report.json")
     return plain
 
@@ -57,7 +72,7 @@ def schema_at_odds(plain: Mapping[str, Any]) -> str:
 
 def parse(plain: Any) -> Report:
     """Return the report that ``plain``, decoded JSON, holds; see ``Report.parse``."""
-    if not isinstance(plain, dict) or _is_too_deep(plain):
+    if not isinstance(plain, dict) or is_too_deep(plain):
         came = "an object that is nested too deeply" if isinstance(plain, dict) else type(plain).__name__
         return Report(gaps=(f"Expected a JSON object with findings, found {came}: nothing of it was read.",))
     reader = _Reader()
@@ -172,7 +187,8 @@ def _at_odds(plain: dict[str, Any], report: Report) -> list[str]:
     return said
 
 
-def _is_too_deep(plain: dict[str, Any]) -> bool:
+def is_too_deep(plain: dict[str, Any]) -> bool:
+    """Return whether lists and dictionaries lie more than ``MAX_DEPTH`` inside one another."""
     level: list[Any] = [plain]
     for _ in range(MAX_DEPTH):
         items = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))

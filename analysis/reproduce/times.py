@@ -1,12 +1,15 @@
 """How long jobs take, from those that ended and from the epochs of trainings, and what is left of a table."""
 
-import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from analysis.reproduce.jobs import Attack, Training
+from stabdeq.metrics_lines import LARGEST, parsed_metrics
+from stabdeq.reading import read_regular
 
 Job = Training | Attack
 
@@ -47,16 +50,14 @@ class Times:
 def _epochs(metrics: Path) -> list[float]:
     """Return the seconds of the epochs in a training's metrics; a line that does not say counts for nothing."""
     try:
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        lines = read_regular(metrics, LARGEST).splitlines()
+    except OSError:
         return []
     seconds = []
     for line in lines:
-        try:
-            seconds.append(float(json.loads(line)["seconds"]))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return seconds
+        with suppress(ValueError, KeyError):
+            seconds.append(float(parsed_metrics(line)["seconds"]))
+    return [each for each in seconds if 0 <= each < math.inf]
 
 
 def span(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from analysis.shards.part import Part, differences
-from analysis.shards.work import Work, digests, timeless_environment
+from analysis.shards.work import Work, files_read, timeless_environment
 from stabdeq.attacks.evaluate import Outcome
 from stabdeq.attacks.result import AttackResult
 from stabdeq.errors import ShardError, StabdeqError
@@ -15,15 +15,15 @@ from stabdeq.shard import Shard
 
 
 def attack_part(work: Work, shard: Shard, result: AttackResult) -> Part:
-    """Return the part of ``shard``, whose ``result`` is of its own of the batches."""
+    """Return the part of ``shard``, whose ``result`` is of its own of the batches; raises ShardError where code was changed meanwhile."""
     images, size = result.drawn["images"], result.settings["batch_size"]
     # Rounding is another on another device.
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    read = digests(work) | {"images": result.drawn["sha256"]}
-    read |= {"subject": result.subject["sha256"]} if result.subject["sha256"] else {}
+    loaded = {"images": result.drawn["sha256"]}
+    loaded |= {"subject": result.subject["sha256"]} if result.subject["sha256"] else {}
     plain = {
         "units": list(range(-(-images // size))),
-        "files": read,
+        "files": files_read(work, loaded),
         "environment": timeless_environment() | {"device": device},
     }
     named = {each.name: getattr(result, each.name) for each in fields(result)}
@@ -63,7 +63,7 @@ def joined_attack(parts: Sequence[Part]) -> AttackResult:
         return joined
     except ShardError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, StabdeqError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError, StabdeqError):
         raise ShardError("a part holds no result of an attack: run all shards again") from None
 
 

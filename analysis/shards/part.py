@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from analysis.report.reading import MAX_DEPTH, is_too_deep
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError, StabdeqError
 from stabdeq.files import encoded, make_folder, replace_file, require_folder, strict
@@ -80,6 +81,10 @@ def read_part(path: Path) -> Part:
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{path}: truncated or broken ({error}): copy it again, or run its shard again") from None
     try:
+        if is_too_deep(plain):
+            raise ShardError(
+                f"{path}: nested more than {MAX_DEPTH} levels deep, as no part is: take it out of the folder"
+            )
         part, told = plain["part"], plain["sha256"]
         if told != _digest(part):
             raise ShardError(f"{path}: changed since it was written, its SHA-256 is another: run its shard again")

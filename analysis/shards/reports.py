@@ -11,7 +11,7 @@ from analysis.findings.catalogue import CHECKS
 from analysis.findings.finding import NOT_JUDGED
 from analysis.report.report import Named, Report
 from analysis.shards.part import Part, differences
-from analysis.shards.work import Work, digests, timeless_environment
+from analysis.shards.work import Work, files_read, timeless_environment
 from stabdeq.errors import ShardError
 from stabdeq.shard import Shard
 
@@ -19,12 +19,12 @@ from stabdeq.shard import Shard
 def report_part(work: Work, shard: Shard, units: Sequence[str], report: Report, order: Sequence[str] = ()) -> Part:
     """Return the part of ``shard``, whose ``report`` is of its own of the ``units``: checks, several with commas between, or "CHECK:PIECE".
 
-    The whole report has the checks in ``order``, by default that of the units.
+    The whole report has the checks in ``order``, by default that of the units. Raises ShardError where code was changed meanwhile.
     """
-    read = digests(work) | {"images": report.sample.get("sha256")}
-    read |= {"subject": report.checkpoint["sha256"]} if report.checkpoint.get("sha256") else {}
+    loaded = {"images": report.sample.get("sha256")}
+    loaded |= {"subject": report.checkpoint["sha256"]} if report.checkpoint.get("sha256") else {}
     plain = {"units": list(units), "order": list(order) or _checks(units)}
-    plain |= {"files": read, "environment": timeless_environment()}
+    plain |= {"files": files_read(work, loaded), "environment": timeless_environment()}
     return Part(shard=shard, work=work.plain | plain, result=json.loads(report.to_json()))
 
 

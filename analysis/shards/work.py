@@ -1,15 +1,16 @@
 """A work: a command, what it is called on, and the options that decide its result, as all of its shards have them in common."""
 
 import shlex
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from analysis.measure.sample import environment
-from stabdeq.errors import ConfigError
+from analysis.user_function.function import source_of
+from analysis.user_function.onnx_files import load_onnx
+from stabdeq.errors import ConfigError, ShardError
 from stabdeq.shard import Shard
 
 FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe", "on")  # options that name code, beside the subject
@@ -19,12 +20,14 @@ FUNCTIONS = ("dynamics", "step", "uncertain", "initial", "unsafe", "on")  # opti
 class Work:
     """The ``command`` on a ``subject`` with ``options`` by their names on the command line.
 
-    An option is None or False where it is not given, and a list or tuple where it is given several times.
+    An option is None or False where it is not given, and a list or tuple where it is given several times. ``files`` are the ``digests``
+    of before it began, where that is what it was made for.
     """
 
     command: str
     subject: str
     options: Mapping[str, Any]
+    files: Mapping[str, str] | None = None
 
     def words(self, shard: Shard, folder: Path) -> list[str]:
         """Return the arguments of ``stabdeq`` that write the part of ``shard`` into ``folder``."""
@@ -84,21 +87,39 @@ def require_part_folder(shard: Shard | None, out: Path | None) -> None:
         )
 
 
-def digests(work: Work) -> dict[str, str]:
-    """Return the SHA-256 of what ``work`` runs: of each file that is named, or in which the module of "module:name" stands.
+def begun(work: Work) -> Work:
+    """Return ``work``, which is about to begin, with the ``digests`` of now."""
+    return replace(work, files=digests(work))
 
-    The modules were imported before. What they import, in turn, is not looked at.
+
+def files_read(work: Work, loaded: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the SHA-256 of what ``work`` ran; ``loaded`` are those of bytes that were kept as they were read.
+
+    Raises ShardError where a file was changed since the work began: which of both was run, nobody can tell.
+    """
+    now = digests(work)
+    for name, digest in now.items():
+        if work.files is not None and name not in loaded and digest != work.files[name]:
+            location = work.subject if name == "subject" else work.options[name]
+            raise ShardError(f"{location} was changed while this shard ran: run it again")
+    return {**now, **loaded}
+
+
+def digests(work: Work) -> dict[str, str]:
+    """Return the SHA-256 of what ``work`` runs: of each file that is named, or in which the module of "module:name" stands; raises
+    ConfigError where one that is to be an ONNX file is none.
+
+    What a module imports, in turn, is not looked at.
     """
     named = {"subject": work.subject} | {name: work.options[name] for name in FUNCTIONS if work.options.get(name)}
     return {name: _digest(str(value)) for name, value in named.items()}
 
 
 def _digest(location: str) -> str:
-    path = Path(location)
-    if not path.is_file():
-        module = sys.modules.get(location.partition(":")[0].removesuffix(".py"))
-        path = Path(getattr(module, "__file__", None) or location)
-    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    if location.endswith(".onnx"):
+        return load_onnx(location).sha256  # its data may lie in other files
+    path = Path(location) if Path(location).is_file() else source_of(location)
+    return sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
 
 
 def timeless_environment() -> dict[str, str]:

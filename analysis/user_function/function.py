@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -74,6 +75,11 @@ class ForeignFunction:
             raise self._error(f"must return shape {expected} for states {tuple(states.shape)}, got", result, states)
         if result.is_complex():
             raise self._error("must return real numbers, got", result, states)
+        if result.layout != torch.strided or result.device != states.device:
+            where = f"{str(result.layout).removeprefix('torch.')} on {result.device},"
+            raise self._error(
+                f"must return a dense tensor on {states.device}, where the states are, got {where}", result, states
+            )
         return result.double()
 
     def raw(self, states: Tensor) -> Any:
@@ -232,10 +238,27 @@ def find_object(location: str, example: str) -> Any:
     return found
 
 
-def _import(name: str) -> ModuleType:
+def source_of(location: str) -> Path | None:
+    """Return the file in which the module of ``location``, "module:name", stands; it need not be imported. None where there is none."""
+    name = location.partition(":")[0].removesuffix(".py")
+    _look_in_the_current_folder()
+    module = sys.modules.get(name)
+    if module is None:
+        with suppress(ImportError, ValueError):  # ValueError: what is no name of a module
+            spec = importlib.util.find_spec(name)
+            return Path(spec.origin) if spec is not None and spec.origin is not None else None
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
+
+
+def _look_in_the_current_folder() -> None:
     if os.getcwd() not in sys.path:
         # At the end: a file here may not stand in for a library of the same name.
         sys.path.append(os.getcwd())
+
+
+def _import(name: str) -> ModuleType:
+    _look_in_the_current_folder()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -26,6 +26,7 @@ GREY_MODES = ("1", "L", "LA")
 MOST_PIXELS = 2**24  # of one image: 4096 x 4096
 MOST_BYTES = 2**32  # of a folder's images, decoded, a byte a channel
 LARGEST_FILE = 2**27  # bytes
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
@@ -118,6 +119,7 @@ def _read_image(path: Path, resize: int | None) -> np.ndarray:
             _require_small(os.fstat(file.fileno()).st_size, LARGEST_FILE, "bytes")
             image = Image.open(file, formats=FORMATS)
             _require_small(image.width * image.height, MOST_PIXELS, "pixels")
+            _require_small(_pixels_of_a_tile(image), MOST_PIXELS, "pixels in a tile")
             if image.mode in GREY_MODES:
                 return _scaled(image.convert("L"), resize)
             if image.mode in COLOUR_MODES:
@@ -130,6 +132,12 @@ def _read_image(path: Path, resize: int | None) -> np.ndarray:
             f"formats read: {', '.join(FORMATS)}"
         ) from error
     raise DataError(f"{path} has pixels of Pillow's mode {mode!r} where 8 bits a channel were expected: convert it")
+
+
+def _pixels_of_a_tile(image: "PIL.Image.Image") -> int:
+    """Return how many pixels a TIFF says that each of its tiles has, which are decoded as a whole, however small the image; else 0."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0)
 
 
 def _scaled(image: "PIL.Image.Image", size: int | None) -> np.ndarray:

@@ -18,6 +18,7 @@ from stabdeq.reading import read_regular
 
 MOST_BYTES = 2**32
 TOKENS = "; other inputs, such as tokens, are the array 'inputs' (N, *)"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of those of 8 bits PyTorch compares none
 ARRAYS = "a .npz or .safetensors file with the arrays 'images' and 'labels', or a .npy file of images beside --labels"
 
 
@@ -74,7 +75,17 @@ def _arrays(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(group[name]) for name in group.files}
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
-    except (OSError, ValueError, TypeError, KeyError, MemoryError, SafetensorError, zipfile.BadZipFile) as error:
+    # RuntimeError: an encrypted entry of a zip file, or one packed in a way that Python does not know.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        MemoryError,
+        RuntimeError,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{path} cannot be read as arrays ({error}): give {ARRAYS}") from None
     raise DataError(f"{path}: expected a folder of images, {ARRAYS}")
 
@@ -121,7 +132,7 @@ def _require_images(images: Tensor, path: Path) -> Tensor:
         )
     if images.dtype == torch.uint8:
         return images
-    if not images.is_floating_point():
+    if images.dtype not in FLOATS:
         raise DataError(f"{path}: images of {images.dtype}: expected uint8, or floating numbers in [0, 1]{TOKENS}")
     if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):  # not of NaN either
         raise DataError(

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from stabdeq.constraint import Constraint
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import claims
-from stabdeq.testing.literals import name
+from stabdeq.testing.literals import name, short
 
 Value = Callable[[Tensor], Tensor]  # V: (B, n) -> (B,)
 Field = Callable[[Tensor], Tensor]  # F: (B, n) -> (B, n)
@@ -54,6 +55,53 @@ def value_and_gradient_of(V: Value, states: Tensor) -> tuple[Tensor, Tensor]:
             raise ConfigError(f"{name(V, 'V')} is not differentiable by autograd, which V-dot needs")
         (gradient,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
     return value.detach(), gradient
+
+
+def checked_constraint(h: Constraint) -> Constraint:
+    """Return ``h``, (B, n) -> (B,) or (B, k), which raises ConfigError, in plain words, where it raises or returns anything else."""
+    who = name(h, "h")
+
+    def checked(states: Tensor) -> Tensor:
+        try:
+            result: object = h(states)
+        except Exception as error:
+            raise ConfigError(
+                f"{who} raises {type(error).__name__} at states {tuple(states.shape)}: {error}; expected a function of states (B, n) in "
+                "PyTorch operations that returns numbers (B,) or (B, k)"
+            ) from error
+        if (
+            not isinstance(result, Tensor)
+            or result.shape[:1] != states.shape[:1]
+            or result.dim() not in (1, 2)
+            or not result.numel()
+        ):
+            came = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise ConfigError(
+                f"{who} must return shape ({len(states)},) or ({len(states)}, k) for {tuple(states.shape)}, numbers that are 0 on the set, "
+                f"got {came}"
+            )
+        if result.dtype != states.dtype:
+            raise ConfigError(
+                f"{who} must compute in {states.dtype}, as the states are, got {result.dtype}: leave out the conversion"
+            )
+        if not result.requires_grad:
+            raise ConfigError(
+                f"{who} is not differentiable by autograd, along whose gradient the set is found: write it in PyTorch operations"
+            )
+        return result
+
+    return checked
+
+
+def require_numbers(h: Constraint, checked: Constraint, states: Tensor) -> None:
+    """Raise ConfigError where ``h``, which is ``checked``, is NaN at one of ``states`` (B, n)."""
+    with torch.enable_grad():
+        value = checked(states.detach().clone().requires_grad_()).detach().reshape(len(states), -1)
+    if bool(value.isnan().any()):
+        state = states[int(value.isnan().any(1).nonzero()[0])]
+        raise ConfigError(
+            f"{name(h, 'h')} is NaN at {short(state)}: give numbers at all states of the box, which are 0 on the set"
+        )
 
 
 def rounding(states: Tensor, *results: Tensor) -> float:

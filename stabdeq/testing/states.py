@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stabdeq.constraint import Constraint, distance, onto_set
 from stabdeq.errors import ConfigError
-from stabdeq.testing.functions import Field, Value, value_of
+from stabdeq.testing.functions import Field, Value, checked_constraint, require_numbers, value_of
 from stabdeq.testing.rays import beyond, leaving
 from stabdeq.testing.runge_kutta import integrate
 from stabdeq.testing.tensors import made_from, ranges_of, require_positive, require_sizes, tensors
@@ -116,16 +116,22 @@ def states_on_set(
     """Return a strategy for states (batch, dim), float64, with h = 0 to rounding and every coordinate between ``low`` and ``high``.
 
     h is (B, dim) -> (B,) or (B, k), differentiable by autograd, such as sin^2 + cos^2 - 1. States of the box are drawn and moved along its
-    slope; those that do not arrive, or leave the box, are not drawn.
+    slope; those that do not arrive, or leave the box, are not drawn. Raises ConfigError, where states are drawn too, where h is no such
+    function, or NaN at a state of the box.
     """
     ends = torch.tensor(ranges_of(dim, low, high), dtype=torch.float64)
     size = float(ends.abs().amax(1).norm())
+    checked = checked_constraint(h)
+
+    def moved(states: Tensor) -> Tensor:
+        require_numbers(h, checked, states)
+        return onto_set(checked, states)
 
     def is_on(states: Tensor) -> bool:
         inside = ((states >= ends[:, 0]) & (states <= ends[:, 1])).all()
-        return bool(inside & (distance(h, states) <= ON * size).all())
+        return bool(inside & (distance(checked, states) <= ON * size).all())
 
-    return made_from(states_in_box(dim, low, high, batch=batch), lambda states: onto_set(h, states)).filter(is_on)
+    return made_from(states_in_box(dim, low, high, batch=batch), moved).filter(is_on)
 
 
 def states_near_centre(

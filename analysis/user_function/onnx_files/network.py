@@ -8,7 +8,6 @@ import inspect
 import math
 import warnings
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from analysis.user_function.onnx_files.messages import (
     decoded,
 )
 from analysis.user_function.onnx_files.operations import OPERATIONS, Operation
-from analysis.user_function.onnx_files.tensors import tensor_of
+from analysis.user_function.onnx_files.tensors import Beside, tensor_of
 from stabdeq.errors import ConfigError, closest
+from stabdeq.reading import read_regular
 
 VERSIONS = range(7, 29)  # of the set of operations: broadcasting is NumPy's from 7 on
 MOST_BYTES = 2**28
@@ -65,15 +65,15 @@ class Step:
 
 
 class OnnxNetwork(nn.Module):
-    """The function that an ONNX file of that ``sha256`` holds, in float64: of inputs (B, ...), its one output (B, k)."""
+    """The function that an ONNX file holds, in float64: of inputs (B, ...), its one output (B, k). ``sha256`` is of all that was read."""
 
-    def __init__(self, name: str, graph: GraphMessage, version: int, folder: Path) -> None:
+    def __init__(self, name: str, graph: GraphMessage, version: int, beside: Beside) -> None:
         super().__init__()
         self.name, self.sha256 = name, ""
         self.names: list[str] = []
         for message in graph.initializer:
             try:
-                self._hold(message.name, tensor_of(message, folder))
+                self._hold(message.name, tensor_of(message, beside))
             except MalformedError as error:
                 raise ConfigError(f"{name}: the initialiser {message.name!r} {error}") from None
         self.inputs = [_input(one, name) for one in graph.input if one.name not in self.names]
@@ -84,7 +84,7 @@ class OnnxNetwork(nn.Module):
             )
         self.output = graph.output[0].name
         self.steps: list[Step] = []
-        self._read(graph, version, folder)
+        self._read(graph, version, beside)
 
     def _hold(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(f"constant_{len(self.names)}", tensor)
@@ -93,14 +93,14 @@ class OnnxNetwork(nn.Module):
     def _constants(self) -> dict[str, Any]:
         return {name: self.get_buffer(f"constant_{place}") for place, name in enumerate(self.names)}
 
-    def _read(self, graph: GraphMessage, version: int, folder: Path) -> None:
+    def _read(self, graph: GraphMessage, version: int, beside: Beside) -> None:
         """Take over the operations in their order; those of constants alone are done at once."""
         constants = self._constants()
         fixed = set(constants)  # what depends on no state: constants, and what follows from shapes
         known = fixed | {name for name, _ in self.inputs}
         for node in graph.node:
             step = _step(
-                node, f"{self.name}: node {(node.name or node.output[:1])!r} ({node.op_type})", version, folder
+                node, f"{self.name}: node {(node.name or node.output[:1])!r} ({node.op_type})", version, beside
             )
             for place, name in enumerate(step.inputs):
                 if name is not None and name not in known:
@@ -169,11 +169,13 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"expected an ONNX file, found none at {str(path)!r}")
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigError(f"{path.name} has {path.stat().st_size} bytes; expected at most {MOST_BYTES}")
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MOST_BYTES)
         model = decoded(ModelMessage, memoryview(content))
+    except OSError as error:
+        raise ConfigError(
+            f"{path.name} cannot be read ({error.strerror}): give a file that 'torch.onnx.export' wrote"
+        ) from None
     except MalformedError as error:
         raise ConfigError(f"{path.name} is no ONNX model: {error}") from None
     versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
@@ -185,8 +187,8 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
     if model.functions or model.graph.sparse_initializer:
         what = "functions of its own" if model.functions else "sparse initialisers"
         raise ConfigError(f"{path.name} holds {what}, which are not known here; export it with plain operations")
-    network = OnnxNetwork(path.name, model.graph, versions[0], path.parent)
-    network.sha256 = sha256(content).hexdigest()
+    network = OnnxNetwork(path.name, model.graph, versions[0], beside := Beside(path.parent))
+    network.sha256 = beside.sha256_with(content)
     return network
 
 
@@ -214,14 +216,14 @@ def _count(shape: list[int]) -> int:
     return math.prod(one for one in shape if one != -1)
 
 
-def _step(node: NodeMessage, label: str, version: int, folder: Path) -> Step:
+def _step(node: NodeMessage, label: str, version: int, beside: Beside) -> Step:
     """Return the operation that ``node`` names. Raises ConfigError where it, or an attribute, is not known."""
     if node.domain not in ("", "ai.onnx"):
         raise ConfigError(f"{label} is of the domain {node.domain!r}; expected ONNX's own operations")
     if node.op_type not in OPERATIONS:
         raise ConfigError(f"{label}: unknown operation {node.op_type!r}: {closest(node.op_type, OPERATIONS)}")
     operation = OPERATIONS[node.op_type]
-    attributes = {one.name: _attribute(one, label, folder) for one in node.attribute}
+    attributes = {one.name: _attribute(one, label, beside) for one in node.attribute}
     outputs = tuple(node.output)
     while outputs and not outputs[-1]:
         outputs = outputs[:-1]
@@ -240,10 +242,10 @@ def _step(node: NodeMessage, label: str, version: int, folder: Path) -> Step:
     return Step(label, operation, tuple(name or None for name in node.input), outputs, attributes)
 
 
-def _attribute(one: AttributeMessage, label: str, folder: Path) -> Any:
+def _attribute(one: AttributeMessage, label: str, beside: Beside) -> Any:
     if one.type == TENSOR_ATTRIBUTE and one.t is not None:
         try:
-            return tensor_of(one.t, folder)
+            return tensor_of(one.t, beside)
         except MalformedError as error:
             raise ConfigError(f"{label}: its attribute {one.name!r} {error}") from None
     kinds: dict[int, Any] = {

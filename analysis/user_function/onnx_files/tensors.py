@@ -1,7 +1,9 @@
 """The tensors in an ONNX file: every real number widened to float64, which is exact, every integer to int64."""
 
 import math
+import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.user_function.onnx_files.messages import MalformedError, TensorMessage
+from stabdeq.reading import open_regular
 
 FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 BFLOAT16 = 16
@@ -31,10 +34,22 @@ TYPES: dict[int, tuple[str, str, str]] = {
 REAL = (FLOAT, 10, DOUBLE, BFLOAT16)
 
 
-def tensor_of(message: TensorMessage, folder: Path) -> Tensor:
+class Beside:
+    """The ``folder`` of an ONNX file, which its data may lie in, in other files; ``read`` is a hash of what was read of these."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.read = folder, sha256()
+
+    def sha256_with(self, content: bytes) -> str:
+        """Return the SHA-256 of the ONNX file of that ``content``; where data lay beside it, of both that and what was read of them."""
+        beside = self.read.digest()
+        return sha256(content if beside == sha256().digest() else content + beside).hexdigest()
+
+
+def tensor_of(message: TensorMessage, beside: Beside) -> Tensor:
     """Return the tensor in ``message``, real numbers as float64, whole ones as int64, truths as they are.
 
-    ``folder`` is that of the ONNX file: data may lie in another file there, and nowhere else. Raises MalformedError.
+    Data may lie in another file ``beside`` the ONNX file, and nowhere else. Raises MalformedError.
     """
     if message.data_type not in TYPES:
         known = ", ".join(name for name, _, _ in TYPES.values())
@@ -45,7 +60,7 @@ def tensor_of(message: TensorMessage, folder: Path) -> Tensor:
         raise MalformedError(f"has the shape {message.dims}")
     count = math.prod(message.dims)
     if message.data_location == EXTERNAL:
-        raw: bytes | None = _external(message, folder, count * dtype.itemsize)
+        raw: bytes | None = _external(message, beside, count * dtype.itemsize)
     else:
         raw = message.raw_data
     if raw is not None:
@@ -75,12 +90,12 @@ def _listed(values: Sequence[Any], dtype: np.dtype, name: str) -> np.ndarray:
     return whole.astype(bits).view(dtype)
 
 
-def _external(message: TensorMessage, folder: Path, size: int) -> bytes:
+def _external(message: TensorMessage, beside: Beside, size: int) -> bytes:
     """Return the ``size`` bytes of a tensor from the file beside the ONNX file that holds them."""
     told = {entry.key: entry.value for entry in message.external_data}
     location = told.get("location", "")
-    path = (folder / location).resolve()
-    if not location or not path.is_relative_to(folder.resolve()):
+    path = Path(os.path.realpath(beside.folder / location))
+    if not location or not path.is_relative_to(os.path.realpath(beside.folder)):
         raise MalformedError(f"lies in {location!r}; expected a file in the folder of the ONNX file")
     if not path.is_file():
         raise MalformedError(f"lies in {location!r}, which is no file")
@@ -92,9 +107,14 @@ def _external(message: TensorMessage, folder: Path, size: int) -> bytes:
         raise MalformedError(
             f"needs {size} bytes, got {length} from byte {offset} of {location!r}, which has {path.stat().st_size}"
         )
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    try:
+        with open_regular(path) as file:
+            file.seek(offset)
+            content = file.read(size)
+    except OSError as error:
+        raise MalformedError(f"lies in {location!r}, which cannot be read ({error.strerror})") from None
+    beside.read.update(content)
+    return content
 
 
 def message_of(tensor: Tensor, name: str) -> TensorMessage:
