@@ -141,6 +141,10 @@ def _asked(report: Report) -> tuple[str, dict[str, Any]]:
             f"{COVERED}; this one was made in Python, on a model or images that no command draws: make it again there, then stabdeq "
             "compare --fail-on-difference"
         )
+    if isinstance(options.get("images"), str):
+        raise NotReplayableError(
+            f"{COVERED}; this one is on images of your own: run '{line[:400]}' again, then stabdeq compare --fail-on-difference"
+        )
     if strange := sorted(map(printable, options.keys() - OPTIONS[name])):
         raise NotReplayableError(f"the report names options that '{name}' does not have: {', '.join(strange)[:200]}")
     seed, images, checks = (options.get(key) for key in ("seed", "images", "checks"))

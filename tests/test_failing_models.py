@@ -81,10 +81,13 @@ def test_a_solver_that_returns_its_state_is_told_what_to_return(
     assert "Solution.of_state(z, self.cell(z, h), tolerance=1e-3, evaluations=steps)" in line
 
 
-@pytest.mark.parametrize("command", ["audit", "attack"])
-def test_the_line_of_their_code_is_named(command: str, folder: Path, refusal: Callable[..., str]) -> None:
-    broken = OWN_SOLVER.replace("return 2 * h", "return torch.addmm(h, h, h)")
+@pytest.mark.parametrize(("command", "fault"), [("audit", "torch.addmm(h, h, h)"), ("attack", "Path(h)")])
+def test_the_line_of_their_code_is_named(command: str, fault: str, folder: Path, refusal: Callable[..., str]) -> None:
+    """Though the error arises in a library that it calls, torch or Python's own."""
+    broken = OWN_SOLVER.replace("return 2 * h", f"return {fault}").replace(
+        "import torch", "import torch\nfrom pathlib import Path"
+    )
     Path("of_faults.py").write_text(broken)
     np.savez("mine.npz", images=np.full((2, 1, 2, 2), 7, dtype=np.uint8), labels=np.zeros(2, dtype=np.int64))
-    number = broken.splitlines().index("        return torch.addmm(h, h, h)") + 1
+    number = broken.splitlines().index(f"        return {fault}") + 1
     assert f"(of_faults.py, line {number}); " in refusal(command, "of_faults:Mine", "--images", "mine.npz")

@@ -305,9 +305,25 @@ def test_a_report_about_a_model_of_ones_own_says_how_to_repeat_it(
     )
     np.savez(folder / "mine.npz", images=np.full((3, 1, 2, 2), 7, dtype=np.uint8), labels=np.zeros(3, dtype=np.int64))
     monkeypatch.syspath_prepend(folder)
-    assert run("audit", f"{name}:make", "--images", "mine.npz", "--checks", "equilibrium", "--out", "own") == 0
+    assert (
+        run("audit", f"{name}:make", "--images", "mine.npz", "--images", "2", "--checks", "equilibrium", "--out", "own")
+        == 0
+    )
     capsys.readouterr()
     assert run("verify", f"{name}:make", "own/report.json") == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "on code that is not run for a report" in line
+    assert f"run 'stabdeq audit {name}:make --checks equilibrium --images mine.npz --seed 0 --samples 2' again" in line
     assert "--fail-on-difference" in line
+    assert read_report(folder / "own" / "report.json").title == f"{name}:make on mine.npz"
+
+
+def test_a_report_on_images_of_ones_own_says_how_to_repeat_it(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied)
+    np.savez("mine.npz", images=np.full((3, 1, 8, 8), 7, dtype=np.uint8), labels=np.zeros(3, dtype=np.int64))
+    assert run("audit", "model.safetensors", "--images", "mine.npz", "--checks", "positivity", "--out", "own") == 0
+    capsys.readouterr()
+    assert run("verify", "model.safetensors", "own/report.json") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "on images of your own: run 'stabdeq audit model.safetensors --checks positivity --images mine.npz" in line
