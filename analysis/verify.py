@@ -93,9 +93,9 @@ def verify(
     plain = read_plain(path)
     told = parse(plain)
     _require_our_version(plain, told)
+    name, options = _asked(told)  # before there need be a checkpoint: a report about code has none
     content = read_bytes(Path(checkpoint))
     digest, expected = sha256(content).hexdigest(), printable(told.checkpoint.get("sha256"))
-    name, options = _asked(told)
     if digest != expected:
         raise NotReplayableError(
             f"{checkpoint}: another checkpoint: its SHA-256 is {digest}, and that in the report {expected[:64] or 'is missing'}"
@@ -133,13 +133,17 @@ def _asked(report: Report) -> tuple[str, dict[str, Any]]:
     if name not in ("audit", "certify") or not report.checkpoint:
         how = f"run '{line}' again" if line else "make it again in Python"
         raise NotReplayableError(
-            f"{COVERED}; this is one of '{name[:40]}', on functions that are not run for a report: {how}, then stabdeq compare "
+            f"{COVERED}; this is one of '{name[:40]}', on code that is not run for a report: {how}, then stabdeq compare "
             "--fail-on-difference"
         )
     if not line:
         raise NotReplayableError(
             f"{COVERED}; this one was made in Python, on a model or images that no command draws: make it again there, then stabdeq "
             "compare --fail-on-difference"
+        )
+    if isinstance(options.get("images"), str):
+        raise NotReplayableError(
+            f"{COVERED}; this one is on images of your own: run '{line[:400]}' again, then stabdeq compare --fail-on-difference"
         )
     if strange := sorted(map(printable, options.keys() - OPTIONS[name])):
         raise NotReplayableError(f"the report names options that '{name}' does not have: {', '.join(strange)[:200]}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import stabdeq
 from stabdeq.adapters import from_functions
 from stabdeq.errors import ConfigError
+from stabdeq.solvers import Status
 
 IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -47,6 +48,17 @@ def test_equilibria_and_gradients_of_functions_are_exact() -> None:
     torch.testing.assert_close(model(IMAGES), parts.classifier(exact(parts, h)), rtol=0, atol=1e-4)
 
 
+def test_a_model_of_functions_trains_all_its_weights() -> None:
+    parts = Parts()
+    model = from_functions(parts.features, parts.step, parts.classifier, tolerance=1e-6, max_evaluations=200)
+    model(IMAGES).square().sum().backward()
+    found = {name: value.grad for name, value in parts.named_parameters()}
+    parts.zero_grad()
+    parts.classifier(exact(parts, parts.features(IMAGES))).square().sum().backward()
+    for name, value in parts.named_parameters():
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-3, atol=1e-3)
+
+
 def test_an_audit_of_functions_widens_their_modules_and_gives_them_back() -> None:
     parts = Parts()
     before = {name: value.clone() for name, value in parts.state_dict().items()}
@@ -82,6 +94,21 @@ def test_a_method_that_a_derived_class_replaced_is_the_one_that_was_given() -> N
 def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(ConfigError, match="readout is a int: expected a function"):
         from_functions(lambda x: x, lambda z, h: h, 3)  # type: ignore[arg-type]
+
+
+def test_a_state_that_is_no_number_has_not_run_out_of_evaluations() -> None:
+    from stabdeq.adapters.torchdeq import TorchDEQModel, get_deq
+
+    parts = Parts()
+    model = TorchDEQModel(
+        parts,
+        get_deq(f_max_iter=20).eval(),
+        inject=parts.features,
+        cell=lambda z, h: torch.where(h[:, :1] > 0, torch.nan, z / 2),
+        readout=parts.classifier,
+    )
+    h = torch.tensor([[1.0] * 5, [-1.0] * 5])
+    assert model.solve(h).status.tolist() == [Status.nan, Status.converged]
 
 
 class Convolutional(nn.Module):

@@ -309,7 +309,7 @@ def spoil(images: Tensor, value: float) -> Tensor:
         (lambda x, y: ((x * 255).to(torch.uint8), y), "divide uint8 images by 255"),
         (lambda x, y: (x.flatten(1), y), "expected floats"),
         (lambda x, y: (x[:0], y[:0]), "B >= 1"),
-        (lambda x, y: (x, y[:-1]), "one for each image"),
+        (lambda x, y: (x, y[:-1]), "the class of each image: an attack turns classes"),
         (lambda x, y: (x, y.float()), "int64"),
         (lambda x, y: (x, y + 5), "labels from 5 to 9 for a model of 5 classes"),
         (lambda x, y: (x, y - 5), "labels from -5"),

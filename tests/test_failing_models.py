@@ -48,3 +48,46 @@ def test_pictures_of_another_size_are_told_before_an_attack(folder: Path, refusa
     np.savez("mine.npz", images=np.full((2, 1, 5, 5), 7, dtype=np.uint8), labels=np.zeros(2, dtype=np.int64))
     line = refusal("attack", "of_pixels:make", "--images", "mine.npz")
     assert "the model fails on inputs (2, 1, 5, 5) of torch.float32: RuntimeError" in line
+
+
+OWN_SOLVER = """
+import torch
+
+class Mine:
+    lyapunov = None
+
+    def inject(self, x):
+        return x.flatten(1)
+
+    def cell(self, z, h):
+        return z / 2 + h
+
+    def readout(self, z):
+        return z[:, :3]
+
+    def solve(self, h):
+        return 2 * h
+"""
+
+
+@pytest.mark.parametrize("command", ["audit", "solvers", "attack"])
+def test_a_solver_that_returns_its_state_is_told_what_to_return(
+    command: str, folder: Path, refusal: Callable[..., str]
+) -> None:
+    Path("of_states.py").write_text(OWN_SOLVER)
+    np.savez("mine.npz", images=np.full((2, 1, 2, 2), 7, dtype=np.uint8), labels=np.zeros(2, dtype=np.int64))
+    line = refusal(command, "of_states:Mine", "--images", "mine.npz")
+    assert "solve(h) returned a Tensor, without z, residual, status, evaluations" in line
+    assert "Solution.of_state(z, self.cell(z, h), tolerance=1e-3, evaluations=steps)" in line
+
+
+@pytest.mark.parametrize(("command", "fault"), [("audit", "torch.addmm(h, h, h)"), ("attack", "Path(h)")])
+def test_the_line_of_their_code_is_named(command: str, fault: str, folder: Path, refusal: Callable[..., str]) -> None:
+    """Though the error arises in a library that it calls, torch or Python's own."""
+    broken = OWN_SOLVER.replace("return 2 * h", f"return {fault}").replace(
+        "import torch", "import torch\nfrom pathlib import Path"
+    )
+    Path("of_faults.py").write_text(broken)
+    np.savez("mine.npz", images=np.full((2, 1, 2, 2), 7, dtype=np.uint8), labels=np.zeros(2, dtype=np.int64))
+    number = broken.splitlines().index(f"        return {fault}") + 1
+    assert f"(of_faults.py, line {number}); " in refusal(command, "of_faults:Mine", "--images", "mine.npz")

@@ -1,13 +1,14 @@
 """The implicit layer in one call: its gradients against finite differences and the unrolled loop, and a toy solver in it."""
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from implicit_problems import BATCH, DIM, coupled_cell, tanh_cell, weight_and_features
 from solver_problems import SOLVERS, normal
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from stabdeq.errors import ConfigError
@@ -87,6 +88,80 @@ def test_gradients_against_the_unrolled_loop(solver: Solver, rows: bool) -> None
 def test_second_derivatives() -> None:
     weight, h = weight_and_features()
     assert gradgradcheck(lambda w, h: layer(h, w).z, (weight, h), fast_mode=True)
+
+
+class Cell(nn.Module):
+    """A map that reads its weight from itself, as most users' do."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach())
+
+    def forward(self, z: Tensor, h: Tensor, *given: Tensor) -> Tensor:
+        return cell(z, h, self.weight)
+
+
+def read_without_being_given(module: Cell, h: Tensor, how: str, adjoint: Implicit | Unrolled) -> Solution:
+    start, options = torch.zeros_like(h), {"adjoint": adjoint, **LIMITS}
+    if how == "the weight":
+        return fixed_point(module, start, Anderson(), inputs=(h,), **options)
+    if how == "both":
+        return fixed_point(lambda z: module(z, h), start, Anderson(), **options)
+    # Named, and not read by that name.
+    return fixed_point(module, start, Anderson(), inputs=(h,), parameters=(module.weight,), **options)
+
+
+@pytest.mark.parametrize("adjoint", [Implicit(), Unrolled(200)], ids=["implicit", "unrolled"])
+@pytest.mark.parametrize("how", ["the weight", "both", "named for nothing"])
+def test_what_the_map_reads_without_being_given_it_has_its_gradient_too(how: str, adjoint: Implicit | Unrolled) -> None:
+    weight, h = weight_and_features()
+    probe = normal(BATCH, DIM, seed=2)
+    expected = torch.autograd.grad((layer(h, weight).z * probe).sum(), (h, weight))
+    module = Cell(weight)
+    solution = read_without_being_given(module, h, how, adjoint)
+    found = torch.autograd.grad((solution.z * probe).sum(), (h, module.weight))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+    assert len(solution.adjoint) == isinstance(adjoint, Implicit)
+
+
+@pytest.mark.parametrize("how", ["the weight", "named for nothing"])
+def test_second_derivatives_by_what_the_map_is_not_given(how: str) -> None:
+    weight, h = weight_and_features()
+
+    def slopes(module: Callable[..., Solution], *wanted: Tensor) -> tuple[Tensor, ...]:
+        """The gradient of a penalty on the gradient, in which the weight has a part of its own."""
+        (gradient,) = torch.autograd.grad(module(h).z.pow(3).sum(), h, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), (h, *wanted))
+
+    module = Cell(weight)
+    expected = slopes(lambda h: layer(h, weight), weight)
+    found = slopes(lambda h: read_without_being_given(module, h, how, Implicit()), module.weight)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("how", ["the weight", "both"])
+def test_a_derivative_of_a_gradient_by_what_the_map_is_not_given_is_refused(how: str) -> None:
+    weight, h = weight_and_features()
+    module = Cell(weight)
+    wanted = h if how == "both" else module.weight
+    with pytest.raises(ConfigError, match=r"would be incomplete.* without being given them: name them, in"):
+        torch.autograd.grad(read_without_being_given(module, h, how, Implicit()).z.sum(), wanted, create_graph=True)
+
+
+def test_a_jacobian_under_torch_func_of_a_map_that_reads_more() -> None:
+    weight, h = weight_and_features()
+    module = Cell(weight)
+    found = torch.func.jacrev(lambda h: read_without_being_given(module, h, "the weight", Implicit()).z)(h.detach())
+    expected = torch.func.jacrev(lambda h: layer(h, weight.detach()).z)(h.detach())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_frozen_weights_that_the_map_is_not_given_receive_none() -> None:
+    weight, h = weight_and_features()
+    frozen = Cell(weight).requires_grad_(False)
+    assert not fixed_point(frozen, torch.zeros_like(h), Anderson(), inputs=(h.detach(),), **LIMITS).z.requires_grad
 
 
 def test_coupled_samples() -> None:

@@ -155,6 +155,9 @@ def test_inputs_and_labels_that_do_not_fit_are_refused() -> None:
 
     refused(TOKENS, SORTED[:, 0], r"readout gave \(1, 3, 5\) for one input, with labels \(8,\)")
     refused(TOKENS, SORTED.double(), "with whole numbers")
+    rounded = SORTED[:, 0].double()
+    with pytest.raises(DataError, match=r"of numbers as many as it gives, labels \(8, 1\)"):
+        stabdeq.audit(looped(lambda z, h: h / 2, lambda x: x.double(), lambda z: z[:, :1], loops=2), TOKENS, rounded)
     refused(TOKENS, SORTED + 3, "labels from 3 to 7 for a model of 5 classes")
     refused(TOKENS, SORTED[:5], r"got \(8, 3\), \(5, 3\)")
     refused(TOKENS * 1j, SORTED, "view_as_real")

@@ -69,7 +69,7 @@ WRONG = {
     "pixels above 1": ({"images": PIXELS.astype(np.float32), "labels": LABELS}, "expected 0 to 1"),
     "NaN": ({"images": np.full((6, 1, 2, 2), np.nan), "labels": LABELS}, "pixels from nan"),
     "too few labels": ({"images": PIXELS, "labels": LABELS[:5]}, r"shape \(5,\) .* for 6 images"),
-    "labels that are no whole numbers": ({"images": PIXELS, "labels": LABELS / 2}, "expected whole numbers"),
+    "labels that are no whole numbers": ({"images": PIXELS, "labels": LABELS / 2}, "expected whole numbers.*'inputs'"),
     "no labels": ({"images": PIXELS}, "holds images, and no 'labels'"),
     "other names": ({"x": PIXELS, "y": LABELS}, "holds x, y, and no 'images'"),
     "a pickle": ({"images": PIXELS.astype(object), "labels": LABELS}, "cannot be read as arrays"),

@@ -279,3 +279,16 @@ def test_more_digits_are_advised_where_rounding_stopped_it() -> None:
     assert ", or float64" not in said(Status.stagnated, torch.float64)
     assert ", or float64" not in said(Status.max_steps, torch.float32)
     assert said(Status.converged, torch.float32) == ""
+
+
+def test_what_a_state_of_any_solver_amounts_to() -> None:
+    z = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [1.0, 1.0]], requires_grad=True)
+    beside = torch.tensor([[0.04, 0.0], [0.04, 0.0], [0.0, torch.nan], [torch.inf, 0.0]])
+    found = Solution.of_state(z, z + beside, tolerance=0.01, evaluations=7)
+    torch.testing.assert_close(found.residual[:2], torch.tensor([0.008, 0.04]))  # relative to a norm above 1
+    assert found.status.tolist() == [Status.converged, Status.max_steps, Status.nan, Status.nan]
+    assert found.evaluations.tolist() == [7, 7, 7, 7]
+    assert found.z is z
+    assert not found.residual.requires_grad
+    counted = Solution.of_state(z, z, tolerance=0.01, evaluations=torch.arange(4.0))
+    assert counted.evaluations.tolist() == [0, 1, 2, 3]

@@ -179,7 +179,7 @@ def test_nan_is_not_hidden_and_inexact_gradients_are_told() -> None:
 def test_a_second_derivative_is_refused() -> None:
     parameter = torch.ones(1, requires_grad=True)
     states, _ = get_deq(ift=True)(lambda z: torch.tanh(z + parameter) / 2, torch.zeros(2, 1))
-    with pytest.raises(ConfigError, match="name what f reads"):
+    with pytest.raises(ConfigError, match="name them, in"):
         torch.autograd.grad(states[-1].sum(), parameter, create_graph=True)
 
 

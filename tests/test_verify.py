@@ -6,6 +6,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_runs import run, save_untrained
@@ -229,7 +230,7 @@ def test_a_page_that_says_something_else_is_found(copied: Path) -> None:
         (lambda plain: plain.update(schema=7), "found 7"),
         (lambda plain: plain.pop("command"), "which command made it"),
         (lambda plain: plain["command"].pop("subject"), "made in Python"),
-        (lambda plain: plain["command"].update(name="check"), "on functions that are not run for a report"),
+        (lambda plain: plain["command"].update(name="check"), "on code that is not run for a report"),
         (lambda plain: plain["command"]["options"].update(seed="5"), "no seed"),
         (lambda plain: plain["command"]["options"].update(images=0), "no number of images"),
         (lambda plain: plain["command"]["options"].update(alpha=9), "options that 'audit' does not have: alpha"),
@@ -292,3 +293,37 @@ def test_reports_of_python_or_of_functions_say_how_to_repeat_them(copied: Path) 
     stabdeq.check(lambda z: z.square().sum(1), dim=2, claims=["zero"], samples=64).save(copied / "function")
     with pytest.raises(NotReplayableError, match=r"one of 'check'.*make it again in Python.*--fail-on-difference"):
         stabdeq.verify(model, copied / "function" / "report.json")
+
+
+def test_a_report_about_a_model_of_ones_own_says_how_to_repeat_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"verified_{abs(hash(folder))}"
+    (folder / f"{name}.py").write_text(
+        "from stabdeq.adapters import from_functions\n"
+        "make = from_functions(lambda x: x.flatten(1), lambda z, h: z / 2 + h, lambda z: z[:, :2])\n"
+    )
+    np.savez(folder / "mine.npz", images=np.full((3, 1, 2, 2), 7, dtype=np.uint8), labels=np.zeros(3, dtype=np.int64))
+    monkeypatch.syspath_prepend(folder)
+    assert (
+        run("audit", f"{name}:make", "--images", "mine.npz", "--images", "2", "--checks", "equilibrium", "--out", "own")
+        == 0
+    )
+    capsys.readouterr()
+    assert run("verify", f"{name}:make", "own/report.json") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run 'stabdeq audit {name}:make --checks equilibrium --images mine.npz --seed 0 --samples 2' again" in line
+    assert "--fail-on-difference" in line
+    assert read_report(folder / "own" / "report.json").title == f"{name}:make on mine.npz"
+
+
+def test_a_report_on_images_of_ones_own_says_how_to_repeat_it(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied)
+    np.savez("mine.npz", images=np.full((3, 1, 8, 8), 7, dtype=np.uint8), labels=np.zeros(3, dtype=np.int64))
+    assert run("audit", "model.safetensors", "--images", "mine.npz", "--checks", "positivity", "--out", "own") == 0
+    capsys.readouterr()
+    assert run("verify", "model.safetensors", "own/report.json") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "on images of your own: run 'stabdeq audit model.safetensors --checks positivity --images mine.npz" in line

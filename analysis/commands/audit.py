@@ -1,6 +1,7 @@
 """``stabdeq audit``: its arguments, and what it prints."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,7 @@ def audit(
     from analysis.audit import units
     from analysis.commands.audit_progress import shown
     from analysis.commands.in_ci import InCI
+    from analysis.report.made_by import made_by
     from analysis.report.terminal import print_verdicts
     from analysis.shards.jobs import parts_by_jobs
     from analysis.shards.part import require_free, write_part
@@ -148,6 +150,10 @@ def audit(
     else:
         with shown(ahead, Console(quiet=quiet)) as on_check:
             report = judge(given.subject, **settings, **given.images, shard=shard or WHOLE, on_check=on_check)
+        if given.images:  # the function was given tensors, which have no names
+            named = asked | {"checks": wanted, "images": place, "samples": number, "resize": resize}
+            own = f"{checkpoint} on {place}" if given.checkpoint is None else report.subject
+            report = replace(report, subject=own, command=made_by("audit", checkpoint, named))
     if shard is not None:
         path = write_part(folder, report_part(work, shard, units(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

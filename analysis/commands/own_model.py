@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stabdeq.errors import ConfigError, DataError, StabdeqError
+from stabdeq.errors import ConfigError, StabdeqError
 
 if TYPE_CHECKING:
     from stabdeq.checkpoint import Checkpoint
@@ -98,7 +98,9 @@ def load_own_classifier(location: str) -> Any:
         model.eval()
     if not callable(model) or (isinstance(model, nn.Module) and type(model).forward is nn.Module.forward):
         _complete(model, location)
-        return lambda x: model.readout(model.solve(model.inject(x)).z)
+        from stabdeq.solvers.solution import require_solution
+
+        return lambda x: model.readout(require_solution(model.solve(model.inject(x))).z)
     return model
 
 
@@ -112,10 +114,9 @@ def require_reads(model: Any, images: Any) -> None:
     except (StabdeqError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise DataError(
-            f"the model fails on inputs {tuple(images.shape)} of {images.dtype}: {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}; are these the inputs that it expects?"
-        ) from error
+        from analysis.measure.failures import failure_on
+
+        raise failure_on(error, tuple(images.shape), images.dtype) from error
 
 
 def weights_dtype(model: Any) -> Any:

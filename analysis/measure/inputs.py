@@ -58,6 +58,12 @@ def kind_of_answers(outputs: Tensor, labels: Tensor) -> Answers:
     if not is_number and (outputs.dim(), labels.dim()) in ((2, 1), (3, 2)) and outputs.shape[1:-1] == labels.shape[1:]:
         check_labels(labels, outputs.shape[-1])
         return "classes" if labels.dim() == 1 else "tokens"
+    if is_number and (outputs.dim(), labels.dim()) == (2, 1):
+        numbers = (len(labels), outputs.shape[1])
+        raise DataError(
+            f"labels {tuple(labels.shape)} of {labels.dtype} for a readout that gives {tuple(outputs.shape)} for one input: of classes "
+            f"expected whole numbers, 0 to {outputs.shape[1] - 1}; of numbers as many as it gives, labels {numbers}"
+        )
     if (outputs.dim(), labels.dim()) == (2, 1):
         check_labels(labels, outputs.shape[1])
     raise DataError(

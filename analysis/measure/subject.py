@@ -8,15 +8,17 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from analysis.measure.failures import failure_on
 from analysis.measure.inputs import Answers, as_read, kind_of_answers, require_labelled
 from analysis.measure.rows import Rows, in_parts
 from analysis.measure.solutions import joined, stateless
 from analysis.proofs.structure import is_structured
 from stabdeq.cells import CertifiedCell, ReluCell, is_as_made
-from stabdeq.errors import DataError, StabdeqError
+from stabdeq.errors import StabdeqError
 from stabdeq.lyapunov import LyapunovFunction, stabilised_field
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
 from stabdeq.solvers import Anderson, Broyden, Solution, solve
+from stabdeq.solvers.solution import require_solution
 
 TOLERANCE = 1e-11  # residual to which an audit solves for equilibria, in float64
 MAX_EVALUATIONS = 1000
@@ -202,7 +204,7 @@ def prepare(
     with torch.no_grad(), _told_of_ones_own(model, (len(images), *images.shape[1:]), first.dtype):
         h = model.inject(first)
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
-        state = model.solve(h).z
+        state = require_solution(model.solve(h)).z
         answers = kind_of_answers(model.readout(state), labels)
         cell, beside = _map(model)
         for part in in_parts(len(images), max(first.numel(), h.numel(), state.numel())):
@@ -239,10 +241,7 @@ def _told_of_ones_own(model: EquilibriumModel, shape: tuple[int, ...], dtype: to
     except Exception as error:
         if isinstance(model, StabilisedDEQ):
             raise
-        raise DataError(
-            f"the model fails on inputs {shape} of {dtype}: {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}; its weights are float64 here; are these the inputs that it expects?"
-        ) from error
+        raise failure_on(error, shape, dtype, "its weights are float64 here; ") from error
 
 
 def _map(model: EquilibriumModel) -> tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]:

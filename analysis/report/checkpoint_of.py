@@ -18,7 +18,8 @@ def checkpoint_of(report: Report, path: Path, given: Path | None = None, *, trus
     named, expected = (printable(report.checkpoint.get(key)) for key in ("path", "sha256"))
     if not named or not expected:
         raise CheckpointError(
-            f"{path}: names no checkpoint with its SHA-256, as an audit of a model in Python: give the report of a checkpoint"
+            f"{path}: names no checkpoint with its SHA-256, as an audit of a model in Python: give the report of a checkpoint; "
+            "a model of your own audit again, and compare the two reports by 'stabdeq compare'"
         )
     places = [given] if given else [Path(named), path.parent / named, path.parent / Path(named).name]
     digests = {}

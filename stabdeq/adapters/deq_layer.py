@@ -12,7 +12,7 @@ from stabdeq.adapters.deq_options import TO_THE_LAST, Options, read_options, res
 from stabdeq.adapters.states import Layout
 from stabdeq.errors import ConfigError
 from stabdeq.solvers import Solution, Status, norm, solve
-from stabdeq.solvers.implicit import attach_gradient
+from stabdeq.solvers.implicit import attach_gradient, offset_of
 
 Map = Callable[[Tensor], Tensor]
 Info = dict[str, Tensor]
@@ -142,8 +142,7 @@ class _Run:
     def _implicit(self, z: Tensor, solution: Solution, writer: Callable[[Info], None] | None) -> Tensor:
         """Return ``z`` with the gradient of the equilibrium by all that f reads, though f does not say what that is.
 
-        f(z) is recorded once: its offset from itself is 0 and has the graph of all that f reads. The equilibrium of
-        z = f(z) + offset then depends on it through an argument.
+        f(z) is recorded once, and its offset from itself is an argument of the equilibrium (``offset_of``).
         """
         options = self.options
         image = self.f(z)
@@ -154,18 +153,9 @@ class _Run:
             raise ConfigError(
                 f"b_tol={options.b_tol:g} is below what {z.dtype} resolves ({resolvable(z.dtype):.1e}): raise it"
             )
-        offset = image - image.detach()
-
-        def backward(gradient: Tensor) -> None:
-            if torch.is_grad_enabled():
-                raise ConfigError(
-                    "a second derivative through get_deq's layer would be incomplete: name what f reads, in "
-                    "stabdeq.solvers.fixed_point(f, z0, solver, inputs=..., parameters=...)"
-                )
-            if writer is not None:
-                writer(_of_adjoint(solution.adjoint[-1]))
-
-        offset.register_hook(backward)
+        offset = offset_of(image)
+        if writer is not None:
+            offset.register_hook(lambda gradient: writer(_of_adjoint(solution.adjoint[-1])))
         return attach_gradient(
             lambda z, offset: self.f(z) + offset,
             (offset,),

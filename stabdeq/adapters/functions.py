@@ -43,7 +43,7 @@ class FunctionModel(nn.Module):
         return self.parts["readout"](z)
 
     def solve(self, h: Tensor) -> Solution:
-        """Return equilibria for features ``h``, from z = 0, by Anderson's method; ``z`` carries the implicit gradient by h."""
+        """Return equilibria for features ``h``, from z = 0, by Anderson's method; ``z`` carries the implicit gradient."""
         shape = h.shape if self.state_shape is None else (len(h), *self.state_shape)
         return fixed_point(
             self.cell,
@@ -74,8 +74,8 @@ def from_functions(
     ``inject`` maps images (B, C, H, W) in [0, 1] to features h (B, *), ``cell`` (z, h) to the next state, ``readout`` equilibria
     to logits (B, classes). States are of the shape of h, or (B, *``state_shape``). Weights must be of modules that are among the
     three parts, or that these reach (``modules_of``), as a lambda does by its closure: an audit widens them to float64.
-    Equilibria are found from 0 by Anderson's method to ``tolerance`` in at most ``max_evaluations``; their gradient is by the
-    images, not by the cell's weights.
+    Equilibria are found from 0 by Anderson's method to ``tolerance`` in at most ``max_evaluations``, with the implicit gradient by
+    the images and by all weights, so that the model can be trained as any other.
 
     Raises ConfigError where a part cannot be called.
     """

@@ -10,7 +10,7 @@ from stabdeq.adapters.functions import as_parts
 from stabdeq.adapters.states import Layout
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import LyapunovFunction
-from stabdeq.solvers import Solution, Status, relative_residual
+from stabdeq.solvers import Solution, relative_residual
 
 
 class LoopedModel(nn.Module):
@@ -60,10 +60,7 @@ class LoopedModel(nn.Module):
             arrived = relative_residual(z.detach(), image.detach()) <= self.tolerance
             evaluations = torch.where(arrived, evaluations.clamp(max=count), evaluations)
             z = image
-        residual = relative_residual(z.detach(), self.cell(z, h).detach())
-        status = torch.where(residual <= self.tolerance, Status.converged, Status.max_steps)
-        status = torch.where(residual.isfinite(), status, Status.nan)
-        return Solution(z=z, residual=residual, status=status, evaluations=evaluations)
+        return Solution.of_state(z, self.cell(z, h), tolerance=self.tolerance, evaluations=evaluations)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the model answers for inputs ``x`` (B, *)."""

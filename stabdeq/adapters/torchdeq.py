@@ -3,12 +3,11 @@
 import sys
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from stabdeq.adapters.deq_layer import EquilibriumLayer, get_deq
 from stabdeq.lyapunov import LyapunovFunction
-from stabdeq.solvers import Solution, Status, relative_residual
+from stabdeq.solvers import Solution
 
 __all__ = ["EquilibriumLayer", "TorchDEQModel", "get_deq"]
 
@@ -52,9 +51,7 @@ class TorchDEQModel(nn.Module):
         shape = h.shape if self.state_shape is None else (len(h), *self.state_shape)
         states, info = self.deq(lambda z: self.cell(z, h), h.new_zeros(shape))
         z = states[-1]
-        residual = relative_residual(z, self.cell(z, h))
-        status = torch.where(residual <= self.tolerance, Status.converged, Status.max_steps)
-        return Solution(z=z, residual=residual, status=status, evaluations=info["nstep"].long().expand(len(z)))
+        return Solution.of_state(z, self.cell(z, h), tolerance=self.tolerance, evaluations=info["nstep"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""

@@ -98,7 +98,7 @@ def check_batch(model: Classifier, images: Tensor, labels: Tensor) -> None:
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise DataError(
             f"labels of shape {tuple(labels.shape)}, {labels.dtype}: "
-            f"expected int64 ({len(images)},), one for each image"
+            f"expected int64 ({len(images)},), the class of each image: an attack turns classes, and of tokens and numbers knows none"
         )
 
 

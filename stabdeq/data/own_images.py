@@ -145,7 +145,7 @@ def _require_labels(labels: Tensor, count: int, path: Path) -> Tensor:
     if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(
             f"{path}: labels of shape {tuple(labels.shape)} and {labels.dtype} for {count} images: expected whole numbers of shape "
-            f"({count},)"
+            f"({count},); where a model answers with numbers or tokens, the array is called 'inputs' in place of 'images'"
         )
     return labels.long()
 

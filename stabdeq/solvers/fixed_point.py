@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stabdeq.errors import ConfigError
-from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient
+from stabdeq.solvers.implicit import Linearise, attach_gradient, attach_unrolled_gradient, with_all_read
 from stabdeq.solvers.iteration import require_tensors
 from stabdeq.solvers.loop import solve
 from stabdeq.solvers.solution import Returned, Solution
@@ -70,13 +70,15 @@ def fixed_point(
 ) -> Solution:
     """Find z* = f(z*, *inputs, *parameters) from ``z0`` (B, *); where grad is on, ``z`` of the Solution carries its gradient.
 
-    ``inputs`` hold a row (B, *) for each sample, and f is called on any of the samples; ``parameters`` are the same for all. All
-    that f depends on, and that a gradient is wanted of, must be among them; ``z0`` receives none. Autograd does not record the
-    solve: ``adjoint`` says how the gradient of its result is found. A backward pass appends the adjoint's own Solution to
-    ``adjoint`` of the Solution. It can be differentiated again; the implicit one also under torch.func's grad, vjp and jacrev.
+    ``inputs`` hold a row (B, *) for each sample, and f is called on any of the samples; ``parameters`` are the same for all. What
+    f reads besides, as a module its weights, receives its gradient too; ``z0`` receives none. Autograd does not record the solve:
+    ``adjoint`` says how the gradient of its result is found. A backward pass appends the adjoint's own Solution to ``adjoint`` of
+    the Solution. It can be differentiated again where what it is by is named; the implicit one also under torch.func's grad, vjp
+    and jacrev, there by what is named alone.
 
     ``tolerance``, ``max_evaluations``, ``coupled``, ``compiled`` and ``returns`` are those of ``solve``, for the equilibrium and its
-    adjoint; an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f.
+    adjoint; an adjoint without ``linearise`` is not compiled. ``forward`` is solved in place of f, which must then name all that it
+    reads.
 
     A sample that was not solved has a gradient all the same, of f at its best state: look at ``converged``. It is NaN where f
     returned NaN, and where the adjoint became NaN or diverged: no number stands for an unknown one, and a training loop leaves out
@@ -108,21 +110,21 @@ def fixed_point(
     )
     if not torch.is_grad_enabled():
         return solution
+    named = (*inputs, *parameters)
     if isinstance(adjoint, Unrolled):
-        z = attach_unrolled_gradient(
-            lambda z: f(z, *inputs, *parameters), solution, steps=adjoint.steps, mixing=adjoint.mixing
-        )
-    else:
-        z = attach_gradient(
-            f,
-            (*inputs, *parameters),
-            solution,
-            adjoint.solver or solver,
-            tolerance=tolerance if adjoint.tolerance is None else adjoint.tolerance,
-            max_evaluations=max_evaluations if adjoint.max_evaluations is None else adjoint.max_evaluations,
-            coupled=coupled,
-            linearise=adjoint.linearise,
-            compiled=compiled,
-            returns=returns,
-        )
+        z = attach_unrolled_gradient(lambda z: f(z, *named), solution, steps=adjoint.steps, mixing=adjoint.mixing)
+        return replace(solution, z=z)
+    complete, read = (f, named) if forward else with_all_read(f, named, solution.z)
+    z = attach_gradient(
+        complete,
+        read,
+        solution,
+        adjoint.solver or solver,
+        tolerance=tolerance if adjoint.tolerance is None else adjoint.tolerance,
+        max_evaluations=max_evaluations if adjoint.max_evaluations is None else adjoint.max_evaluations,
+        coupled=coupled,
+        linearise=adjoint.linearise,
+        compiled=compiled,
+        returns=returns,
+    )
     return replace(solution, z=z)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabdeq.errors import ConfigError
 from stabdeq.shared_batch import largest
 from stabdeq.solvers.iteration import lie_channels_last, require_next_state
 from stabdeq.solvers.joint import Joint
@@ -92,6 +93,35 @@ def attach_gradient(
         return _nan_where(lost, adjoint.z * scale)
 
     return _Equilibrium.apply(f, solve_adjoint, linearise, solution.z.detach(), *inputs)
+
+
+def offset_of(image: Tensor) -> Tensor:
+    """Return 0, of the shape of ``image``, with the graph by which f came to that value.
+
+    Autograd knows an equilibrium's arguments alone. Where f reads a tensor that nobody named, as a module its weights, it is
+    reached through an argument more: z = f(z) + offset. That graph is of one z: a derivative of what is found by it would lack the
+    part through z, and raises ConfigError.
+    """
+    offset = image - image.detach()
+    offset.register_hook(_require_first_derivative)
+    return offset
+
+
+def _require_first_derivative(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise ConfigError(
+            "a second derivative would be incomplete, for the first is by tensors that f reads without being given them: name "
+            "them, in stabdeq.solvers.fixed_point(f, z0, solver, inputs=..., parameters=...)"
+        )
+
+
+def with_all_read(f: CellMap, named: tuple[Tensor, ...], z: Tensor) -> tuple[CellMap, tuple[Tensor, ...]]:
+    """Return f and the arguments on which f(z) depends: ``named``, and ``offset_of`` f where it reads more that wants a gradient."""
+    image = f(z.detach().clone(), *(tensor.detach() for tensor in named))
+    require_next_state(image, z)
+    if not image.requires_grad:
+        return f, named
+    return lambda z, offset, *named: f(z, *named) + offset, (offset_of(image), *named)
 
 
 def is_lost(adjoint: Solution) -> Tensor:
@@ -245,7 +275,8 @@ def _differentiable_products(
         return torch.func.vjp(lambda z: f(z.clone(), *inputs), z)[1](u)[0] + g
 
     known = _Adjoint.apply(f, solve_adjoint, *(tensor.detach() for tensor in (gradient, z, *inputs)))
-    u = _Equilibrium.apply(adjoint_map, solve_adjoint, None, known, gradient, z, *inputs)
+    complete, read = with_all_read(adjoint_map, (gradient, z, *inputs), known)
+    u = _Equilibrium.apply(complete, solve_adjoint, None, known, *read)
 
     def partial(*needed: Tensor) -> Tensor:
         given = iter(needed)

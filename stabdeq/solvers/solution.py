@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from stabdeq.errors import ConfigError
 
 Map = Callable[[Tensor], Tensor]  # state (B, *) -> state (B, *)
 Returned = Literal["state", "image"]
@@ -78,6 +80,22 @@ class Solution:
     trace: Trace | None = None
     adjoint: list["Solution"] = field(default_factory=list)
 
+    @classmethod
+    def of_state(cls, z: Tensor, fz: Tensor, *, tolerance: float, evaluations: int | Tensor) -> "Solution":
+        """Return what the state ``z`` (B, *) of any solver amounts to, where the map has the value ``fz`` (B, *).
+
+        A sample converged where its residual is at most ``tolerance``; else it ran out of ``evaluations``, of all samples or (B,),
+        or met NaN.
+
+        >>> half = torch.full((1, 2), 0.5)
+        >>> Solution.of_state(half, half + 0.001, tolerance=0.01, evaluations=20).converged
+        tensor([True])
+        """
+        residual = relative_residual(z.detach(), fz.detach())
+        status = torch.where(residual <= tolerance, Status.converged, Status.max_steps)
+        status = torch.where(residual.isfinite(), status, Status.nan)
+        return cls(z, residual, status, torch.as_tensor(evaluations, device=z.device).long().expand(len(z)))
+
     @property
     def converged(self) -> Tensor:
         """(B,) bool: which samples met the tolerance."""
@@ -92,6 +110,16 @@ class Solution:
                 finer = ", or float64" if status is Status.stagnated and self.z.dtype != torch.float64 else ""
                 parts.append(f"{count} of {len(self.status)} {status.words} ({status.name}: {status.remedy}{finer})")
         return "; ".join(parts)
+
+
+def require_solution(found: Any) -> Solution:
+    """Return what a model's ``solve`` has ``found``; raises ConfigError where it is no Solution, but a state perhaps."""
+    if lacking := [name for name in ("z", "residual", "status", "evaluations") if not hasattr(found, name)]:
+        raise ConfigError(
+            f"solve(h) returned a {type(found).__name__}, without {', '.join(lacking)}: expected a stabdeq.solvers.Solution; of a "
+            "state z of your own solver it is Solution.of_state(z, self.cell(z, h), tolerance=1e-3, evaluations=steps)"
+        )
+    return found
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
