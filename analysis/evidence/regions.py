@@ -233,9 +233,8 @@ class Outside:
         nearest = self.inner * (1 + _roundings(states))
         # A state that is pushed along a ray leaves a curved set, and is moved back.
         for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if self.is_curved else (nearest,):
-            offset = inside - self.centre
-            distance = offset.norm(dim=1, keepdim=True)
-            pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
+            distance, rays = polar(inside, self.centre)
+            pushed = self.centre + nearest * rays
             near = distance < least
             inside = torch.where(near, pushed, inside)
             if not self.is_curved or not bool(near.any()):
@@ -245,6 +244,18 @@ class Outside:
 
     def contains(self, states: Tensor) -> Tensor:
         return self.region.contains(states) & ((states - self.centre).norm(dim=1) >= self.inner * (1 - 1e-9))
+
+
+def polar(states: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far ``states`` (B, n) are from ``centre``, (B, 1), and the unit vectors away from it, (B, n).
+
+    The centre itself lies on no ray of its own, and is taken to lie on the first axis.
+    """
+    offset = states - centre
+    distance = offset.norm(dim=1, keepdim=True)
+    axis = torch.zeros_like(centre)
+    axis[0] = 1
+    return distance, torch.where(distance == 0, axis, offset / torch.where(distance == 0, 1, distance))
 
 
 def _roundings(states: Tensor) -> float:

@@ -314,7 +314,9 @@ class Search:
     @property
     def covers(self) -> str:
         region = self.region
-        words = f"all of {region.condition} within {self.base.within}" if isinstance(region, Sublevel) else region.words
+        words = region.words
+        if isinstance(region, Sublevel) and region.has_levels:
+            words = f"all of {region.condition} within {self.base.within}"
         return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
 
 
