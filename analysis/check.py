@@ -21,6 +21,7 @@ Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
 ON_REQUEST = ("proper", "convex", "attraction", "barrier")
 JUDGED_TOGETHER = (("decrease", "invariant"), OF_A_BARRIER)  # what follows of one for another is told, too
+AT_REST = "where f(c, d) = 0 for every d, the claims positive, decay with alpha above 0, and invariant say that all tends to the centre"
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 
@@ -327,7 +328,7 @@ def _robust_names(names: list[str], *, asked: bool) -> list[str]:
     for name in names if asked else ():
         if name in ("equilibrium", "attraction"):
             raise ConfigError(
-                f"the claim {name!r} is not made of uncertain dynamics, whose equilibrium moves with the disturbance"
+                f"the claim {name!r} is not made of uncertain dynamics, whose equilibrium may move with the disturbance; {AT_REST}"
             )
     return [name for name in names if name not in ("equilibrium", "attraction")]
 
@@ -348,7 +349,7 @@ def _require_robust(
         )
     if "decrease" in names and from_level is None:
         raise ConfigError(
-            "decrease under disturbances needs from_level: V-dot is 0 at the centre, whatever the disturbance"
+            f"decrease under disturbances needs from_level: V-dot is 0 at the centre, whatever the disturbance; {AT_REST}"
         )
 
 

@@ -18,7 +18,7 @@ from analysis.findings.catalogue import CHECKS
 from analysis.findings.values import mapping, number, printable, sequence
 from analysis.measure.sample import describe, draw_images, drawn
 from analysis.measure.subject import TOLERANCE
-from analysis.report.made_by import command_line
+from analysis.report.made_by import command_line, how_again
 from analysis.report.page import render_html
 from analysis.report.reading import LARGEST, parse, read_plain, schema_at_odds
 from analysis.report.report import Report, numbered
@@ -131,10 +131,9 @@ def _asked(report: Report) -> tuple[str, dict[str, Any]]:
         raise NotReplayableError("the report does not say which command made it (is it older?): audit anew")
     line = command_line(report.command)
     if name not in ("audit", "certify") or not report.checkpoint:
-        how = f"run '{line}' again" if line else "make it again in Python"
         raise NotReplayableError(
-            f"{COVERED}; this is one of '{name[:40]}', on code that is not run for a report: {how}, then stabdeq compare "
-            "--fail-on-difference"
+            f"{COVERED}; this is one of '{name[:40]}', on code that is not run for a report: {how_again(report.command)}, "
+            "then stabdeq compare --fail-on-difference"
         )
     if not line:
         raise NotReplayableError(

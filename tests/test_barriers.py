@@ -64,6 +64,22 @@ def test_a_barrier_is_proved_with_what_follows(
     assert found["barrier"].evidence.startswith("Nothing that starts in the initial set reaches the unsafe set before")
 
 
+def test_an_energy_that_only_never_rises_keeps_from_the_unsafe_set_too() -> None:
+    """B-dot = -z2^2 is 0 where the oscillator turns, and B = 0 there too: barrier is not proved, decay at the rate 0 is."""
+
+    def oscillator(z: Tensor) -> Tensor:
+        return torch.stack([z[:, 1], -z[:, 0] - z[:, 1] / 2], 1)
+
+    sets: dict[str, Any] = {"initial": disc(0.25), "unsafe": lambda z: -disc(2.25)(z)}
+    strict = judged(disc(1.0), oscillator, **sets)
+    assert strict["barrier"].verdict is not Verdict.PROVED
+    found = judged(disc(1.0), oscillator, **sets, alpha=0, claims=["initial", "unsafe", "decay"])
+    assert verdicts(found) == dict.fromkeys(["initial", "unsafe", "decay"], "PROVED")
+    assert found["decay"].evidence.startswith("Nothing that starts in the initial set reaches the unsafe set")
+    hole = judged(disc(1.0), oscillator, **sets, alpha=0, claims=["initial", "unsafe", "decay"], inner_radius=0.1)
+    assert "Nothing that starts" not in hole["decay"].evidence
+
+
 def test_a_barrier_in_steps_is_proved() -> None:
     found = judged(own.circle, step=lambda z: 0.9 * own.rotation(z), initial=own.inner_disc, unsafe=own.far_out)
     assert set(verdicts(found).values()) == {"PROVED"}

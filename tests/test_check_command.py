@@ -12,6 +12,7 @@ from check_runs import run
 from cyclopts import App
 from zoo import CASES, Case
 
+from analysis.commands.replay import replay as replay_command
 from stabdeq.errors import StabdeqError
 
 pytestmark = pytest.mark.usefixtures("zoo_on_path")
@@ -231,3 +232,11 @@ def test_samples_and_starts_are_as_asked(tmp_path: Path) -> None:
     )
     assert "Of 500 drawn" in few["positive"]["evidence"]
     assert "Of 5000 drawn" in many["positive"]["evidence"]
+
+
+def test_replay_of_a_report_about_functions_says_how(tmp_path: Path) -> None:
+    arguments = ["zoo:square", "--dim", "2", "--dynamics", "zoo:sink", "--claims", "decay", "--alpha", "3"]
+    assert run(arguments, tmp_path)[0] == 1
+    with pytest.raises(StabdeqError, match=r"Evaluate your functions at .* or run 'stabdeq check zoo:square") as error:
+        replay_command(tmp_path / "findings.json")
+    assert error.value.exit_code == 2

@@ -68,6 +68,8 @@ REGIONS: list[Region] = [
     Box(CENTRE, CENTRE - 1, CENTRE + 2),
     Sublevel(Ball(CENTRE, 5.0), square, 4.0),
     Sublevel(Ball(CENTRE, 5.0), square, 4.0, on_boundary=True),
+    Sublevel(Box(CENTRE, CENTRE - 5, CENTRE + 6), square, 4.0, on_boundary=True),
+    Sublevel(Box(CENTRE, CENTRE - 5, CENTRE + 6), square, 4.0, lower=1.0),
     Outside(Ball(CENTRE, 2.0), 0.5),
     Pairs(Ball(CENTRE, 2.0)),
 ]
@@ -80,6 +82,7 @@ def test_a_region_contains_what_it_draws_and_projects(region: Region) -> None:
         region.sample(100, generator()),
         region.shells(100, generator()),
         region.project(far),
+        region.project(region.centre.repeat(3, 1)),
     ):
         assert bool(region.contains(states).all())
         assert torch.allclose(region.project(states), states, atol=1e-12)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 import stabdeq
 from analysis.evidence.regions import Box
 from analysis.evidence.sublevel import Sublevel
+from analysis.findings import Verdict
+from analysis.user_function.function import load_function
+from analysis.user_function.proofs import proved
+from analysis.user_function.subject import Subject
 from stabdeq.errors import ConfigError
 
 Function = Callable[[Tensor], Tensor]
@@ -202,12 +207,32 @@ def test_a_disturbance_that_pushes_out_refutes_invariance() -> None:
     assert verdicts(square, uncertain=pushed, **options) == {"invariant": "REFUTED"}
 
 
+def test_a_parameter_that_moves_no_equilibrium_is_proved_to_decay() -> None:
+    """A mass between 0.8 and 1.2 on a spring that stiffens, with a damper."""
+
+    def mass(z: Tensor, d: Tensor) -> Tensor:
+        place, speed = z.unbind(1)
+        return torch.stack([speed, (-2 * place - place**3 - 1.5 * speed) / d[:, 0]], 1)
+
+    def energy(z: Tensor) -> Tensor:
+        place, speed = z.unbind(1)
+        return 2.3 * place**2 + place**4 / 2 + speed**2 + 0.8 * place * speed
+
+    options = {"box": (-2, 2), "disturbance": (0.8, 1.2), "sublevel": 3, "samples": 500, "starts": 4}
+    for alpha, expected in ((0.1, "PROVED"), (2.0, "REFUTED")):
+        found = verdicts(energy, uncertain=mass, alpha=alpha, claims=["positive", "decay", "invariant"], **options)
+        assert found == {"positive": "PROVED", "decay": expected, "invariant": "PROVED"}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"box": (-1, 1)}, "the box of their disturbances"),
         ({"box": (-1, 1), "disturbance": (-1, 1), "claims": ["decrease"]}, "needs from_level"),
-        ({"box": (-1, 1), "disturbance": (-1, 1), "claims": ["equilibrium"]}, "whose equilibrium moves"),
+        (
+            {"box": (-1, 1), "disturbance": (-1, 1), "claims": ["equilibrium"]},
+            r"may move with .* decay with alpha above 0",
+        ),
         ({"box": (-1, 1), "disturbance": (1, -1), "claims": ["positive"]}, "low < high"),
     ],
 )
@@ -226,3 +251,56 @@ def test_a_next_state_given_as_a_velocity_is_asked_about() -> None:
     assert verdicts(square, step=step, claims=["decrease"]) == {"decrease": "PROVED"}
     unstable = stabdeq.check(square, lambda z: rotation(z) + z, dim=2, claims=["decrease"]).findings[0]
     assert "--step" not in unstable.evidence
+
+
+@pytest.mark.parametrize("box", [(-2.0, 2.0), None])
+def test_a_boundary_is_judged_where_functions_take_arrays(box: tuple[float, float] | None) -> None:
+    """They have no gradient at the centre, which is then projected to the boundary along no ray of its own."""
+    claims = ["invariant", "attraction"]
+    options = {"box": box, "sublevel": 0.5, "claims": claims, "samples": 200, "starts": 4}
+    found = verdicts(lambda z: np.square(z).sum(1), lambda z: np.negative(z), **options)
+    assert found == dict.fromkeys(claims, "SUPPORTED")
+
+
+@pytest.mark.parametrize("options", [{"sublevel": "max", "radius": 2.0}, {"from_level": 0.1}])
+def test_a_claim_that_no_level_bounds_names_none(options: dict[str, Any]) -> None:
+    report = stabdeq.check(square, lambda z: -z, dim=2, claims=["convex", "decrease"], **options, samples=200, starts=4)
+    assert "{V" not in report.named["convex.convex"].claim
+    assert report.named["convex.convex"].evidence.count("inf") == 0
+    assert "V" in report.named["decrease.decrease"].claim
+
+
+def ages(z: Tensor) -> Tensor:
+    """A stock and its mean age group about their equilibrium at 1: near z = (-0.9, 2.2) a step leaves the box by some 0.002."""
+    stock, older = (z + 1).unbind(1)
+    return torch.stack([stock * torch.exp(0.8 * (1 - 0.7 * stock - 0.3 * older)), (stock + older) / 2], 1) - 1
+
+
+def leaning(z: Tensor) -> Tensor:
+    return z[:, 0] ** 2 + 0.3 * z[:, 1] ** 2
+
+
+def bump(z: Tensor) -> Tensor:
+    """All tends to the origin but about (0.3, 0.1), where V = |z|^2 rises."""
+    return z * (5 * torch.exp(-1e4 * (z - torch.tensor([0.3, 0.1])).square().sum(1)) - 1)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "motion", "in_steps", "level", "expected"),
+    [
+        ("invariant", leaning, ages, True, 2.3, Verdict.REFUTED),
+        ("attraction", leaning, ages, True, 2.3, Verdict.INCONCLUSIVE),
+        ("attraction", square, bump, False, 0.5, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_what_samples_missed_and_a_proof_met_is_supported_no_more(
+    claim: str, value: Function, motion: Function, in_steps: bool, level: float, expected: Verdict
+) -> None:
+    functions = load_function(value, 2, "value"), load_function(motion, 2, "velocity")
+    base = Box(*torch.tensor([[0.0, 0.0], [-0.9, -0.9], [4.0, 4.0]], dtype=torch.float64))
+    subject = Subject(*functions, Sublevel(base, functions[0], level), in_steps=in_steps)
+    found = proved(subject, subject.finding(claim, Verdict.SUPPORTED, "No violation found."))
+    assert found.verdict is expected, found.evidence
+    assert "the search for a proof did, on its boxes" in found.evidence
+    assert found.witness is not None
+    assert found.witness["replayed_excess"] > 0

@@ -39,10 +39,6 @@ class Constrained(Sublevel):
         return True
 
     @property
-    def has_levels(self) -> bool:
-        return not (math.isinf(self.level) and math.isinf(self.lower))
-
-    @property
     def words(self) -> str:
         if self.on_boundary:
             return f"the set {{h = 0, V = {exactly(self.level)}}} within {self.base.within}"

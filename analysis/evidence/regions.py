@@ -1,5 +1,6 @@
 """Regions of state space that a claim is made on: each can be sampled, and any state can be projected into it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,13 +113,8 @@ class Box:
 
     @property
     def words(self) -> str:
-        bounds = {(float(low), float(high)) for low, high in zip(self.low, self.high, strict=True)}
-        if len(bounds) == 1:
-            (bound,) = bounds
-            power = f"^{len(self.low)}" if len(self.low) > 1 else ""
-            return f"the box [{exactly(bound[0])}, {exactly(bound[1])}]{power}"
         sides = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        return "the box " + " x ".join(f"[{exactly(low)}, {exactly(high)}]" for low, high in sides)
+        return product([f"[{exactly(low)}, {exactly(high)}]" for low, high in sides])
 
     @property
     def is_curved(self) -> bool:
@@ -233,9 +229,8 @@ class Outside:
         nearest = self.inner * (1 + _roundings(states))
         # A state that is pushed along a ray leaves a curved set, and is moved back.
         for least in (nearest, *[self.inner * (1 - SLACK)] * (PUSHES - 1)) if self.is_curved else (nearest,):
-            offset = inside - self.centre
-            distance = offset.norm(dim=1, keepdim=True)
-            pushed = self.centre + offset * (nearest / torch.where(distance == 0, 1, distance))
+            distance, rays = polar(inside, self.centre)
+            pushed = self.centre + nearest * rays
             near = distance < least
             inside = torch.where(near, pushed, inside)
             if not self.is_curved or not bool(near.any()):
@@ -245,6 +240,28 @@ class Outside:
 
     def contains(self, states: Tensor) -> Tensor:
         return self.region.contains(states) & ((states - self.centre).norm(dim=1) >= self.inner * (1 - 1e-9))
+
+
+def product(sides: Sequence[str]) -> str:
+    """Return the name of a box with these ``sides``.
+
+    >>> product(["[-1, 1]", "[-1, 1]"]), product(["[-1, 1]", "[-2, 2]"]), product(["[0, 1]"])
+    ('the box [-1, 1]^2', 'the box [-1, 1] x [-2, 2]', 'the box [0, 1]')
+    """
+    alike = len(sides) > 1 and len(set(sides)) == 1
+    return f"the box {sides[0]}^{len(sides)}" if alike else f"the box {' x '.join(sides)}"
+
+
+def polar(states: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far ``states`` (B, n) are from ``centre``, (B, 1), and the unit vectors away from it, (B, n).
+
+    The centre itself lies on no ray of its own, and is taken to lie on the first axis.
+    """
+    offset = states - centre
+    distance = offset.norm(dim=1, keepdim=True)
+    axis = torch.zeros_like(centre)
+    axis[0] = 1
+    return distance, torch.where(distance == 0, axis, offset / torch.where(distance == 0, 1, distance))
 
 
 def _roundings(states: Tensor) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence import sampling
-from analysis.evidence.regions import SLACK, Ball, Box
+from analysis.evidence.regions import SLACK, Ball, Box, polar
 from analysis.findings import exactly
 
 # A ray is followed out in 64 steps, the one on which V first exceeds the level in 8, and the last of these to 1e-14 of the ray.
@@ -44,9 +44,16 @@ class Sublevel:
 
     @property
     def words(self) -> str:
+        if not self.has_levels:
+            return self.base.words
         part = "the boundary of " if self.on_boundary else ""
         seen = ", seen along rays from the centre" if self.on_rays else ""
         return f"{part}{self.condition} within {self.base.within}{seen}"
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether a level bounds the set; it is all of ``base`` otherwise."""
+        return self.level < math.inf or self.lower > -math.inf
 
     @property
     def condition(self) -> str:
@@ -145,13 +152,13 @@ class Sublevel:
 
     def project(self, states: Tensor) -> Tensor:
         states = states.detach()
-        distance, rays = self._polar(states)
+        distance, rays = polar(states, self.centre)
         begin, end = self._ends(rays, None if self.on_boundary else distance)
         moved = torch.where((distance > end) | self.on_boundary, self._at(end, rays), states)
         return torch.where(distance < begin, self._at(begin, rays), moved)
 
     def contains(self, states: Tensor) -> Tensor:
-        distance, rays = self._polar(states)
+        distance, rays = polar(states, self.centre)
         _, end = self._ends(rays, None if self.on_boundary else distance)
         inside = distance <= end * (1 + SLACK)
         if self.on_boundary:
@@ -161,12 +168,6 @@ class Sublevel:
             with torch.no_grad():
                 inside = inside & (self.value(states) >= self.lower)[:, None]
         return inside.squeeze(1)
-
-    def _polar(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distances from the centre (B, 1), and the unit vectors away from it (B, n)."""
-        offset = states - self.centre
-        distance = offset.norm(dim=1, keepdim=True)
-        return distance, offset / torch.where(distance == 0, 1, distance)
 
     def _at(self, length: Tensor, rays: Tensor) -> Tensor:
         return self.base.project(self.centre + length * rays)

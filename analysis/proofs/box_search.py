@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from analysis.evidence.constrained import Constrained
-from analysis.evidence.regions import Ball, Box
+from analysis.evidence.regions import Ball, Box, product
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs.constraint_bounds import ConstraintBounds
@@ -236,8 +236,8 @@ class Search:
             return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where)
         examined = found.boxes + (hole is not None)
         if hole is not None:
-            sides = " x ".join(f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True))
-            words = f"{inside} on the box {sides}" + (f", and {words} elsewhere" if found.boxes else "")
+            sides = [f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True)]
+            words = f"{inside} on {product(sides)}" + (f", and {words} elsewhere" if found.boxes else "")
         some = ", some of them turned," if found.turned else ""
         count = "one box that covers" if examined == 1 else f"{examined} boxes{some} that cover"
         return Proof(f"{words}: by {by} on {count} {self.covers}. {ASSUMPTION}", examined)
@@ -314,8 +314,19 @@ class Search:
     @property
     def covers(self) -> str:
         region = self.region
-        words = f"all of {region.condition} within {self.base.within}" if isinstance(region, Sublevel) else region.words
+        words = region.words
+        if isinstance(region, Sublevel) and region.has_levels:
+            words = f"all of {region.condition} within {self.base.within}"
         return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
+
+
+def falling(rate: float | None) -> str:
+    """Return what is to be below 0 where V falls at the ``rate``, in symbols.
+
+    >>> falling(None), falling(0.0), falling(0.5)
+    ('V-dot', 'V-dot', 'V-dot + 0.5 V')
+    """
+    return f"V-dot + {exactly(rate)} V" if rate else "V-dot"
 
 
 def mean_value(at_points: Interval, gradient: Interval, offset: Interval) -> Interval:

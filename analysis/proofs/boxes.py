@@ -19,7 +19,7 @@ from analysis.evidence.regions import Ball, Box, Outside, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import exactly
 from analysis.proofs import MOST_DIMENSIONS
-from analysis.proofs.box_search import ASSUMPTION, Proof, Search, Unproved
+from analysis.proofs.box_search import ASSUMPTION, Proof, Search, Unproved, falling
 from analysis.proofs.falling import along_the_flow, below_zero
 from analysis.proofs.intervals.branch_and_bound import Examined
 from analysis.proofs.intervals.graph import UnboundedError
@@ -166,7 +166,7 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
         violated = fails & (points.low != search.centre).any(1) & search.is_inside(points, value_at_points)
         return Examined(search.is_outside(box, bounds) | holds, violated, weights(gradient))
 
-    excess = "V-dot" if search.rate is None else f"V-dot + {exactly(search.rate)} V"
+    excess = falling(search.rate)
     words = f"{excess} {'<' if strictly else '<='} 0"
     at_centre, speed = search.value.at(search.centre), search.motion.at(search.centre).value
     if search.is_below(at_centre.value):

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from analysis.evidence.regions import Region
 from analysis.findings import exactly
-from analysis.proofs.box_search import Proof, Search, Unproved, mean_value
+from analysis.proofs.box_search import Proof, Search, Unproved, falling, mean_value
 from analysis.proofs.boxes import EXACTLY, is_definite, matrices, searched, size, weights
 from analysis.proofs.falling import examination
 from analysis.proofs.intervals.branch_and_bound import Examined
@@ -91,7 +91,7 @@ def _excess(search: Search, name: str, rate: float, *, in_steps: bool) -> tuple[
     derivative = lie_derivative(value, search.motion.graph, state)
     if name == "decrease" or not rate:
         return derivative, "V-dot", "V-dot < 0" if name == "decrease" else "V-dot <= 0"
-    symbol = f"V-dot + {exactly(rate)} V"
+    symbol = falling(rate)
     return trace(lambda states: derivative(states) + rate * value(states), state), symbol, f"{symbol} <= 0"
 
 

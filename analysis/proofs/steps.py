@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from analysis.evidence.regions import Ball, Region
@@ -71,14 +70,15 @@ def _decrease(search: Search) -> Proof | Unproved:
         violated = fails & (points.low != search.centre).any(1) & search.is_inside(points, value_at_points)
         return Examined(search.is_outside(box, bounds) | holds, violated, weights(over_box.gradient))
 
-    words = "V(z+) < V(z)" if strictly else f"V(z+) <= (1 - {exactly(kappa)}) V(z)"
+    share = "V(z)" if strictly else f"(1 - {exactly(kappa)}) V(z)"
+    words, change_words = f"V(z+) {'<' if strictly else '<='} {share}", f"V(z+) - {share}"
     if search.is_below(search.value.at(search.centre).value):
         return search.covered(examine, words, linear=linear)
     at_centre = excess.at(search.centre)
     slack = search.slack(size(at_centre.value), size(at_centre.gradient))
     if slack == math.inf:
         return Unproved(
-            "V(z+) - V(z) and its gradient cannot both be shown to be exactly 0 at the centre, as the states around it need. "
+            f"{change_words} and its gradient cannot both be shown to be exactly 0 at the centre, as the states around it need. "
             f"{EXACTLY}"
         )
 
@@ -89,10 +89,10 @@ def _decrease(search: Search) -> Proof | Unproved:
     hole = search.closed_at_centre(proves)
     if hole is None and not search.inner:
         return Unproved(
-            "the Hessian of V(z+) - V(z) is not shown to be negative definite on any box around the centre."
+            f"the Hessian of {change_words} is not shown to be negative definite on any box around the centre."
         )
     nearly = "" if slack == 0 else "nearly "
-    inside = f"V(z+) - V(z) and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
+    inside = f"{change_words} and its gradient are {nearly}0 at the centre and its Hessian is negative definite"
     return search.covered(examine, words, hole, inside, linear)
 
 
@@ -104,23 +104,26 @@ def _invariant(search: Search) -> Proof | Unproved:
 
     def examine(box: Interval, points: Interval) -> Examined:
         after, value = search.motion(box, 1), search.value(box, 1)
-        bounds, _ = search.value_on(box, points, value)
-        offset = box - points
+        bounds, value_at_points = search.value_on(box, points, value)
+        offset, after_points = box - points, search.motion(points, 0).value
         moved = after.value.intersected(
-            search.motion(points, 0).value
-            + (after.gradient * offset.moved(lambda bound: bound.mT[:, :, None])).sum([-3])
+            after_points + (after.gradient * offset.moved(lambda bound: bound.mT[:, :, None])).sum([-3])
         )
         if isinstance(base, Ball):
             stays = search.squared_distance(moved).high <= search.squared_radius.low
+            leaves = search.squared_distance(after_points).low > search.squared_radius.high
         else:
             stays = ((moved.low >= base.low) & (moved.high <= base.high)).all(1)
+            leaves = ((after_points.high < base.low) | (after_points.low > base.high)).any(1)
         slopes = after.gradient.magnitude.amax(2).mT
         if value_after is not None and isinstance(region, Sublevel):
             later = value_after(box, 1)
             at_points = value_after(points, 0).value
             stays &= later.value.intersected(mean_value(at_points, later.gradient, offset)).high <= region.level
+            leaves = leaves | (at_points.low > region.level)
             slopes = slopes + weights(later.gradient)
-        return Examined(search.is_outside(box, bounds) | stays, torch.zeros_like(stays), slopes)
+        violated = leaves & search.is_inside(points, value_at_points)
+        return Examined(search.is_outside(box, bounds) | stays, violated, slopes)
 
     return search.covered(examine, f"z+ stays in {search.covers}")
 

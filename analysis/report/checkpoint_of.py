@@ -4,6 +4,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from analysis.findings.values import printable
+from analysis.report.made_by import how_again
 from analysis.report.report import Report
 from stabdeq.checkpoint import Checkpoint, load_checkpoint
 from stabdeq.errors import CheckpointError
@@ -16,6 +17,11 @@ def checkpoint_of(report: Report, path: Path, given: Path | None = None, *, trus
     Raises CheckpointError where no file of the report's SHA-256 is there, and as ``load_checkpoint``.
     """
     named, expected = (printable(report.checkpoint.get(key)) for key in ("path", "sha256"))
+    if not named and report.command.get("name") in ("check", "certify"):
+        raise CheckpointError(
+            f"{path}: is about functions, and names no checkpoint; code that a report names is not run. Evaluate your functions at the "
+            f'"state" of a witness yourself, or {how_again(report.command)}'
+        )
     if not named or not expected:
         raise CheckpointError(
             f"{path}: names no checkpoint with its SHA-256, as an audit of a model in Python: give the report of a checkpoint; "

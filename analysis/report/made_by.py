@@ -36,6 +36,12 @@ def command_line(command: Mapping[str, Any]) -> str:
     return shlex.join(map(printable, words))
 
 
+def how_again(command: Mapping[str, Any]) -> str:
+    """Return how a report that ``command`` made is made once more, the start of a sentence."""
+    line = command_line(command)
+    return f"run '{line}' again" if line else "make it again in Python"
+
+
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it: in Python a number may be NumPy's or a tensor."""
     if isinstance(value, list | tuple):

@@ -29,14 +29,18 @@ MOST_COORDINATES = 32  # the linearisation of steps takes a system of their squa
 
 def attraction(subject: Subject) -> Finding:
     """Return whether samples and the falsifier speak against it: the dynamics rest at the centre, V falls, and nothing leaves the set."""
-    findings = [decrease(_strictly(subject)), invariant(subject)]
+    findings = [decrease(strictly(subject)), invariant(subject)]
     rests = equilibrium(subject)
     if rests.verdict is not Verdict.SUPPORTED and rest_of(subject) is None:
         findings = [rests, *findings]
     worst = next((one for one in findings if one.verdict is not Verdict.SUPPORTED), None)
     if worst is None:
         return replace(findings[0], check=CLAIM, name=CLAIM, claim=subject.sentence(CLAIM))
-    # V that rises somewhere does not show the set to be one; that is no counterexample.
+    return not_shown(subject, worst)
+
+
+def not_shown(subject: Subject, worst: Finding) -> Finding:
+    """Return the finding where a claim that it rests on ends as ``worst``: V that rises somewhere is no counterexample to attraction."""
     evidence = f"V does not show it: '{worst.claim}' is {worst.verdict.name}. {worst.evidence}"
     return subject.finding(CLAIM, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
 
@@ -47,13 +51,13 @@ def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | U
         return Unproved(
             "that V falls at every state shows no limit where V or the step may jump, as what compares numbers may."
         )
-    falls = prove(_strictly(subject), "decrease")
+    falls = prove(strictly(subject), "decrease")
     if isinstance(falls, Unproved):
         return falls
     # In the hole V may rise, and {V = C} may reach into it.
     stays = prove(subject, "invariant" if subject.in_steps or subject.hole else "closed")
     if isinstance(stays, Unproved):
-        return Unproved(f"V falls on the set, but that nothing leaves it is not proved: {stays.reason}")
+        return Unproved(f"V falls on the set, but that nothing leaves it is not proved: {stays.reason}", stays.fails_at)
     closing = close_hole(subject)
     if isinstance(closing, Unproved):
         return closing
@@ -70,7 +74,7 @@ def _size(subject: Subject) -> str:
     return "" if found is None else f"{found.words} "
 
 
-def _strictly(subject: Subject) -> Subject:
+def strictly(subject: Subject) -> Subject:
     """Return the subject with the claim V(z+) < V(z): V(z+) <= (1 - kappa) V(z) allows V to rise where it is below 0, and to stay 0."""
     return replace(subject, rate=None) if subject.in_steps else subject
 

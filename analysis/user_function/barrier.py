@@ -2,7 +2,8 @@
 
 What starts in the initial set then has B <= 0 as long as it stays in the region, for at the last time with B <= 0 before one with B > 0
 it would have B = 0 and B-dot < 0. So it does not reach the unsafe set (Prajna and Jadbabaie, Safety verification of hybrid systems using
-barrier certificates, 2004). In steps, B(z+) <= 0 wherever B(z) <= 0 says the same.
+barrier certificates, 2004). In steps, B(z+) <= 0 wherever B(z) <= 0 says the same. So does B-dot <= -alpha B at all states, the claim
+"decay", which an energy keeps that never rises but rests where the speed is 0.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from analysis.proofs.box_search import Proof, Unproved
 from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.function import ForeignFunction, load_function
 from analysis.user_function.in_region import derivative_claim
-from analysis.user_function.sentences import OF_A_BARRIER
 from analysis.user_function.subject import Subject
 from stabdeq.errors import ConfigError, EvaluationError
 from stabdeq.lyapunov.claims import Violation, tolerance
@@ -180,7 +180,8 @@ def barrier(subject: Subject) -> Finding:
     if found.verdict is Verdict.SUPPORTED and found.margin is not None and found.margin <= claim.tolerance:
         reason = (
             f"Where B = 0, B-dot is as large as {0.0 - found.margin:.3g} of its terms' size, and not shown to be negative or otherwise: "
-            "a state where B is exactly 0 need not be a machine number."
+            "a state where B is exactly 0 need not be a machine number. If B never rises, as an energy, the claim decay with alpha 0 shows "
+            "the same."
         )
         return replace(found, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=f"{reason} {found.evidence}")
     return found
@@ -237,7 +238,7 @@ def prove_of_barrier(subject: Subject, name: str) -> Proof | Unproved:
     if name != "barrier":
         bound = subject.sets[name]
         if bound.is_numpy:
-            return Unproved(f"{bound.name} is not written in PyTorch operations.")
+            return Unproved(bound.why_unread)
         words = "B <= 0 on the initial set" if name == "initial" else "B > 0 on the unsafe set"
         is_positive = name == "unsafe"
         return prove_on_set(subject.value, bound, subject.base, words, strictly_positive=is_positive, **limits)
@@ -252,16 +253,17 @@ def prove_of_barrier(subject: Subject, name: str) -> Proof | Unproved:
 
 
 def with_consequence(subject: Subject, findings: list[Finding]) -> list[Finding]:
-    """Return the findings, that of "barrier" with what follows where all three claims are proved."""
+    """Return the findings, with what follows where the claims about the two sets are proved, and "barrier", or "decay" of all states."""
     proved = {finding.check for finding in findings if finding.verdict is Verdict.PROVED}
-    if not proved >= set(OF_A_BARRIER):
+    if not proved >= {"initial", "unsafe"}:
         return findings
     follows = (
         f"Nothing that starts in the initial set reaches the unsafe set before it leaves {subject.base.words}, as the three claims say "
         "together."
     )
+    keeping = proved & ({"barrier"} if subject.hole else {"barrier", "decay"})
     return [
-        replace(finding, evidence=f"{follows} {finding.evidence}") if finding.check == "barrier" else finding
+        replace(finding, evidence=f"{follows} {finding.evidence}") if finding.check in keeping else finding
         for finding in findings
     ]
 

@@ -64,6 +64,11 @@ class ForeignFunction:
         """Where it is from: its name, and the SHA-256 of its file as far as there is one."""
         return {"name": self.name} | ({"sha256": self.sha256} if self.sha256 else {})
 
+    @property
+    def why_unread(self) -> str:
+        """Why no proof can be of a function of NumPy arrays, and what to do."""
+        return f"{self.name} computes with NumPy, which no proof can read: write it with torch."
+
     def __call__(self, states: Tensor) -> Tensor:
         """Return the result at ``states`` (B, n). Raises EvaluationError, with the state, where it fails."""
         try:

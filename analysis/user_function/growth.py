@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.regions import Ball
+from analysis.evidence.regions import Ball, polar
 from analysis.evidence.sampling import directions
 from analysis.findings import Finding, Verdict
 from analysis.user_function.levels import low_rays
@@ -79,9 +79,7 @@ def _lowest(subject: Subject, radius: float, rays: Tensor, generator: torch.Gene
     """Return unit vectors near ``rays`` (k, n) along which V is less at ``radius``."""
 
     def onto_sphere(states: Tensor) -> Tensor:
-        offset = states - subject.centre
-        distance = offset.norm(dim=1, keepdim=True)
-        return subject.centre + offset * (radius / torch.where(distance == 0, 1, distance))
+        return subject.centre + radius * polar(states, subject.centre)[1]
 
     def depth(states: Tensor) -> Violation:
         value = subject.value(states)

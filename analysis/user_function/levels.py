@@ -12,7 +12,7 @@ from torch import Tensor
 
 from analysis.evidence.effort import Effort
 from analysis.evidence.falsifier import falsify
-from analysis.evidence.regions import Ball, Box, Region
+from analysis.evidence.regions import Ball, Box, Region, polar
 from analysis.evidence.sampling import directions
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
@@ -47,11 +47,6 @@ def low_rays(value: Callable[[Tensor], Tensor], base: Ball | Box, seed: int) -> 
     def at_edge(rays: Tensor) -> Tensor:
         return centre + base.exit(rays) * rays
 
-    def rays_to(states: Tensor) -> Tensor:
-        offset = states - centre
-        distance = offset.norm(dim=1, keepdim=True)
-        return offset / torch.where(distance == 0, 1, distance)
-
     with torch.no_grad():
         lowest = value(at_edge(drawn)).argsort()[:DESCENTS]
 
@@ -62,12 +57,12 @@ def low_rays(value: Callable[[Tensor], Tensor], base: Ball | Box, seed: int) -> 
     descended = falsify(
         depth,
         at_edge(drawn[lowest]),
-        lambda states: at_edge(rays_to(states)),
+        lambda states: at_edge(polar(states, centre)[1]),
         first_step=0.25 * base.exit(drawn[lowest]).squeeze(1),
         generator=generator,
         steps=60,
     )
-    return torch.cat([drawn, rays_to(descended.states)])
+    return torch.cat([drawn, polar(descended.states, centre)[1]])
 
 
 def open_edge(boundary: Sublevel, seed: int) -> Tensor | None:

@@ -17,7 +17,7 @@ from analysis.proofs.polynomials import prove_polynomial
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
 from analysis.user_function import barrier, kept
-from analysis.user_function.attraction import close_hole, prove_attraction, rest_of
+from analysis.user_function.attraction import close_hole, not_shown, prove_attraction, rest_of, strictly
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
 from analysis.user_function.sentences import KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
@@ -110,10 +110,18 @@ def implied(subject: Subject, findings: list[Finding]) -> list[Finding]:
 def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding | None:
     """Return ``finding`` as refuted by the state at which the search for a proof saw the inequality fail; None where it does not.
 
-    On a sublevel set the proof is about more states than the claim: the state has to belong to the claim's region.
+    On a sublevel set the proof is about more states than the claim: the state has to belong to the claim's region. "attraction" is
+    then not shown, where a claim that it rests on is refuted.
     """
-    if outcome.fails_at is None or subject.certainty is None or finding.check == "attraction":
+    if outcome.fails_at is None or subject.certainty is None:
         return None
+    if finding.check == "attraction":
+        rests_on = ((strictly(subject), "decrease"), (subject, "invariant"))
+        parts = (
+            _refuted(about, replace(finding, check=name, name=name, claim=about.sentence(name)), outcome)
+            for about, name in rests_on
+        )
+        return next((not_shown(subject, part) for part in parts if part is not None), None)
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
     region = subject.claimed_region
     if finding.check == "invariant":
@@ -168,14 +176,16 @@ def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
     if isinstance(squares, Proof):
         return squares
     reason = _beyond_boxes(subject)
-    return Unproved(f"{squares.reason} Besides, {reason}") if reason else _on_boxes(subject, name)
+    if reason:
+        return Unproved(reason if reason == squares.reason else f"{squares.reason} Besides, {reason}")
+    return _on_boxes(subject, name)
 
 
 def _by_squares(subject: Subject, name: str) -> Proof | Unproved:
     """Return the proof of the claim ``name`` by sums of squares, where V and the dynamics are polynomials or quotients of them."""
     certainty = subject.certainty
     if certainty is None or subject.boxes <= 0 or not _is_differentiated(subject):
-        return Unproved("V and the dynamics cannot be read as operations.")
+        return Unproved(_in_arrays(subject) or "V and the dynamics cannot be read as operations.")
     off_centre = name in OFF_CENTRE
     region = subject.region if off_centre else subject.whole_region
     return prove_polynomial(
@@ -210,9 +220,9 @@ def _beyond_boxes(subject: Subject) -> str:
         return f"interval bounds are for at most {MOST_DIMENSIONS} coordinates."
     if subject.boxes <= 0:
         return "no boxes were given for it."
+    if arrays := _in_arrays(subject):
+        return arrays
     for function in subject.functions:
-        if function.is_numpy:
-            return f"{function.name} is not written in PyTorch operations."
         if (
             function.dtype != torch.float64 and subject.certainty is None
         ):  # else its operations are seen to be in float64
@@ -220,6 +230,11 @@ def _beyond_boxes(subject: Subject) -> str:
     if not _is_differentiated(subject):
         return f"{subject.value.name} has no gradient by autograd that is its slope."
     return ""
+
+
+def _in_arrays(subject: Subject) -> str:
+    """Return that functions compute with NumPy, and what to do; empty where none does."""
+    return next((function.why_unread for function in subject.functions if function.is_numpy), "")
 
 
 def _is_differentiated(subject: Subject) -> bool:

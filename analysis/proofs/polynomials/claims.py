@@ -15,7 +15,7 @@ from torch import fx
 
 from analysis.evidence.regions import Ball, Box
 from analysis.findings import exactly
-from analysis.proofs.box_search import Proof, Unproved
+from analysis.proofs.box_search import Proof, Unproved, falling
 from analysis.proofs.polynomials.monomials import BITS, Problem, Terms, packed
 from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient, Ring, rational
 from analysis.proofs.polynomials.reading import quotients
@@ -271,7 +271,7 @@ def _decrease(question: Question) -> Proof | Unproved:
 def _decay(question: Question) -> Proof | Unproved:
     assert question.rate is not None
     problem = question.problem(-question.excess, question.constraints)
-    words = f"V-dot + {exactly(question.rate)} V <= 0 on {question.covers}"
+    words = f"{falling(question.rate)} <= 0 on {question.covers}"
     return question.proved(words, [problem], strictly=False)
 
 
