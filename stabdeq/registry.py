@@ -7,7 +7,10 @@ own known by an entry point, and a program by registering it::
     mine = "my_package.networks:MINE"
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +88,7 @@ class Registry:
         return [located(location) for location in self._own.values()]
 
     def _of_packages(self) -> dict[str, Any]:
-        from importlib.metadata import entry_points  # not before it is needed: it takes as long as all else here
-
-        return {point.name: point for point in entry_points(group=f"stabdeq.{self.sort.replace(' ', '_')}")}
+        return _entry_points(f"stabdeq.{self.sort.replace(' ', '_')}", tuple((one, _changed(one)) for one in sys.path))
 
     def _load(self, point: Any) -> Any:
         try:
@@ -98,6 +99,22 @@ class Registry:
                 f"the {self.sort} {point.name!r} could not be imported from {point.value} ({type(error).__name__}: {error}): "
                 f"mend or remove {package}"
             ) from error
+
+
+@lru_cache(maxsize=32)
+def _entry_points(group: str, _path: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """Return the entry points of the packages on the path by name; where a package comes or goes, its folder changes."""
+    from importlib.metadata import entry_points  # not before it is needed: it takes as long as all else here
+
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _changed(folder: str) -> int:
+    """Return when ``folder`` changed, in nanoseconds, or 0 where it is not there."""
+    try:
+        return os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
 
 
 BACKBONES = Registry(  # of stabdeq.backbones.Backbone

@@ -1,16 +1,15 @@
 """A solver of one's own, and solvers compiled: to roundoff the same as eager ones, and compiled once for each map."""
 
 import shutil
-from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from compilation import end_compilation_in
 from solver_problems import Crowd, normal, speeds, statuses
 from torch import Tensor
 
 from stabdeq.solvers import Anderson, Broyden, Solver, loop, relative_residual, solve
-from stabdeq.solvers.compiled import compiled_for
 
 # A solver of one's own
 
@@ -76,13 +75,6 @@ def compiled_cell(z: Tensor, rate: Tensor, offset: Tensor) -> Tensor:
 def _compiler() -> None:
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         pytest.skip("no C++ compiler")
-
-
-def end_compilation_in(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it but its last stage, the C++ compiler, which takes most of the time."""
-    compile_whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, options: compile_whole(function, backend=backend))
-    monkeypatch.setattr(loop, "compiled_for", cache(compiled_for.__wrapped__))
 
 
 @pytest.mark.usefixtures("_compiler")

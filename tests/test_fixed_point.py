@@ -1,11 +1,11 @@
 """The implicit layer in one call: its gradients against finite differences and the unrolled loop, and a toy solver in it."""
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from compilation import end_compilation_in
 from implicit_problems import BATCH, DIM, coupled_cell, tanh_cell, weight_and_features
 from solver_problems import SOLVERS, normal
 from torch import Tensor, nn
@@ -269,9 +269,8 @@ def test_parameters_are_no_rows() -> None:
         fixed_point(cell, torch.zeros_like(h), Anderson(), inputs=(h, weight), **LIMITS)
 
 
-def test_compiled_with_parameters() -> None:
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        pytest.skip("no C++ compiler")
+def test_compiled_with_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_compilation_in("aot_eager", monkeypatch)
     weight, h = weight_and_features()
     compiled = layer(h, weight, Picard(), compiled=True)
     eager = layer(h, weight, Picard())

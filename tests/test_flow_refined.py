@@ -101,7 +101,7 @@ def test_no_flow_is_refuted_beside_a_proved_decay(factor: float, monkeypatch: py
 
 
 def test_a_path_that_the_integrator_takes_through_a_wall_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "HORIZON", 1.0)
+    monkeypatch.setattr(flow, "HORIZON", 0.25)
     found = flow_of(Foreign(walled))
     assert found.verdict == "INCONCLUSIVE"
     assert "integrator's error" in found.evidence

@@ -20,6 +20,8 @@ from stabdeq.errors import ConfigError
 
 Function = Callable[[Tensor], Tensor]
 
+FEW: dict[str, Any] = {"samples": 1000, "starts": 8}  # a proof needs no search
+
 
 def square(z: Tensor) -> Tensor:
     return z.square().sum(1)
@@ -131,7 +133,7 @@ def test_an_equilibrium_that_is_no_machine_number_is_enclosed() -> None:
         return 2 * x**2 + 2 * x * y + 3 * y**2
 
     claims = ["equilibrium", "decrease", "invariant", "attraction"]
-    report = stabdeq.check(energy, two_machines, dim=2, radius=1, sublevel=0.4, claims=claims)
+    report = stabdeq.check(energy, two_machines, dim=2, radius=1, sublevel=0.4, claims=claims, **FEW)
     assert [finding.verdict.name for finding in report.findings] == ["PROVED"] * 4
     rests, falls, _, attracts = report.findings
     assert "rest within" in rests.claim
@@ -169,7 +171,8 @@ def test_a_value_that_vanishes_to_rounding_is_positive_beside_it() -> None:
     ],
 )
 def test_regions_of_attraction(velocity: Function, options: dict[str, Any], expected: str) -> None:
-    found = verdicts(square, velocity, box=(-1, 1), claims=["attraction"], **options)["attraction"]
+    effort = FEW if expected == "PROVED" else {}
+    found = verdicts(square, velocity, box=(-1, 1), claims=["attraction"], **options, **effort)["attraction"]
     assert (found == "PROVED") == (expected == "PROVED")
     assert found != "REFUTED"
 
@@ -184,8 +187,10 @@ def test_attraction_along_steps_under_a_controller_that_saturates() -> None:
         x, y = z.unbind(1)
         return 2 * x**2 + 2 * x * y + 2 * y**2
 
-    found = verdicts(energy, step=step, box=(-2, 2), sublevel=0.2, claims=["decrease", "invariant", "attraction"])
-    assert found == dict.fromkeys(("decrease", "invariant", "attraction"), "PROVED")
+    claims = ["decrease", "invariant", "attraction"]
+    assert verdicts(energy, step=step, box=(-2, 2), sublevel=0.2, claims=claims, **FEW) == dict.fromkeys(
+        claims, "PROVED"
+    )
 
 
 def pushed(z: Tensor, d: Tensor) -> Tensor:

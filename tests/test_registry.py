@@ -1,5 +1,8 @@
 """A user's own backbone, cell, attack and data set: registered by name, trained, saved, loaded, audited; and what is refused."""
 
+import importlib.metadata
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +167,26 @@ def test_a_package_that_cannot_be_imported_is_named(installed: InstalledPackage)
     installed.write("import no_such_module", attack="theirs = their_package:attack")
     with pytest.raises(ConfigError, match=r"'theirs' could not be imported from their_package:attack .*their-package"):
         build_attack("theirs", eps=0.1)
+
+
+def test_a_package_that_comes_later_is_found_and_the_packages_are_read_once_until_then(
+    installed: InstalledPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(installed.folder, (0, 0))  # however coarse the clock of the file system is, the folder is seen to change
+    reads, read = [], importlib.metadata.entry_points
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **of: (reads.append(of), read(**of))[1])
+    assert not any("theirs" in registry for registry in REGISTRIES for _ in range(3))
+    assert sorted(of["group"] for of in reads) == [
+        "stabdeq.attack",
+        "stabdeq.backbone",
+        "stabdeq.cell",
+        "stabdeq.data_set",
+    ]
+    installed.write(THEIRS, cell="theirs = their_package:CELL")
+    assert ["theirs" in registry for registry in REGISTRIES] == [False, False, True, False]
+    shutil.rmtree(installed.folder / "their_package-1.0.dist-info")
+    os.utime(installed.folder, (1, 1))
+    assert "theirs" not in CELLS
 
 
 # A user's backbone.

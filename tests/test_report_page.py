@@ -46,6 +46,12 @@ def test_page_is_well_formed_and_self_contained(report):
     assert len(html) < 1_000_000
 
 
+def test_a_second_page_compiles_no_template(monkeypatch):
+    page_of({})
+    monkeypatch.setattr("jinja2.Environment.compile", lambda *_: pytest.fail("compiled again"))
+    page_of({})
+
+
 def test_page_shows_every_verdict_figure_and_witness(report):
     html = page_of(report)
     text = " ".join(Page(html).text)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from compilation import end_compilation_in
 from heavy_ball import HeavyBall
 from torch import Tensor
 
@@ -30,11 +31,15 @@ def test_ours_and_a_users_meet_the_contract(solver: Solver) -> None:
     assert_solver(solver)
 
 
-@pytest.mark.parametrize("solver", [Picard(mixing=0.9), HeavyBall(mixing=0.6)], ids=str)
-def test_compiled(solver: Solver) -> None:
+def test_compiled() -> None:
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         pytest.skip("no C++ compiler")
-    assert_solver(solver, compiled=True)
+    assert_solver(Picard(mixing=0.9), compiled=True)
+
+
+def test_what_is_compiled_of_a_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_compilation_in("aot_eager", monkeypatch)
+    assert_solver(HeavyBall(mixing=0.6), compiled=True)
 
 
 class Duck:
@@ -171,9 +176,8 @@ def test_a_planted_fault_is_named(solver: Any, said: str) -> None:
     assert str(caught.value).startswith("solver ")
 
 
-def test_a_step_that_cannot_be_compiled_is_named() -> None:
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        pytest.skip("no C++ compiler")
+def test_a_step_that_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_compilation_in("aot_eager", monkeypatch)
 
     class Growing(HeavyBall):
         """Its memory grows by a slot a step."""

@@ -1,10 +1,10 @@
 """Maps that break a solve's assumptions: they write, couple the samples, run away, or return no state."""
 
-import shutil
 from collections.abc import Callable
 
 import pytest
 import torch
+from compilation import end_compilation_in
 from solver_problems import SOLVERS, Counting, every_solver, normal, statuses
 from torch import Tensor, nn
 
@@ -41,8 +41,8 @@ def test_a_map_may_write_into_its_state(solver: Solver) -> None:
     torch.testing.assert_close(jacobian[:, 0], 2 * torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-7)
 
 
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_compiled_too() -> None:
+def test_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_compilation_in("aot_eager", monkeypatch)
     h = normal(3, 2)
     found = solve(written, zeros(3, 2), Picard(), context=[h], compiled=True, **LIMITS)
     assert found.converged.all()

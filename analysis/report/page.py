@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +154,9 @@ def framed(report: Report) -> str:
     )
 
 
+@cache
 def templates() -> "Environment":
-    """Return the templates of pages: each text is escaped, printable and of bounded length, each missing name an error."""
+    """Return the templates of pages, made once: each text is escaped, printable and of bounded length, each missing name an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
