@@ -1,10 +1,10 @@
 """``returns="image"``: f at the state that met the tolerance, at no evaluation more, and all else as without it."""
 
-import shutil
 from typing import Any
 
 import pytest
 import torch
+from compilation import end_compilation_in
 from implicit_problems import tanh_cell, weight_and_features
 from solver_problems import Crowd, every_solver, every_variant, normal, speeds
 
@@ -46,9 +46,8 @@ def test_of_a_whole_batch_at_no_evaluation_more(solver: Solver) -> None:
     assert (residual < 0.97 * found.residual).any()
 
 
-def test_compiled() -> None:
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        pytest.skip("no C++ compiler")
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_compilation_in("aot_eager", monkeypatch)
     h = normal(5, 3, seed=1)
 
     def f(z: torch.Tensor) -> torch.Tensor:
