@@ -74,6 +74,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(group[name]) for name in group.files}
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder: give a folder CLASS/*, {ARRAYS}") from None
     except (OSError, ValueError, TypeError, KeyError, MemoryError, SafetensorError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as arrays ({error}): give {ARRAYS}") from None
     raise DataError(f"{path}: expected a folder of images, {ARRAYS}")
