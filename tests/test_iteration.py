@@ -148,7 +148,7 @@ def test_states_that_move_on_after_their_answer_is_fixed() -> None:
 
 def test_an_answer_that_never_is_that_of_the_equilibrium(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        iteration, "_answers_after", lambda subject, steps, which: (torch.full((12,), 5), torch.ones(12))
+        iteration, "_answers_after", lambda *_: (torch.full((12,), 5), torch.ones(12, dtype=torch.float64))
     )
     item = next(
         item
