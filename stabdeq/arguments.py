@@ -83,6 +83,14 @@ Trusted = Annotated[
 ]
 Quiet = Annotated[bool, Parameter(negative="", help="Show no progress. Results and errors are printed as ever.")]
 # Of what can be shared by several processes.
+Ray = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Run these processes on the machines of the Ray cluster that RAY_ADDRESS names, which share this folder: --jobs of them, or "
+        "as many as it runs at a time (pip install ray).",
+    ),
+]
 OptionalShard = Annotated[
     Shard | None,
     Parameter(

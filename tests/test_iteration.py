@@ -8,7 +8,7 @@ from torch import Tensor
 
 import stabdeq
 from analysis.checks import iteration
-from analysis.findings import Finding
+from analysis.findings import Finding, Measurement
 from analysis.findings.catalogue import CHECKS
 from analysis.measure.subject import prepare
 from analysis.report.figures import draw
@@ -125,6 +125,38 @@ def test_a_solver_that_stops_before_the_answer_is_fixed() -> None:
     late = from_functions(inject, cell, sign, tolerance=1e-8, max_evaluations=50)
     assert str(judged(late, 0)["iteration.longer"].verdict) == "SUPPORTED"
     assert not replayed(late, finding, 0).refutes
+
+
+def test_states_that_move_on_after_their_answer_is_fixed() -> None:
+    def moving(sign: float) -> Measurement:
+        rates = torch.tensor([0.9, 0.5, -0.4], dtype=torch.float64)
+
+        def read(z: Tensor) -> Tensor:  # z[:, 0] is 1 after one step, and rests at 10
+            return torch.stack([z[:, 0] + sign * 0.5, 0 * z[:, 0]], 1)
+
+        model = from_functions(inject, lambda z, h: rates * z + torch.ones_like(h) + 0 * h, read)
+        report = stabdeq.audit(model, *images(0), checks=["iteration"])
+        return next(item for item in report.measurements if item.name == "movement")
+
+    at_once, late = moving(1), moving(-3)
+    assert "stays so, within 64 steps of Anderson's method, at 100.0% of 12 images, after 1 (median)" in at_once.text
+    assert at_once.value == pytest.approx((0.9**2 + 0.5**2 + 0.4**2) ** 0.5 / 3**0.5)  # of the state (1, 1, 1)
+    assert late.value is not None
+    assert late.value < at_once.value
+    assert "after 2 (median)" in late.text or "after 4 (median)" in late.text
+
+
+def test_an_answer_that_never_is_that_of_the_equilibrium(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        iteration, "_answers_after", lambda *_: (torch.full((12,), 5), torch.ones(12, dtype=torch.float64))
+    )
+    item = next(
+        item
+        for item in stabdeq.audit(honest(0), *images(0), checks=["iteration"]).measurements
+        if item.name == "movement"
+    )
+    assert item.value is None
+    assert item.text.endswith("at 0.0% of 12 images")
 
 
 def test_a_cell_that_reads_its_state_far_out_alone() -> None:

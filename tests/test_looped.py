@@ -9,6 +9,7 @@ import pytest
 import torch
 from command_runs import run
 from torch import Tensor, nn
+from torch.nn import functional
 
 import stabdeq
 from stabdeq.adapters import LoopedModel, from_functions, looped
@@ -121,6 +122,41 @@ def test_an_implicit_graph_network_has_its_adjacency_as_context() -> None:
         block, injection, lambda z: z.mean(1), loops=30, start=lambda graph: torch.zeros_like(graph["nodes"])
     )
     report = stabdeq.audit(model, inputs, torch.arange(6) % 2, checks=["equilibrium", "iteration", "convergence"])
+    assert {str(finding.verdict) for finding in report.named.values()} == {"SUPPORTED"}
+
+
+def test_a_multiscale_model_has_a_state_of_several_resolutions() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder, fine, coarse = (
+            nn.Conv2d(1, 2, 3, padding=1),
+            nn.Conv2d(4, 2, 3, padding=1),
+            nn.Conv2d(5, 3, 3, padding=1),
+        )
+        up, decoder = nn.Conv2d(3, 2, 1), nn.Linear(5, 3)
+        images = torch.rand(4, 1, 4, 4)
+
+    def start(h: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(h), h.new_zeros(len(h), 3, 2, 2)
+
+    def fuse(state: tuple[Tensor, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+        above = functional.interpolate(up(state[1]), scale_factor=2.0)
+        below = functional.avg_pool2d(state[0], 2)
+        return (
+            torch.tanh(0.5 * fine(torch.cat([state[0], above], 1)) + h),
+            torch.tanh(0.5 * coarse(torch.cat([state[1], below], 1))),
+        )
+
+    def answer(state: tuple[Tensor, Tensor]) -> Tensor:
+        return decoder(torch.cat([part.mean((2, 3)) for part in state], 1))
+
+    model = looped(fuse, encoder, answer, start=start, loops=60)
+    state = start(encoder(images))
+    for _ in range(60):
+        state = fuse(state, encoder(images))
+    torch.testing.assert_close(model(images), answer(state))
+    report = stabdeq.audit(model, images, torch.arange(4) % 3, checks=["equilibrium", "spectrum", "iteration"])
+    assert len(report.series["spectrum"]["eigenvalues"]) == 4 * (2 * 16 + 3 * 4)
     assert {str(finding.verdict) for finding in report.named.values()} == {"SUPPORTED"}
 
 

@@ -94,6 +94,7 @@ def test_what_cannot_be_audited_is_refused(own: str, refusal: Callable[..., str]
     images = ("--images", "images.npz")
     assert "without cell, readout, solve, lyapunov" in refusal("audit", f"{own}:Half", *images)
     assert "without cell, readout, solve, lyapunov" in refusal("attack", f"{own}:Half", *images)
+    assert "write stabdeq.adapters.from_functions(inject, cell, readout)" in refusal("audit", f"{own}:Half", *images)
     assert "raises RuntimeError: no weights" in refusal("audit", f"{own}:broken", *images)
     assert "name a file or folder of them with --images" in refusal("audit", f"{own}:make")
     assert "did you mean 'make'" in refusal("audit", f"{own}:mak", *images)

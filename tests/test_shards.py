@@ -238,6 +238,7 @@ def test_options_that_make_no_sense_with_a_shard_are_refused(
 ) -> None:
     assert "say with --out into which folder" in refusal(command, "x", "--shard", "1/2")
     assert "give one of both" in refusal(command, "x", "--shard", "1/2", "--out", "parts", "--jobs", "2")
+    assert "--ray starts them: give one" in refusal(command, "x", "--shard", "1/2", "--out", "parts", "--ray")
     of_all = {"audit": ("--junit", "--markdown", "--sarif", "--baseline"), "attack": ("--json",)}[command]
     for option in of_all:
         assert f"{option} is of the whole" in refusal(command, "x", "--shard", "1/2", "--out", "p", option, "file")

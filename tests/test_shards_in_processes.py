@@ -145,7 +145,7 @@ def test_the_file_of_a_module_is_found_before_it_is_imported(name: str) -> None:
 
 
 def test_what_one_process_alone_does_is_refused_of_several(folder: Path, refusal: Callable[..., str]) -> None:
-    for more in (("--jobs", "2"), ("--shard", "1/2", "--out", "parts")):
+    for more in (("--jobs", "2"), ("--ray",), ("--shard", "1/2", "--out", "parts")):
         for option in ("--proof", "--figure", "--budget"):
             value = "1" if option == "--budget" else "file.svg"
             assert f"{option} is for one process" in refusal("check", "m:V", "--dim", "2", option, value, *more)
@@ -182,7 +182,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(jobs, "LocalEngine", HereEngine)
     monkeypatch.setattr(HereEngine, "fail", "")
 
-    def make(prefix: str) -> str:
+    def make(prefix: str, **_: Path | None) -> str:
         (kept / prefix).mkdir()
         return str(kept / prefix)
 
@@ -190,17 +190,28 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return kept
 
 
-def test_jobs_find_what_one_process_finds(here: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_find_what_one_process_finds(here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = save_untrained(folder / "model.safetensors", "lyadeq")
     attacked = ("attack", model, "--images", "10", "--batch-size", "4", "--steps", "2")
     audited = ("audit", model, "--checks", "equilibrium,spectrum", "--images", "4")
-    for name, more in (("whole", ()), ("jobs", ("--jobs", "3"))):
+    monkeypatch.setattr(jobs, "RayEngine", HereEngine)  # with as many lanes as retries
+    for name, more in (("whole", ()), ("jobs", ("--jobs", "3")), ("ray", ("--ray",))):
         assert run(*attacked, "--json", f"{name}.json", *more) == 0
         assert run(*audited, "--out", name, *more) == 1
         assert list(here.iterdir()) == []
-    assert Path("jobs.json").read_text() == Path("whole.json").read_text()
-    one, two = (json.loads(Path(name, "report.json").read_text()) for name in ("whole", "jobs"))
-    assert timeless(one) == timeless(two)
+    one = timeless(json.loads(Path("whole/report.json").read_text()))
+    for name in ("jobs", "ray"):
+        assert Path(f"{name}.json").read_text() == Path("whole.json").read_text()
+        assert timeless(json.loads(Path(name, "report.json").read_text())) == one
+
+
+@pytest.mark.parametrize("command", ["audit", "attack", "certify"])
+def test_without_ray_nothing_is_left_behind(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    model = save_untrained(folder / "model.safetensors", "deq")
+    assert "pip install ray" in refusal(command, model, "--ray")
 
 
 def test_the_parts_of_the_others_are_kept_where_a_job_fails(

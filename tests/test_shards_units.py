@@ -66,7 +66,7 @@ class Engine:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "made"
     made.mkdir()
-    monkeypatch.setattr(jobs, "mkdtemp", lambda prefix: str(made))
+    monkeypatch.setattr(jobs, "mkdtemp", lambda **_: str(made))
     monkeypatch.setattr(jobs, "LocalEngine", Engine)
     monkeypatch.setattr(Engine, "stopped", 0)
     return made
@@ -93,6 +93,34 @@ def test_a_job_that_failed_is_told_and_the_parts_of_others_are_kept(
         jobs.parts_by_jobs(WORK, 3)
     assert WORK.line(Shard(2, 3), folder) in str(said.value)
     assert len(list(folder.glob(f"*{SUFFIX}"))) == 2
+
+
+def test_a_machine_that_is_lost_takes_no_part_of_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending(monkeypatch, OSError("the machine\nis gone"), 0)
+    with pytest.raises(ShardError, match="shard 1/2 failed, the machine is gone: the parts of 2/2 are in"):
+        jobs.parts_by_jobs(WORK, 2)
+    assert len(list(folder.glob(f"*{SUFFIX}"))) == 1
+
+
+def test_ray_has_as_many_shards_as_it_runs_at_a_time_and_begins_lost_ones_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cluster(Engine):
+        lanes = 3
+
+        def __init__(self, retries: int) -> None:
+            assert retries > 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "RayEngine", Cluster)
+    ending(monkeypatch, 0, 0, 1)
+    with pytest.raises(ShardError, match="shard 3/3 failed") as said:
+        jobs.parts_by_jobs(WORK, None, ray=True)
+    (made,) = tmp_path.iterdir()  # below this folder, which the machines share
+    assert str(made) in str(said.value)
+    ending(monkeypatch, 0, 0)
+    assert [found.shard for found in jobs.parts_by_jobs(WORK, 2, ray=True)] == [Shard(1, 2), Shard(2, 2)]
+    assert list(tmp_path.iterdir()) == [made]
 
 
 def test_where_all_failed_nothing_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

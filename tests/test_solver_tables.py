@@ -41,3 +41,13 @@ def test_what_a_checkpoint_is_stands_above_the_tables(comparison: Comparison) ->
     assert named.title == "deq on digits, 2 images"
     assert str(named) == as_text(summarise(comparison), named.title)
     assert named._repr_html_() == as_html(summarise(comparison), named.title)
+
+
+def test_times_of_seconds_are_whole_numbers_that_no_narrow_terminal_cuts(comparison: Comparison) -> None:
+    summary = summarise(comparison)
+    for record in summary["solvers"].values():
+        for run in record["tolerances"]:
+            run["seconds"] = 12.3456
+    text = as_text(summary, "slow")
+    assert "…" not in text
+    assert ">12346" in text

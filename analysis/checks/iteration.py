@@ -40,14 +40,14 @@ def check(subject: Subject) -> CheckResult:
     accuracies = {name: _share(given == labels) for name, given in bypassed.items()}
     accuracies = {"the equilibrium": _share(answers == labels), **accuracies}
     findings = [_reads_state(subject), _longer(subject, answers, stopped), _start(subject, answers)]
-    curve = {"steps": list(STEPS), **_after_steps(subject, answers)}
-    result = CheckResult(findings=findings, series={"accuracies": accuracies, **curve})
+    curve, moving = _after_steps(subject, answers)
+    result = CheckResult(findings=findings, series={"accuracies": accuracies, "steps": list(STEPS), **curve})
     for name, accuracy in accuracies.items():
         agrees = 1.0 if name == "the equilibrium" else _share(bypassed[name] == answers)
         text = f"read from {name}, {percent(accuracy, 1)} of {labels.numel()} answers are right, and "
         text += f"{percent(agrees, 1)} are the equilibrium's"
         result.measurements.append(Measurement(check="iteration", name=name, value=accuracy, text=text))
-    result.measurements.append(_difficulty(subject, stopped.evaluations[subject.found]))
+    result.measurements.extend([_difficulty(subject, stopped.evaluations[subject.found]), moving])
     return result
 
 
@@ -131,22 +131,42 @@ class _Noise:
         return self.scale * torch.randn((images, starts, self.dim), generator=self.generator, dtype=torch.float64)
 
 
-def _after_steps(subject: Subject, answers: Tensor) -> dict[str, list[float]]:
-    """Return, after so many steps of Anderson's method from 0, accuracy and agreement with the equilibria's answers."""
+def _after_steps(subject: Subject, answers: Tensor) -> tuple[dict[str, list[float]], Measurement]:
+    """Return, after so many steps of Anderson's method from 0, accuracy and agreement with the equilibria's answers.
+
+    And how far the states still move where the answer is that of the equilibrium and stays so.
+    """
     found: dict[str, list[float]] = {"accuracy": [], "agreement": []}
+    fixed = torch.full((len(answers),), torch.inf, dtype=torch.float64)  # after so many steps
+    moving = torch.zeros_like(fixed)  # the residual there
     for steps in STEPS:
         parts = [_answers_after(subject, steps, part) for part in subject.parts(len(subject.found))]
-        now = torch.cat(parts)
+        now, residual = (torch.cat(both) for both in zip(*parts, strict=True))
         found["accuracy"].append(_share(now == subject.labels[subject.found]))
         found["agreement"].append(_share(now == answers))
-    return found
+        other, first = _differ(now, answers), fixed.isinf()
+        fixed[first], moving[first] = float(steps), residual[first]
+        fixed[other] = torch.inf
+    return found, _still_moving(fixed, moving)
 
 
-def _answers_after(subject: Subject, steps: int, which: slice) -> Tensor:
+def _still_moving(fixed: Tensor, moving: Tensor) -> Measurement:
+    """Return the median residual ``moving`` (M,) from where the answer stays, after ``fixed`` (M,) steps, infinite where it does not."""
+    stays = fixed.isfinite()
+    value = float(moving[stays].median()) if bool(stays.any()) else None
+    text = f"the answer is that of the equilibrium and stays so, within {STEPS[-1]} steps of Anderson's method, at "
+    text += f"{percent(float(stays.double().mean()), 1)} of {len(fixed)} images"
+    if value is not None:
+        text += f", after {float(fixed[stays].median()):.0f} (median), when the state still moves by {value:.2g} of its size (median)"
+    return Measurement(check="iteration", name="movement", value=value, text=text)
+
+
+def _answers_after(subject: Subject, steps: int, which: slice) -> tuple[Tensor, Tensor]:
+    """Return the answers after so many steps, and the residuals (B,) of the states that they are read from."""
     h = subject.h[subject.found[which]]
     start = torch.zeros_like(subject.solution.z[subject.found[which]])
-    z = solve(lambda z: subject.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1).z
-    return subject.read(z.flatten(1).nan_to_num())
+    solution = solve(lambda z: subject.cell(z, h), start, Anderson(), tolerance=TOLERANCE, max_evaluations=steps + 1)
+    return subject.read(solution.z.flatten(1).nan_to_num()), solution.residual
 
 
 def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:

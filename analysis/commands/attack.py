@@ -13,6 +13,7 @@ from stabdeq.arguments import (
     OptionalShard,
     OptionalWholeNumber,
     Quiet,
+    Ray,
     Seed,
     Trusted,
     count_and_file,
@@ -94,6 +95,7 @@ def attack(
     jobs: Annotated[
         OptionalCount, Parameter(help="Attack in so many processes, of one thread each, which share the batches.")
     ] = None,
+    ray: Ray = False,
     shard: OptionalShard = None,
     out: Annotated[Path | None, Parameter(help="With --shard: the folder for its part.")] = None,
     trusted: Trusted = False,
@@ -109,7 +111,7 @@ def attack(
     from analysis.shards.work import Work, begun, require_part_folder, require_shared
 
     require_writable("--json", json_file, Path(checkpoint))
-    require_shared(shard, jobs, out, {"--json": json_file})
+    require_shared(shard, jobs, ray, out, {"--json": json_file})
     require_part_folder(shard, out)
     count, place = count_and_file(limit)
 
@@ -147,9 +149,9 @@ def attack(
     console = Console(highlight=False)
     if shard is not None and out is not None:
         require_free(out, work, shard)
-    if jobs is not None and jobs > 1:
-        with Console(stderr=True, quiet=quiet).status(f"attacking in {jobs} processes"):
-            result = joined_attack(parts_by_jobs(work, jobs))
+    if ray or (jobs or 1) > 1:
+        with Console(stderr=True, quiet=quiet).status("attacking in several processes"):
+            result = joined_attack(parts_by_jobs(work, jobs, ray=ray))
     else:
         with _bar(quiet) as progress:
             result = run_attack(

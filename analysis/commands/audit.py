@@ -11,6 +11,7 @@ from stabdeq.arguments import (
     OptionalCount,
     OptionalShard,
     Quiet,
+    Ray,
     Seed,
     Trusted,
     count_and_file,
@@ -41,6 +42,7 @@ def audit(
     github: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
     jobs: OptionalCount = None,
+    ray: Ray = False,
     shard: OptionalShard = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
@@ -97,7 +99,7 @@ def audit(
         "--github": github,
         "--baseline": baseline,
     }
-    require_shared(shard, jobs, out, made_of_all)
+    require_shared(shard, jobs, ray, out, made_of_all)
     wanted = [name for names in checks for name in names.split(",")] or list(default_checks())
     needs_lyapunov = {name for name in wanted if "lyapunov" in CHECKS[name].needs}
     folder = out or (Path("audit") if is_location(checkpoint) else Path(checkpoint).parent)
@@ -144,9 +146,9 @@ def audit(
         "data_dir": data_dir,
         "seed": seed,
     }
-    if jobs is not None and jobs > 1:
-        with Console(stderr=True, quiet=quiet).status(f"auditing in {jobs} processes"):
-            report = joined_report(parts_by_jobs(work, jobs))
+    if ray or (jobs or 1) > 1:
+        with Console(stderr=True, quiet=quiet).status("auditing in several processes"):
+            report = joined_report(parts_by_jobs(work, jobs, ray=ray))
     else:
         with shown(ahead, Console(quiet=quiet)) as on_check:
             report = judge(given.subject, **settings, **given.images, shard=shard or WHOLE, on_check=on_check)

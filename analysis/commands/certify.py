@@ -9,6 +9,7 @@ from stabdeq.arguments import (
     OptionalCount,
     OptionalShard,
     Quiet,
+    Ray,
     Seed,
     Trusted,
     count_and_file,
@@ -37,6 +38,7 @@ def certify(
     proof: Path | None = None,
     seed: Seed = 0,
     jobs: OptionalCount = None,
+    ray: Ray = False,
     shard: OptionalShard = None,
     out: Path | None = None,
     trusted: Trusted = False,
@@ -86,7 +88,7 @@ def certify(
 
     path = Path(subject)
     of_whole = {"--json": json_file, "--sarif": sarif, "--github": github, "--baseline": baseline}
-    require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--dim": dim})
+    require_shared(shard, jobs, ray, out, of_whole, {"--proof": proof, "--dim": dim})
     require_part_folder(shard, out)
     require_files({"--json": json_file, "--sarif": sarif, "--proof": proof}, path)
     count, place = count_and_file(limit)
@@ -130,8 +132,8 @@ def certify(
     options = {"data_dir": data_dir, "resize": resize, "trusted": trusted}
     model, images = _model_and_images(subject, is_code and dim is None, place, labels, count, seed, **options)
     with Console(stderr=True, quiet=quiet).status("certifying") as status:
-        if jobs is not None and jobs > 1:
-            report = joined_report(parts_by_jobs(work, jobs))
+        if ray or (jobs or 1) > 1:
+            report = joined_report(parts_by_jobs(work, jobs, ray=ray))
         else:
             report = prove(
                 model,

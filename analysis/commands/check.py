@@ -11,6 +11,7 @@ from stabdeq.arguments import (
     OptionalShard,
     OptionalWholeNumber,
     Quiet,
+    Ray,
     Seed,
     renamed,
     require_files,
@@ -54,6 +55,7 @@ def check(
     github: Annotated[bool, Parameter(negative=())] = False,
     baseline: Path | None = None,
     jobs: OptionalCount = None,
+    ray: Ray = False,
     shard: OptionalShard = None,
     out: Path | None = None,
     quiet: Quiet = False,
@@ -151,7 +153,7 @@ def check(
     files = {"--json": json, "--sarif": sarif, "--figure": figure, "--proof": proof}
     require_files(files, Path(function))
     of_whole = {"--json": json, "--sarif": sarif, "--github": github, "--baseline": baseline, "--require": require}
-    require_shared(shard, jobs, out, of_whole, {"--proof": proof, "--figure": figure, "--budget": budget})
+    require_shared(shard, jobs, ray, out, of_whole, {"--proof": proof, "--figure": figure, "--budget": budget})
     require_part_folder(shard, out)
     place = _numbers("--centre", centre)
     sides = None if box is None else _sides("--box", box)
@@ -193,8 +195,8 @@ def check(
     if shard is not None and out is not None:
         require_free(out, work, shard)
     with console.status("judging") as status, watched((progress := CheckProgress(status.update)).on_boxes):
-        if jobs is not None and jobs > 1:
-            report = joined_report(parts_by_jobs(work, jobs))
+        if ray or (jobs or 1) > 1:
+            report = joined_report(parts_by_jobs(work, jobs, ray=ray))
         else:
             report = judge(
                 function,

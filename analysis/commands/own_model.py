@@ -79,8 +79,9 @@ def load_own_model(location: str) -> Any:
 def _complete(model: Any, location: str) -> Any:
     if missing := [part for part in PARTS if not hasattr(model, part)]:
         raise ConfigError(
-            f"{location} is a {type(model).__name__} without {', '.join(missing)}: expected what stabdeq.model.EquilibriumModel has, an "
-            "adapter in a few lines (docs: how-to, audit a model of your own)"
+            f"{location} is a {type(model).__name__} without {', '.join(missing)}: expected what stabdeq.model.EquilibriumModel has: "
+            "write stabdeq.adapters.from_functions(inject, cell, readout), or looped(block, injection, readout, loops=N), of its parts "
+            "(docs: how-to, audit a model of your own)"
         )
     return model
 

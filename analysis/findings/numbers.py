@@ -5,6 +5,8 @@ _TITLES = {
     ("decay", "unprojected field"): "share of states at which V falls too slowly without stabilising",
     ("decay", "largest Euler step"): "longest Euler step that lowers V at every state tried",
     ("separation", "between classes"): "distance between classes, as a multiple of that within a class",
+    ("iteration", "difficulty"): "rank correlation of evaluations with the margin of the answer",
+    ("iteration", "movement"): "change of the state, relative, when its answer is fixed",
     ("spectrum", "spectral radius"): "largest spectral radius of the Jacobian J",
     ("spectrum", "numerical abscissa"): "largest eigenvalue of the symmetric part of J - I",
 }

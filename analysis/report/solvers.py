@@ -100,12 +100,22 @@ def _recommendation(summary: dict[str, Any]) -> list[str]:
     if name is None:
         return [f"No solver reaches {goal} within {summary['evaluations']} evaluations: none is recommended."]
     record, before = summary["solvers"][name], summary["solvers"][own]["own_seconds"]
-    found = f"Fastest to {goal}: {printable(name)}, {1000 * record['own_seconds']:.3g} ms (median of {ROUNDS})"
+    found = f"Fastest to {goal}: {printable(name)}, {_milliseconds(record['own_seconds'])} ms (median of {ROUNDS})"
     if name == own:
         return [f"{found}. It is the model's own."]
     against = "does not reach it" if before is None else f"takes {before / record['own_seconds']:.2f} times as long"
     how = f"stabdeq train RECIPE {record['choose']}" if record["choose"] else "register it, and name it in a recipe"
     return [f"{found}; the model's own, {own}, {against}.", f"To choose it: {how}"]
+
+
+def _milliseconds(seconds: float) -> str:
+    """Return three digits, or all of a whole number of more: a cell that says 1.2e+03 is cut off where the terminal is narrow.
+
+    >>> _milliseconds(0.00123), _milliseconds(0.5), _milliseconds(0.9996), _milliseconds(12.3456)
+    ('1.23', '500', '1000', '12346')
+    """
+    value = 1000 * seconds
+    return f"{value:#.3g}".removesuffix(".") if value < 999.5 else f"{value:.0f}"
 
 
 def _tables(summary: dict[str, Any]) -> list[Table]:
@@ -119,7 +129,7 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
         own = short(printable(name))
         work.append([own, *cells, percent_in_digits(runs[-1]["converged"]), GAP if rate is None else f"{rate:.3f}"])
         marks = ["" if run["converged"] == 1 else ">" for run in runs]
-        shown = [f"{1000 * run['seconds']:#.3g}".removesuffix(".") for run in runs]
+        shown = [_milliseconds(run["seconds"]) for run in runs]
         times.append([own, *(mark + time for mark, time in zip(marks, shown, strict=True))])
     finest = _power(min(_tolerances(summary)))
     late = any(run["converged"] < 1 for record in summary["solvers"].values() for run in record["tolerances"])

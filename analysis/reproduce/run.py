@@ -89,10 +89,11 @@ class LocalEngine:
 class RayEngine:
     """Runs jobs through Ray (optional extra ``ray``), on every machine of the cluster that RAY_ADDRESS names, or on this one.
 
-    Each job takes one core, and one GPU where the cluster has any. The folders must be the same on every machine.
+    Each job takes one core, and one GPU where the cluster has any. The folders must be the same on every machine. A job whose machine
+    or process is lost is begun anew so many times as ``retries`` says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, retries: int = 0) -> None:
         try:
             ray = import_module("ray")
         except ModuleNotFoundError:
@@ -104,7 +105,7 @@ class RayEngine:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         self.lanes = max(gpus or int(resources.get("CPU", 1)), 1)
-        self._remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(run_elsewhere)
+        self._remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=retries)(run_elsewhere)
 
     def submit(self, arguments: list[str], log: Path) -> "Future[End]":
         """Run a command line where the cluster has room, in the folder that this process runs in."""

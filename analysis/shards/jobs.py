@@ -1,36 +1,39 @@
-"""All shards of a work as processes on this machine, of one thread each."""
+"""All shards of a work as processes of one thread each, on this machine or through Ray."""
 
 import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import mkdtemp
 
-from analysis.reproduce.run import End, LocalEngine, last_line
+from analysis.reproduce.run import End, Engine, LocalEngine, RayEngine, last_line
 from analysis.shards.folder import parts_in
 from analysis.shards.part import Part, place
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError
 from stabdeq.shard import Shard
 
+RETRIES = 3  # of a shard whose machine is lost: begun anew, it leaves the same part
 
-def parts_by_jobs(work: Work, jobs: int) -> list[Part]:
+
+def parts_by_jobs(work: Work, jobs: int | None, *, ray: bool = False) -> list[Part]:
     """Do ``work`` in ``jobs`` processes at once, a shard each, and return their parts in order.
 
-    Raises ShardError where a process fails, which says why, and where the parts of the others lie.
+    With ``ray`` they run on the machines of a Ray cluster, which share this folder, by default as many as it runs at a time. Raises
+    ConfigError where Ray is not installed, and ShardError where a process fails, which says why, and where the parts of the others lie.
     """
-    folder = Path(mkdtemp(prefix="stabdeq-"))
-    engine = LocalEngine(jobs)
-    shards = [Shard(index, jobs) for index in range(1, jobs + 1)]
+    engine: Engine = RayEngine(RETRIES) if ray else LocalEngine(jobs or 1)
+    count = jobs or engine.lanes
+    folder = Path(mkdtemp(prefix="stabdeq-", dir=Path.cwd() if ray else None))
+    shards = [Shard(index, count) for index in range(1, count + 1)]
     logs = {shard: folder / f"{shard.index}-of-{shard.count}.log" for shard in shards}
-    running = {engine.submit(work.words(shard, folder), logs[shard]): shard for shard in shards}
     try:
-        codes = _ends(running)
+        running = {engine.submit(work.words(shard, folder), logs[shard]): shard for shard in shards}
+        reasons = _reasons(running, logs)
     except BaseException:
         engine.stop()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    failed = [shard for shard in shards if codes[shard]]
-    reasons = {shard: f"exit code {codes[shard]}: {last_line(logs[shard])}" for shard in failed}
+    failed = [shard for shard in shards if reasons[shard]]
     kept = [shard for shard in shards if place(folder, work.command, shard).exists()]
     if failed and kept:  # hours of work, perhaps
         raise ShardError(
@@ -45,9 +48,17 @@ def parts_by_jobs(work: Work, jobs: int) -> list[Part]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ends(running: "dict[Future[End], Shard]") -> dict[Shard, int]:
-    """Return the exit code of each shard, when all have ended."""
+def _reasons(running: "dict[Future[End], Shard]", logs: dict[Shard, Path]) -> dict[Shard, str]:
+    """Return why each shard failed, empty of one that did not, when all have ended."""
     left = set(running)
     while left:
         left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED).not_done  # lets an interrupt through everywhere
-    return {shard: future.result()[0] for future, shard in running.items()}
+    return {shard: _reason(future, logs[shard]) for future, shard in running.items()}
+
+
+def _reason(end: "Future[End]", log: Path) -> str:
+    try:
+        code = end.result()[0]
+    except Exception as error:  # of the engine, whose machine is gone: what the others did stays
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"exit code {code}: {last_line(log)}" if code else ""

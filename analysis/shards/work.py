@@ -54,6 +54,7 @@ class Work:
 def require_shared(
     shard: Shard | None,
     jobs: int | None,
+    ray: bool,
     out: Path | None,
     of_whole: Mapping[str, object],
     of_one: Mapping[str, object] | None = None,
@@ -64,12 +65,13 @@ def require_shared(
     alone can meet.
     """
     for option, value in (of_one or {}).items():
-        if _is_given(value) and (shard is not None or jobs is not None):
-            raise ConfigError(f"{option} is for one process: leave it out, or --shard and --jobs")
+        if _is_given(value) and (shard is not None or jobs is not None or ray):
+            raise ConfigError(f"{option} is for one process: leave it out, or --shard, --jobs and --ray")
     if shard is None:
         return
-    if jobs is not None:
-        raise ConfigError("--shard is one of several processes and --jobs starts them: give one of both")
+    for option, value in (("--jobs", jobs), ("--ray", ray)):
+        if _is_given(value):
+            raise ConfigError(f"--shard is one of several processes and {option} starts them: give one of both")
     if out is None:
         raise ConfigError("--shard writes a part of the work: say with --out into which folder")
     for option, value in of_whole.items():

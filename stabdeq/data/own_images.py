@@ -75,6 +75,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(group[name]) for name in group.files}
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder: give a folder CLASS/*, {ARRAYS}") from None
     # RuntimeError: an encrypted entry of a zip file, or one packed in a way that Python does not know.
     except (
         OSError,
