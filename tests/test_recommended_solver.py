@@ -71,7 +71,7 @@ def test_the_least_median_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (summary["recommended"], summary["own_solver"]) == ("squarem", "anderson")
     assert summary["solvers"]["squarem"]["own_seconds"] == 2
     text = printed(comparison)
-    assert "Fastest to the model's own tolerance, 2e-4, on all 6 images: squarem, 2e+03 ms (median of 5); " in text
+    assert "Fastest to the model's own tolerance, 2e-4, on all 6 images: squarem, 2000 ms (median of 5); " in text
     assert "the model's own, anderson, takes 1.50 times as long." in text
     assert "To choose it: stabdeq train RECIPE --set model.solver.name=squarem" in text
 

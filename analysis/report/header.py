@@ -7,7 +7,7 @@ from analysis.findings import Finding, Verdict
 from analysis.findings.catalogue import words_of
 from analysis.findings.finding import NOT_JUDGED
 from analysis.findings.values import mapping, printable, sequence
-from analysis.report.made_by import command_line
+from analysis.report.made_by import draws_images
 from analysis.report.quantities import cut
 from analysis.report.report import Report
 from stabdeq.percent import percent_in_digits
@@ -110,7 +110,7 @@ def _data(report: Report) -> str:
 
 def is_of_test_split(report: Report) -> bool:
     """Return whether the report's images are those that its command draws from the test split, and were not given."""
-    return bool(command_line(report.command))
+    return draws_images(report.command)
 
 
 def _date(report: Report) -> str:

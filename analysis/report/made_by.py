@@ -36,6 +36,16 @@ def command_line(command: Mapping[str, Any]) -> str:
     return shlex.join(map(printable, words))
 
 
+def draws_images(command: Mapping[str, Any]) -> bool:
+    """Return whether ``command`` can be called and draws its images from the test split, where others are named by a path.
+
+    >>> audit = {"name": "audit", "subject": "a.safetensors"}
+    >>> draws_images(audit | {"options": {"images": 8}}), draws_images(audit | {"options": {"images": "own.npz"}}), draws_images({})
+    (True, False, False)
+    """
+    return bool(command_line(command)) and not isinstance(mapping(command.get("options")).get("images"), str)
+
+
 def how_again(command: Mapping[str, Any]) -> str:
     """Return how a report that ``command`` made is made once more, the start of a sentence."""
     line = command_line(command)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from analysis.findings import Finding, Verdict
 from analysis.findings.values import mapping, printable
 from analysis.report.header import in_words
-from analysis.report.made_by import command_line
+from analysis.report.made_by import command_line, draws_images
 from analysis.report.report import Report
 
 
@@ -56,7 +56,7 @@ def verify_line(report: Report) -> str:
 
 def is_repeatable(report: Report) -> bool:
     """Return whether "stabdeq verify" repeats such a report."""
-    return report.command.get("name") in ("audit", "certify") and bool(command_line(report.command))
+    return report.command.get("name") in ("audit", "certify") and draws_images(report.command)
 
 
 def _replay(report: Report) -> str:
