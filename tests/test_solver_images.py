@@ -6,10 +6,10 @@ import pytest
 import torch
 from compilation import end_compilation_in
 from implicit_problems import tanh_cell, weight_and_features
-from solver_problems import Crowd, every_solver, every_variant, normal, speeds
+from solver_problems import DIM, Crowd, every_solver, every_variant, normal, speeds
 
 from stabdeq.errors import ConfigError
-from stabdeq.solvers import Anderson, Picard, Solution, Solver, fixed_point, relative_residual, solve
+from stabdeq.solvers import Anderson, Picard, Solution, Solver, fixed_point, loop, relative_residual, solve
 
 LIMITS: dict[str, Any] = {"tolerance": 1e-9, "max_evaluations": 700}
 
@@ -79,6 +79,30 @@ def test_the_gradient_is_that_of_the_equilibrium_at_the_image() -> None:
     exact, state, image = error("state", 1e-14), error("state"), error("image")
     for truth, rough, finer in zip(exact, state, image, strict=True):
         assert (finer - truth).norm() < 0.95 * (rough - truth).norm()
+
+
+def test_the_adjoint_equation_has_its_image_too() -> None:
+    """Where f is linear and the loss is a sum, the gradient's error is the adjoint's alone."""
+
+    def error(returns: Any) -> float:
+        h = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+        limits: dict[str, Any] = {"tolerance": 1e-3, "max_evaluations": 500}
+        solution = fixed_point(
+            lambda z, h: 0.8 * z + h, torch.zeros_like(h), Picard(), inputs=(h,), returns=returns, **limits
+        )
+        return float((torch.autograd.grad(solution.z.sum(), h)[0] - 5).norm())
+
+    assert error("image") == pytest.approx(0.8 * error("state"), rel=1e-6)
+
+
+def test_where_the_lost_alone_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FEW", 7 * DIM)  # so that the six that are left stay together
+    crowd = Crowd(torch.full((23,), 0.9, dtype=torch.float64), dict.fromkeys(range(3, 20), "nan"))
+    expected = crowd.shrinking(Picard(), **LIMITS)
+    found = crowd.shrinking(Picard(), **LIMITS, returns="image")
+    assert min(map(len, crowd.calls)) == 6  # the others left
+    assert found.converged.sum() == 6
+    assert_images(found, expected, crowd)
 
 
 def test_anything_else_is_refused() -> None:

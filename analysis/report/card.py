@@ -8,8 +8,7 @@ from typing import Any
 from analysis.findings import Verdict
 from analysis.findings.values import mapping, number, printable, sequence
 from analysis.report.front_matter import yaml_lines
-from analysis.report.header import is_of_test_split
-from analysis.report.made_by import command_line
+from analysis.report.made_by import command_line, draws_images
 from analysis.report.markdown import badge, escaped, table, why
 from analysis.report.next_steps import is_repeatable
 from analysis.report.plain_words import in_plain_words
@@ -116,7 +115,9 @@ def _accuracies(report: Report, checkpoint: Checkpoint) -> list[tuple[str, float
     places = sequence(report.sample.get("images"))
     right = report.sample.get("right")
     if places and type(right) is int:
-        images = "test images that were audited" if is_of_test_split(report) else "images that were given to the audit"
+        images = (
+            "test images that were audited" if draws_images(report.command) else "images that were given to the audit"
+        )
         found.append((f"{len(places)} {images}", number(right) / len(places), REPORT))
     found += [
         (printable(item.text)[:MAX_NAME], item.value, REPORT)
@@ -132,7 +133,7 @@ def _results(report: Report, checkpoint: Checkpoint, accuracies: list[tuple[str,
     metrics = [
         {"type": "accuracy", "name": of, "value": share}
         for of, share, source in accuracies
-        if source == RECORD or (source == REPORT and is_of_test_split(report))
+        if source == RECORD or (source == REPORT and draws_images(report.command))
     ]
     data = {"name": checkpoint.data.name, "type": checkpoint.data.name}
     return [{"task": {"type": "image-classification"}, "dataset": data, "metrics": metrics}] if metrics else []

@@ -103,14 +103,9 @@ def _data(report: Report) -> str:
     name = printable(mapping(report.checkpoint.get("data")).get("name"))
     count = len(sequence(report.sample.get("images")))
     images = f"{count} image{'s' * (count != 1)}" if count else ""
-    if not name or not images or is_of_test_split(report):
+    if not name or not images or draws_images(report.command):
         return ", ".join(part for part in (name, f"{images} of its test split" if name and images else images) if part)
     return f"{images} that were given, not drawn from the test split of {name}"
-
-
-def is_of_test_split(report: Report) -> bool:
-    """Return whether the report's images are those that its command draws from the test split, and were not given."""
-    return draws_images(report.command)
 
 
 def _date(report: Report) -> str:
