@@ -56,6 +56,7 @@ def test_the_recipes_that_ship() -> None:
             "mnist",
             "mnist-certified",
             "mnist-convolution",
+            "mnist-robust",
             "svhn",
         )
     ]
@@ -215,7 +216,7 @@ def test_a_setting_that_does_not_fit(setting: str, expected: str) -> None:
         ("cifar-100", "did you mean 'cifar100'?"),
         (
             "imagenet",
-            "Valid: cifar10, cifar100, digits, digits-convolution, mnist, mnist-certified, mnist-convolution, svhn",
+            "Valid: cifar10, cifar100, digits, digits-convolution, mnist, mnist-certified, mnist-convolution, mnist-robust, svhn",
         ),
         ("", "Valid: cifar10"),
         ("../recipes/digits", "unknown recipe"),

@@ -16,7 +16,7 @@ def show(
     Parameters
     ----------
     recipe
-        digits, mnist, svhn, cifar10, cifar100, mnist-certified, or the path of a TOML file.
+        digits, mnist, mnist-robust, svhn, cifar10, cifar100 or another that "stabdeq list recipes" has, or the path of a TOML file.
     kind
         The kind of model, as "stabdeq list kinds" has them.
     settings

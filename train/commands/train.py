@@ -29,7 +29,7 @@ def train(
     Parameters
     ----------
     recipe
-        digits, mnist, svhn, cifar10, cifar100, mnist-certified, or the path of a TOML file.
+        digits, mnist, mnist-robust, svhn, cifar10, cifar100 or another that "stabdeq list recipes" has, or the path of a TOML file.
     kind
         deq, deq-orth, lyadeq-noorth, lyadeq, lyadeq-anchored, lyadeq-certified, mondeq or ibp-mondeq;
         without an equilibrium, resnet20, resnet56, vgg16 or wrn-28-10.
