@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -263,15 +264,17 @@ def test_a_search_covers_all_or_says_where_it_stopped() -> None:
     low, high = origin(2)[None] - 1, origin(2)[None] + 1
     never = torch.zeros(1, dtype=torch.bool)
 
-    def small_enough(low: Tensor, high: Tensor) -> Examined:
-        closed = (high - low).amax(1) <= 0.25
+    def small_enough(low: Tensor, high: Tensor, side: float = 0.25) -> Examined:
+        closed = (high - low).amax(1) <= side
         return Examined(closed, never.expand(len(low)), torch.ones_like(low))
 
     def open_at_a_state(low: Tensor, high: Tensor) -> Examined:
         closed = ~((low <= 0.3) & (high >= 0.3)).all(1)
         return Examined(closed, never.expand(len(low)), torch.ones_like(low))
 
-    assert cover(low, high, small_enough, max_boxes=1000, deadline=float("inf")).boxes == 127
+    # While fewer than 64 are open each becomes four, then two: 1 + 4 + 16 + 64, and down to sides of 1/32 128 + 256 + ... + 4096 more.
+    assert cover(low, high, small_enough, max_boxes=1000).boxes == 85
+    assert cover(low, high, partial(small_enough, side=1 / 32), max_boxes=10000).boxes == 8149
     spent = cover(low, high, open_at_a_state, max_boxes=50, deadline=float("inf"))
     assert "still open" in spent.fault
     tiny = cover(low, high, open_at_a_state, max_boxes=10**6, deadline=float("inf"))

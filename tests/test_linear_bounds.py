@@ -403,7 +403,7 @@ def test_what_is_contracted_away_is_not_searched() -> None:
 
     found = cover(torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), examine, max_boxes=100)
     assert not found.fault
-    assert found.boxes == 7
+    assert found.boxes == 5  # and four at once, as they are few
     assert float(torch.cat(seen[1:]).max()) == 0.25
 
 
@@ -414,4 +414,4 @@ def test_a_side_without_room_is_not_the_one_that_is_halved() -> None:
         closed = (high - low).amax(1) < 0.3
         return Examined(closed, torch.zeros_like(closed), torch.tensor([[0.0, 1.0]]).double().expand(len(low), 2))
 
-    assert cover(*thin, examine, max_boxes=100).boxes == 7
+    assert cover(*thin, examine, max_boxes=100).boxes == 5

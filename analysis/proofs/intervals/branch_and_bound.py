@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.proofs.intervals.watching import told
 
 BOXES_AT_ONCE = 1024
+FEW = 64  # boxes take a batch no longer than one does: so many are halved twice at once
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,14 @@ def cover(
             return replace(_stopped(batch_low[at], batch_high[at], count, "the inequality fails"), fails=True)
         within = (batch_low, batch_high) if found.within is None else found.within
         open_low, open_high = (corner[~found.closed] for corner in within)
-        halves = halved(open_low, open_high, found.weights[~found.closed])
-        if halves is None:
-            return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
-        low, high = torch.cat([low, halves[0]]), torch.cat([high, halves[1]])
-        share = torch.cat([share, (batch_share[~found.closed] / 2).repeat(2)])
+        weights, open_share = found.weights[~found.closed], batch_share[~found.closed]
+        for _ in range(2 if len(open_low) < FEW else 1):
+            halves = halved(open_low, open_high, weights)
+            if halves is None:
+                return _stopped(open_low, open_high, count, "a box too small to halve stayed open")
+            (open_low, open_high), weights, open_share = halves, weights.repeat(2, 1), (open_share / 2).repeat(2)
+        low, high = torch.cat([low, open_low]), torch.cat([high, open_high])
+        share = torch.cat([share, open_share])
         told(count, share)
     return Cover(count)
 
