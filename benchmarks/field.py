@@ -12,8 +12,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from math import inf, pi
@@ -38,7 +38,7 @@ from benchmarks.table import Record, table
 from stabdeq.files import replace_file
 
 ENGINES = ["system", "boxes, linear bounds", "CPU s", "boxes, jets alone", "CPU s, jets", "times faster"]
-COLUMNS = ["system", "dimension", "claim", "verdict", "boxes", "CPU s", "wall s"]
+COLUMNS = ["system", "dimension", "claim", "verdict", "boxes", "proof, CPU s", "CPU s", "wall s"]
 EXAMINED = re.compile(r"(\d+) boxes|one box that covers")
 LEVELS = ("van", "double", "pend_big", "path_big")  # V-dot < 0 on c1 <= V <= c2
 STEPS = ("pend_nn", "pend_quad", "path_quad")  # V(z+) <= (1 - kappa) V(z) on V <= rho, which no step leaves
@@ -58,12 +58,13 @@ class Case:
     def judge(self, claim: str, boxes: int) -> list[str]:
         """Return the cells of one claim, as ``COLUMNS`` names them: boxes examined in all its parts, seconds of the whole call."""
         cpu, wall = process_time(), perf_counter()
-        report = stabdeq.check(self.V, dim=self.dim, claims=[claim], boxes=boxes, **self.stated)
-        spent = [process_time() - cpu, perf_counter() - wall]
+        with timed("analysis.user_function.proofs._by_squares_or_boxes") as proof:
+            report = stabdeq.check(self.V, dim=self.dim, claims=[claim], boxes=boxes, **self.stated)
+        spent = [proof.seconds, process_time() - cpu, perf_counter() - wall]
         (finding,) = report.findings
         examined = sum(int(found[1] or 1) for found in EXAMINED.finditer(finding.evidence))
         cells = [self.name, str(self.dim), finding.claim, finding.verdict.name, str(examined)]
-        return [*cells, *(f"{seconds:.1f}" for seconds in spent)]
+        return [*cells, f"{spent[0]:.2f}", *(f"{seconds:.1f}" for seconds in spent[1:])]
 
     def engines(self, boxes: int) -> list[str]:
         """Return the cells of the proof of decrease, as ``ENGINES`` names them."""
@@ -92,6 +93,34 @@ class Case:
         return (str(found.boxes) if isinstance(found, Proof) else found.reason), process_time() - began
 
 
+class Timed:
+    """``function``, with the CPU seconds that its calls took; those within another are part of it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.seconds = 0.0
+        self.is_running = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.is_running:
+            return self.function(*arguments)
+        began, self.is_running = process_time(), True
+        try:
+            return self.function(*arguments)
+        finally:
+            self.seconds += process_time() - began
+            self.is_running = False
+
+
+@contextmanager
+def timed(place: str) -> Iterator[Timed]:
+    """Time the calls of the function at ``place``, "module.name", for as long as the context lasts."""
+    module, _, name = place.rpartition(".")
+    function = Timed(getattr(importlib.import_module(module), name))
+    with patch(place, function):
+        yield function
+
+
 def main(arguments: list[str]) -> None:
     """Judge the claims one after the other, print them as a table, and write them with ``--out``."""
     options = _parser().parse_args(arguments)
@@ -108,7 +137,10 @@ def main(arguments: list[str]) -> None:
         "commands": [f"python -m benchmarks.field{' --field DIR' * bool(options.field)} --boxes {options.boxes}"],
         "columns": COLUMNS,
         "rows": [],
-        "note": "CPU s are of the whole call, samples included; boxes are those of all parts of the claim, 0 where no proof was by boxes.",
+        "note": (
+            "CPU s are of the whole call, samples included, and before them of the proof alone; boxes are those of all parts of the "
+            "claim, 0 where no proof was by boxes."
+        ),
     }
     rows = (case.judge(claim, options.boxes) for case in cases for claim in case.claims)
     if options.engines:
@@ -154,7 +186,11 @@ def published(folder: Path) -> list[Case]:
 
 
 def formulas() -> list[Case]:
-    """Return the systems of LyZNet (Liu, Meng, Fitzsimmons, Zhou 2024) whose quadratic V it proves on a sublevel set."""
+    """Return systems whose V is a formula.
+
+    Those of LyZNet (Liu, Meng, Fitzsimmons, Zhou 2024), whose quadratic V it proves on a sublevel set; the second demonstration of
+    SOSTOOLS, whose linear part is degenerate; and one in twelve dimensions of which the truth is known: it holds below level 1.
+    """
 
     def van_der_pol(stiffness: float) -> Callable[[Tensor], Tensor]:
         return lambda z: torch.stack([-z[:, 1], z[:, 0] + stiffness * (z[:, 0] ** 2 - 1) * z[:, 1]], 1)
@@ -166,11 +202,36 @@ def formulas() -> list[Case]:
     def form(a: float, b: float, c: float) -> Callable[[Tensor], Tensor]:
         return lambda z: a * z[:, 0] ** 2 + b * z[:, 0] * z[:, 1] + c * z[:, 1] ** 2
 
+    def ten(z: Tensor) -> Tensor:
+        x = dict(enumerate(z.unbind(1), 1))
+        pairs = [(-x[i] + x[i + 1] / 2, -x[i] / 2 - x[i + 1]) for i in range(1, 11, 2)]
+        flow = dict(enumerate([velocity for pair in pairs for velocity in pair], 1))
+        flow[1] = flow[1] - 0.1 * x[9] ** 2
+        flow[3] = flow[3] - 0.1 * x[1] ** 2
+        flow[5] = flow[5] + 0.1 * x[7] ** 2
+        flow[10] = flow[10] + 0.1 * x[2] ** 2
+        return torch.stack(list(flow.values()), 1)
+
+    def degenerate(z: Tensor) -> Tensor:
+        x, y, w = z.unbind(1)
+        return torch.stack([-(x**3) - x * w**2, -y - x**2 * y, -w - 3 * w / (w**2 + 1) + 3 * x**2 * w], 1)
+
+    def twelve(z: Tensor) -> Tensor:
+        below = torch.arange(144, dtype=torch.float64).sin().reshape(12, 12).tril(-1)
+        return -z + z**3 + z @ (below - below.mT)
+
+    def weighted(z: Tensor) -> Tensor:
+        return 5.5489 * z[:, 0] ** 2 + 4.1068 * z[:, 1] ** 2 + 1.7945 * z[:, 2] ** 2
+
     claims = ("decrease", "attraction")
+    wide = {"f": ten, "sublevel": 250.0, "radius": 23.0}
     return [
         Case("reversed Van der Pol, mu 1", form(1.5, -1, 1), claims, {"f": van_der_pol(1), "sublevel": 2.3042}),
         Case("reversed Van der Pol, mu 3", form(11 / 6, -1, 1 / 3), claims, {"f": van_der_pol(3), "sublevel": 1.2581}),
         Case("two-machine power", form(2, 2, 3), claims, {"f": two_machines, "sublevel": 1.0404}),
+        Case("LyZNet, ten dimensions", lambda z: z.square().sum(1) / 2, claims, wide, 10),
+        Case("SOSTOOLS, demonstration 2", weighted, claims, {"f": degenerate, "sublevel": 1.0}, 3),
+        Case("cubic, ours", lambda z: z.square().sum(1), claims, {"f": twelve, "sublevel": 0.999}, 12),
     ]
 
 

@@ -107,7 +107,7 @@ def test_a_recipe_trains_the_anchored_kind_with_its_decay_term_by_default() -> N
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_survives_json(name: str) -> None:
     """A checkpoint stores a recipe as JSON, and resuming compares it."""
-    recipe = load_recipe(name, {"kind": "deq", "seed": 5}, ["model.lyapunov.alpha=0.3"])
+    recipe = load_recipe(name, {"seed": 5}, ["model.lyapunov.alpha=0.3"])
     assert parse_config(Recipe, json.loads(json.dumps(plain_recipe(recipe))), "it") == recipe
 
 
