@@ -77,6 +77,11 @@ class Ball:
         """The region as what bounds a larger set, in words."""
         return f"{exactly(self.radius)} of the centre"
 
+    @property
+    def moving(self) -> int:
+        """How many coordinates, from the first on, trajectories can leave the region by: all."""
+        return len(self.centre)
+
     def exit(self, directions: Tensor) -> Tensor:
         """Return (B, 1): how far from the centre the region ends along the unit ``directions`` (B, n)."""
         return torch.full_like(directions[:, :1], self.radius)
