@@ -102,6 +102,10 @@ class Ball:
     def contains(self, states: Tensor) -> Tensor:
         return (states - self.centre).norm(dim=1) <= self.radius * (1 + SLACK)
 
+    def beyond(self, states: Tensor) -> Tensor:
+        """Return (B,): how far the states (B, n) lie outside, relative to the radius, and at most 0 for those inside."""
+        return ((states - self.centre).norm(dim=1) - self.radius) / self.radius
+
 
 @dataclass(frozen=True)
 class Box:
@@ -154,6 +158,10 @@ class Box:
     def contains(self, states: Tensor) -> Tensor:
         slack = SLACK * (self.high - self.low)
         return ((states >= self.low - slack) & (states <= self.high + slack)).all(1)
+
+    def beyond(self, states: Tensor) -> Tensor:
+        """Return (B,): how far the states (B, n) lie outside, relative to the sides, and at most 0 for those inside."""
+        return (torch.maximum(states - self.high, self.low - states) / (self.high - self.low)).amax(1)
 
 
 @dataclass(frozen=True)
