@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from flint import fmpq
 from torch import fx
 
 from analysis.evidence.regions import Ball, Box
@@ -13,7 +14,10 @@ from analysis.proofs.box_search import Proof, Unproved, falling
 from analysis.proofs.polynomials.logarithms import WithLogarithms, above, at_most
 from analysis.proofs.polynomials.monomials import Problem
 from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient
-from analysis.proofs.polynomials.question import Question
+from analysis.proofs.polynomials.question import Question, in_units, power_of_two
+
+# Of V with coefficients of about 1, the factors 2^k of |z - c|^2 by which V is shown to grow.
+SLOPES = (0, -6, -12)
 
 
 def prove_polynomial(
@@ -33,8 +37,8 @@ def prove_polynomial(
     ``motion`` (1, n) -> (1, n) is f of z' = f(z), or where time goes ``in_steps`` the next state, z+. The claim is proved of all states of
     ``base`` where ``lower`` <= V <= ``level``, at least ``inner`` from the centre; strict claims need not hold at the centre.
     ``rate`` is alpha of "decay", V-dot <= -alpha V; in steps it is kappa of "decrease", V(z+) <= (1 - kappa) V(z), strict where it is 0 or
-    None. "closed" is that V exceeds the level where the base ends; "convex" is of the whole base.
-    Nothing is proved of dynamics that are no quotients of polynomials, nor of such a V, to which logarithms may be added.
+    None. "closed" is that V exceeds the level where the base ends; "convex" is of the whole base, "proper" and "global" of the whole
+    space. Nothing is proved of dynamics that are no quotients of polynomials, nor of such a V, to which logarithms may be added.
     Raises ValueError where a claim lacks its dynamics or its rate.
     """
     if name not in PROOFS or (in_steps and name == "decay"):
@@ -152,6 +156,53 @@ def _exceeds(question: Question) -> str:
     return f"V > {exactly(question.level)} {where}"
 
 
+def _everywhere(question: Question) -> Question:
+    return replace(question, level=math.inf, lower=-math.inf, inner=0.0, rate=None, everywhere=True)
+
+
+def _proper(question: Question) -> Proof | Unproved:
+    """Prove V + K >= e |z - c|^2 everywhere, with numbers K and e > 0; or what is enough of logarithms.
+
+    V = p + sum_i a_i log u_i, with p >= 0, a_i > 0 and u_i >= 1, is unbounded where p + sum_i a_i (u_i - 1) is: else p and every u_i
+    were bounded.
+    """
+    whole = _everywhere(question)
+    grows, terms = whole.value, list[Quotient]()
+    if isinstance(grows, WithLogarithms):
+        factors = [factor for factor, _ in grows.logarithms]
+        terms = [grows.plain, *(argument - whole.ring.constant(fmpq(1)) for _, argument in grows.logarithms)]
+        if min(factors) <= 0:
+            return Unproved("V has a logarithm with a factor that is not positive.")
+        grows = whole.ring.sum(list(map(operator.mul, terms, map(whole.ring.constant, [fmpq(1), *factors]))))
+    size = max(map(abs, in_units(grows.numerator, whole.units).values()), default=fmpq(0))
+    if size == 0:
+        return Unproved("V is 0.")
+    scales = [whole.ring.constant(power_of_two(-2 * unit)) for unit in whole.units]
+    distance = whole.ring.sum([one**2 * scale for one, scale in zip(whole.ring.coordinates, scales, strict=True)])
+    found: Proof | Unproved = Unproved("no slope was tried.")
+    for exponent in SLOPES:
+        slope = whole.ring.constant(size * power_of_two(exponent))
+        problems = [whole.problem(one, []) for one in (*terms, grows + whole.ring.constant(size) - slope * distance)]
+        found = whole.proved("V grows without bound with the distance from the centre", problems, strictly=False)
+        if isinstance(found, Proof):
+            break
+    return found
+
+
+def _global(question: Question) -> Proof | Unproved:
+    """Prove that V falls off the centre and is proper: then every trajectory is bounded, and tends to the centre (LaSalle)."""
+    whole = _everywhere(question)
+    falls = "V(z+) < V(z)" if question.in_steps else "V-dot < 0"
+    parts = [_proper(question), _equilibrium(whole)]
+    parts.append(
+        whole.proved(f"{falls} off the centre in {whole.where}", [whole.problem(-whole.excess, [])], strictly=True)
+    )
+    open_part = next((one for one in parts if isinstance(one, Unproved)), None)
+    if open_part is not None:
+        return open_part
+    return Proof(" ".join(one.words for one in parts if isinstance(one, Proof)), 0)
+
+
 PROOFS: dict[str, Callable[[Question], Proof | Unproved]] = {
     "zero": _zero,
     "positive": _positive,
@@ -161,5 +212,7 @@ PROOFS: dict[str, Callable[[Question], Proof | Unproved]] = {
     "decay": _decay,
     "invariant": _invariant,
     "closed": _closed,
+    "proper": _proper,
+    "global": _global,
 }
-DYNAMIC = {"equilibrium", "decrease", "decay", "invariant"}
+DYNAMIC = {"equilibrium", "decrease", "decay", "invariant", "global"}

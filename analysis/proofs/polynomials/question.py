@@ -27,7 +27,7 @@ HALVINGS = 30
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be proved about: the functions as quotients of polynomials, and the states."""
+    """What is to be proved about: the functions as quotients of polynomials, and the states: all there are, if ``everywhere``."""
 
     value_graph: fx.GraphModule
     motion_graph: fx.GraphModule | None
@@ -38,6 +38,7 @@ class Question:
     rate: float | None = None
     in_steps: bool = False
     directed: bool = False
+    everywhere: bool = False
 
     @cached_property
     def ring(self) -> Ring:
@@ -92,7 +93,11 @@ class Question:
 
     @cached_property
     def within(self) -> list[Quotient]:
-        return self.in_base(self.states)
+        return [] if self.everywhere else self.in_base(self.states)
+
+    @property
+    def where(self) -> str:
+        return "the whole space" if self.everywhere else self.base.words
 
     @cached_property
     def below(self) -> Quotient:
@@ -135,7 +140,7 @@ class Question:
         parts = (
             [exactly(self.lower)] * (self.lower > -math.inf) + ["V"] + [exactly(self.level)] * (self.level < math.inf)
         )
-        words = f"all of {{{' <= '.join(parts)}}} within {self.base.within}" if len(parts) > 1 else self.base.words
+        words = f"all of {{{' <= '.join(parts)}}} within {self.base.within}" if len(parts) > 1 else self.where
         return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
 
     def problem(
@@ -161,7 +166,7 @@ class Question:
         for divisor in self.ring.divisors:
             squares = self.positive_divisor(divisor)
             if squares is None:
-                return Unproved(f"no sum of squares was found that shows that no divisor is 0 in {self.base.words}.")
+                return Unproved(f"no sum of squares was found that shows that no divisor is 0 in {self.where}.")
             found.append(squares)
         for problem in problems:
             squares = prove_positive(problem, strictly=strictly)
