@@ -45,10 +45,14 @@ class Proof:
 
 @dataclass(frozen=True)
 class Unproved:
-    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,)."""
+    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,).
+
+    A search on boxes was left ``open_at`` a state (n,).
+    """
 
     reason: str
     fails_at: tuple[float, ...] | None = None
+    open_at: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ class Search:
         if found.fault:
             state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
             where = found.state if found.fails else None
-            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where)
+            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where, found.state)
         examined = found.boxes + (hole is not None)
         if hole is not None:
             sides = [f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True)]

@@ -20,6 +20,7 @@ from analysis.user_function import barrier, kept
 from analysis.user_function.attraction import CLAIM, close_hole, not_shown, prove_attraction, rest_of, strictly
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
+from analysis.user_function.other_rest import refuted_at_rest
 from analysis.user_function.sentences import GLOBAL, KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
@@ -47,7 +48,7 @@ def proved(subject: Subject, finding: Finding) -> Finding:
         if isinstance(outcome, Unproved) and finding.check == "equilibrium" and (beside := _beside(subject, finding)):
             return beside
         if isinstance(outcome, Unproved):
-            refuted = _refuted(subject, finding, outcome)
+            refuted = _refuted(subject, finding, outcome) or refuted_at_rest(subject, finding, outcome)
             return refuted or replace(finding, evidence=f"Not proved: {_sentence(outcome.reason)} {finding.evidence}")
         words = f"{outcome.words}{_consequence(subject, finding.check)}"
     if words is None:
