@@ -192,11 +192,9 @@ def _proper(question: Question) -> Proof | Unproved:
 def _global(question: Question) -> Proof | Unproved:
     """Prove that V falls off the centre and is proper: then every trajectory is bounded, and tends to the centre (LaSalle)."""
     whole = _everywhere(question)
-    falls = "V(z+) < V(z)" if question.in_steps else "V-dot < 0"
-    parts = [_proper(question), _equilibrium(whole)]
-    parts.append(
-        whole.proved(f"{falls} off the centre in {whole.where}", [whole.problem(-whole.excess, [])], strictly=True)
-    )
+    words = f"{'V(z+) < V(z)' if question.in_steps else 'V-dot < 0'} off the centre in {whole.where}"
+    falls = whole.proved(words, [whole.problem(-whole.excess, [])], strictly=True)
+    parts = [falls, _proper(question), _equilibrium(whole)]
     open_part = next((one for one in parts if isinstance(one, Unproved)), None)
     if open_part is not None:
         return open_part
