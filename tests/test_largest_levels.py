@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 import stabdeq
-from analysis.evidence.regions import Ball
+from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
-from analysis.findings import Finding
-from analysis.user_function.levels import JUDGEMENTS, TRIALS
+from analysis.findings import Finding, Verdict
+from analysis.user_function.function import load_function
+from analysis.user_function.levels import JUDGEMENTS, TRIALS, _least_level
+from analysis.user_function.subject import Subject
 
 CENTRE = torch.zeros(2, dtype=torch.float64)
 
@@ -96,18 +98,21 @@ def test_along_steps(claim: str, lower: float | None) -> None:
     assert 0.98 < finding.witness["level"] < 1
 
 
-def test_what_leaves_in_a_thin_needle_does_not_end_the_search_far_below_it() -> None:
-    """z+ = z / 2 but for a needle |y - x/2| < 1/20, x > 1, out of which states are thrown: from V = 1.2143 on, by a fine grid."""
+def test_the_least_level_out_of_which_a_step_leads_is_descended_to() -> None:
+    """Of a population with its mean, V falls at every step, and from V = 2.134 on steps lead out of the box at the edge, by a fine grid."""
 
     def step(z: Tensor) -> Tensor:
-        x, y = z.unbind(1)
-        thrown = 1000 * torch.relu(x - 1) * torch.relu(1 - 400 * (y - x / 2) ** 2)
-        return z / 2 + torch.stack([thrown, 0 * thrown], 1)
+        n, mean = z[:, 0] + 1, z[:, 1] + 1
+        return torch.stack([n * torch.exp(0.8 * (1 - 0.7 * n - 0.3 * mean)) - 1, (mean + n) / 2 - 1], 1)
 
-    finding = judged(claim="invariant", step=step, boxes=4096)
-    assert finding.verdict.name == "PROVED"
-    assert finding.witness is not None
-    assert 1.17 < finding.witness["level"] < 1.2144
+    def value(z: Tensor) -> Tensor:
+        return z[:, 0] ** 2 + 0.3 * z[:, 1] ** 2
+
+    box = Box(CENTRE, CENTRE - 0.9, CENTRE + 4)
+    functions = load_function(value, 2, "value"), load_function(step, 2, "velocity")
+    subject = Subject(*functions, Sublevel(box, value, 2.4), 0.05, in_steps=True)
+    finding = subject.finding("invariant", Verdict.REFUTED, "", witness={"state": [-0.9, 2.3]})
+    assert 2.13 < _least_level(subject, finding, box) < 2.16
 
 
 def test_the_base_may_bound_a_set_that_no_step_leaves() -> None:
