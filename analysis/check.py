@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.user_function.barrier_settings import require_used
 from analysis.user_function.on_settings import require_judged_on_a_set
-from analysis.user_function.sentences import ALONG_THE_FLOW, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
+from analysis.user_function.sentences import ALONG_THE_FLOW, GLOBAL, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
+from analysis.user_function.whole_space_settings import require_whole_space
 from stabdeq.errors import ConfigError, closest
 from stabdeq.shard import WHOLE, Shard
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
-ON_REQUEST = ("proper", "convex", "attraction", "barrier")
+ON_REQUEST = ("proper", "convex", "attraction", GLOBAL, "barrier")
 JUDGED_TOGETHER = (("decrease", "invariant"), OF_A_BARRIER)  # what follows of one for another is told, too
+OF_ONE_EQUILIBRIUM = ("equilibrium", "attraction", GLOBAL)
 AT_REST = "where f(c, d) = 0 for every d, the claims positive, decay with alpha above 0, and invariant say that all tends to the centre"
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
 RADII = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -105,18 +107,10 @@ def check(
     sets = {role: g for role, g in (("initial", initial), ("unsafe", unsafe)) if g is not None}
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
     usual = _default_names(given, in_steps=step is not None)
-    require_used(
-        names,
-        {
-            **sets,
-            "sublevel": sublevel,
-            "from_level": from_level,
-            "alpha": alpha,
-            "kappa": kappa,
-            "inner_radius": inner_radius,
-            "uncertain": uncertain,
-        },
-    )
+    settings: dict[str, object] = {**sets, "sublevel": sublevel, "from_level": from_level, "alpha": alpha}
+    settings |= {"kappa": kappa, "inner_radius": inner_radius, "uncertain": uncertain}
+    require_used(names, settings)
+    require_whole_space(names, settings)
     beside: dict[str, object] = {"uncertain": uncertain, "initial": initial, "unsafe": unsafe, "sublevel": sublevel}
     beside |= {"on": on, "figure": figure, "proof": proof, "radius": radius, "box": box}
     require_judged_on_a_set(names, beside)
@@ -326,11 +320,11 @@ def _claim_names(
 def _robust_names(names: list[str], *, asked: bool) -> list[str]:
     """Return the claims to judge of uncertain dynamics; raise ConfigError where one that was ``asked`` for makes no sense of them."""
     for name in names if asked else ():
-        if name in ("equilibrium", "attraction"):
+        if name in OF_ONE_EQUILIBRIUM:
             raise ConfigError(
                 f"the claim {name!r} is not made of uncertain dynamics, whose equilibrium may move with the disturbance; {AT_REST}"
             )
-    return [name for name in names if name not in ("equilibrium", "attraction")]
+    return [name for name in names if name not in OF_ONE_EQUILIBRIUM]
 
 
 def _require_robust(

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 import stabdeq
-from analysis.evidence.regions import Ball
+from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
-from analysis.findings import Finding
-from analysis.user_function.levels import RETREATS, TRIALS
+from analysis.findings import Finding, Verdict
+from analysis.user_function.function import load_function
+from analysis.user_function.levels import JUDGEMENTS, TRIALS, _least_level
+from analysis.user_function.subject import Subject
 
 CENTRE = torch.zeros(2, dtype=torch.float64)
 
@@ -96,6 +98,23 @@ def test_along_steps(claim: str, lower: float | None) -> None:
     assert 0.98 < finding.witness["level"] < 1
 
 
+def test_the_least_level_out_of_which_a_step_leads_is_descended_to() -> None:
+    """Of a population with its mean, V falls at every step, and from V = 2.134 on steps lead out of the box at the edge, by a fine grid."""
+
+    def step(z: Tensor) -> Tensor:
+        n, mean = z[:, 0] + 1, z[:, 1] + 1
+        return torch.stack([n * torch.exp(0.8 * (1 - 0.7 * n - 0.3 * mean)) - 1, (mean + n) / 2 - 1], 1)
+
+    def value(z: Tensor) -> Tensor:
+        return z[:, 0] ** 2 + 0.3 * z[:, 1] ** 2
+
+    box = Box(CENTRE, CENTRE - 0.9, CENTRE + 4)
+    functions = load_function(value, 2, "value"), load_function(step, 2, "velocity")
+    subject = Subject(*functions, Sublevel(box, value, 2.4), 0.05, in_steps=True)
+    finding = subject.finding("invariant", Verdict.REFUTED, "", witness={"state": [-0.9, 2.3]})
+    assert 2.13 < _least_level(subject, finding, box) < 2.16
+
+
 def test_the_base_may_bound_a_set_that_no_step_leaves() -> None:
     """V = |z|^2 is at most 8 in the box, and 4 on the largest circle; z / 2 leaves no set within the box."""
     finding = judged(claim="invariant", step=lambda z: z / 2)
@@ -134,11 +153,11 @@ def test_the_levels_tried_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(judgement, "_tried", counted)
     finding = judged(f=lambda z: -z * (1 - 1e6 * square(z))[:, None])
-    assert len(tried) <= TRIALS + len(RETREATS) + 1
+    assert len(tried) <= TRIALS + JUDGEMENTS
     assert f"Of {len(tried)} levels tried" in finding.evidence
     tried.clear()
     judged(f=lambda z: z)
-    assert len(tried) <= TRIALS + len(RETREATS) + 1
+    assert len(tried) <= TRIALS + JUDGEMENTS
 
 
 def test_no_level_is_tried_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

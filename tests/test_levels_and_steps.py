@@ -13,9 +13,12 @@ import stabdeq
 from analysis.evidence.regions import Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Verdict
+from analysis.proofs.box_search import Proof
+from analysis.proofs.boxes import prove_claim
 from analysis.user_function.function import load_function
 from analysis.user_function.proofs import proved
 from analysis.user_function.subject import Subject
+from analysis.user_function.uncertain import with_disturbances
 from stabdeq.errors import ConfigError
 
 Function = Callable[[Tensor], Tensor]
@@ -233,6 +236,35 @@ def test_a_parameter_that_moves_no_equilibrium_is_proved_to_decay() -> None:
     for alpha, expected in ((0.1, "PROVED"), (2.0, "REFUTED")):
         found = verdicts(energy, uncertain=mass, alpha=alpha, claims=["positive", "decay", "invariant"], **options)
         assert found == {"positive": "PROVED", "decay": expected, "invariant": "PROVED"}
+
+
+@pytest.mark.parametrize(
+    ("alpha", "moved", "expected"), [(0.99, 0.0, "PROVED"), (1.01, 0.0, "REFUTED"), (0.5, 1e-9, "REFUTED")]
+)
+def test_a_parameter_of_dynamics_that_are_no_polynomial(alpha: float, moved: float, expected: str) -> None:
+    """V = x^2 falls at the rate 2 (1 + d) or faster, at 1 for d = -1/2, unless the equilibrium is moved."""
+
+    def motion(z: Tensor, d: Tensor) -> Tensor:
+        return -(1 + d) * torch.sinh(z) + moved * d
+
+    options = {"box": (-1, 1), "disturbance": (-0.5, 0.5), "samples": 500, "starts": 16, "claims": ["decay"]}
+    report = stabdeq.check(square, uncertain=motion, dim=1, alpha=alpha, **options)
+    assert report["decay"].verdict.name == expected, report
+
+
+@pytest.mark.parametrize(("alpha", "moved", "expected"), [(0.99, 0.0, True), (1.01, 0.0, False), (0.5, 1e-9, False)])
+def test_forms_around_the_centre_hold_for_all_disturbances(alpha: float, moved: float, expected: bool) -> None:
+    """The same, whatever the falsifier sees, with a disturbance more that does nothing."""
+    base = Box(*torch.tensor([[0.0], [-1.0], [1.0]], dtype=torch.float64))
+    low = torch.tensor([-0.5, -1.0], dtype=torch.float64)
+    region = with_disturbances(base, low, -low)
+
+    def motion(both: Tensor) -> Tensor:
+        x, d, _ = both.unbind(1)
+        return torch.stack([-(1 + d) * torch.sinh(x) + moved * d, 0 * d, 0 * d], 1)
+
+    found = prove_claim("decay", lambda both: both[:, 0] ** 2, motion, region, alpha, max_boxes=2**14)
+    assert isinstance(found, Proof) == expected, found
 
 
 @pytest.mark.parametrize(

@@ -485,7 +485,7 @@ def test_too_large_a_question_is_not_begun() -> None:
 
 
 def test_a_claim_says_what_it_lacks() -> None:
-    assert isinstance(prove("proper", squared, None, ball(2, 1.0)), Unproved)
+    assert isinstance(prove("attraction", squared, None, ball(2, 1.0)), Unproved)
     with pytest.raises(ValueError, match="needs them"):
         prove("decrease", squared, None, ball(2, 1.0))
     with pytest.raises(ValueError, match="rate alpha"):

@@ -109,11 +109,12 @@ def check(
         decay: V-dot <= -alpha V;
         invariant: no trajectory leaves {V <= C}, or no step the region;
         attraction: every trajectory from {V <= C} tends to one equilibrium, on request;
+        global: every trajectory, wherever it begins, tends to the centre, on request;
         initial: B <= 0 on the initial set;
         unsafe: B > 0 on the unsafe set;
         kept: what begins on the set of --on stays on it;
         barrier: B-dot < 0 where B = 0, or B(z+) <= 0 where B(z) <= 0.
-        By default all that the options allow but proper, convex and attraction; with --initial or --unsafe the last
+        By default all that the options allow but proper, convex, attraction and global; with --initial or --unsafe the last
         three alone.
     samples
         How many states to draw for each claim; by default 32768.

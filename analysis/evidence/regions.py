@@ -77,6 +77,11 @@ class Ball:
         """The region as what bounds a larger set, in words."""
         return f"{exactly(self.radius)} of the centre"
 
+    @property
+    def moving(self) -> int:
+        """How many coordinates, from the first on, trajectories can leave the region by: all."""
+        return len(self.centre)
+
     def exit(self, directions: Tensor) -> Tensor:
         """Return (B, 1): how far from the centre the region ends along the unit ``directions`` (B, n)."""
         return torch.full_like(directions[:, :1], self.radius)
@@ -96,6 +101,10 @@ class Ball:
 
     def contains(self, states: Tensor) -> Tensor:
         return (states - self.centre).norm(dim=1) <= self.radius * (1 + SLACK)
+
+    def beyond(self, states: Tensor) -> Tensor:
+        """Return (B,): how far the states (B, n) lie outside, relative to the radius, and at most 0 for those inside."""
+        return ((states - self.centre).norm(dim=1) - self.radius) / self.radius
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,10 @@ class Box:
     def contains(self, states: Tensor) -> Tensor:
         slack = SLACK * (self.high - self.low)
         return ((states >= self.low - slack) & (states <= self.high + slack)).all(1)
+
+    def beyond(self, states: Tensor) -> Tensor:
+        """Return (B,): how far the states (B, n) lie outside, relative to the sides, and at most 0 for those inside."""
+        return (torch.maximum(states - self.high, self.low - states) / (self.high - self.low)).amax(1)
 
 
 @dataclass(frozen=True)

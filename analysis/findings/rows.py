@@ -325,6 +325,11 @@ OF_A_FUNCTION = (
         holds="what starts in the region tends to the equilibrium",
     ),
     ClaimWords(
+        name="global",
+        title="the equilibrium is globally asymptotically stable",
+        holds="what starts at any state whatever tends to the centre",
+    ),
+    ClaimWords(
         name="kept",
         title="the dynamics keep the set",
         holds="whatever begins on the set stays on it",

@@ -25,6 +25,7 @@ HALVINGS = 30
 LINEAR_AT_ONCE = 4096
 UPRIGHT_BOXES = 2**14  # boxes along the axes, before turned ones are tried
 COARSE, FEW_BOXES = 3, 1024  # dimensions beyond which jets are coarse, and the boxes they are tried on then
+MOST_PARTS = 64  # in which the disturbances are cut around the centre
 COMPARED = 4096  # states at which a function is held against its graph
 
 
@@ -44,10 +45,14 @@ class Proof:
 
 @dataclass(frozen=True)
 class Unproved:
-    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,)."""
+    """A claim was not proved; ``reason`` is one sentence. That says nothing of its truth, unless it ``fails_at`` a state (n,).
+
+    A search on boxes was left ``open_at`` a state (n,).
+    """
 
     reason: str
     fails_at: tuple[float, ...] | None = None
+    open_at: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -197,16 +202,32 @@ class Search:
         return over_box.intersected(mean_value(at_points, gradient, box - points)), at_points, gradient
 
     def closed_at_centre(self, proves: Callable[[Interval], Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return the corners (n,) of the largest box tried around the centre that ``proves`` says is closed, if any is."""
-        shares = 2.0 ** -torch.arange(HALVINGS + 1, dtype=torch.float64)[:, None]
+        """Return the corners (n,) of the largest box tried around the centre that ``proves`` says is closed, if any is.
+
+        Of coordinates that rest it holds all.
+        """
+        shares = 2.0 ** -torch.arange(HALVINGS + 1, dtype=torch.float64)[:, None].repeat(1, len(self.centre))
+        shares[:, self.base.moving :] = 1
         low, high = (
             torch.minimum(
                 torch.maximum(self.centre + shares * (corner - self.centre), self.corners[0]), self.corners[1]
             )
             for corner in self.corners
         )
-        closed = proves(Interval(low, high)).nonzero()
+        low[:, self.base.moving :], high[:, self.base.moving :] = (end[self.base.moving :] for end in self.corners)
+        closed = proves(self.cut(Interval(low, high))).unflatten(0, (len(low), -1)).all(1).nonzero()
         return (low[closed[0, 0]], high[closed[0, 0]]) if len(closed) else None
+
+    def cut(self, box: Interval) -> Interval:
+        """Return the parts (B P, n) of boxes (B, n), cut along the coordinates that rest; the boxes themselves where none does."""
+        resting = range(self.base.moving, len(self.centre))
+        parts = int(MOST_PARTS ** (1 / max(1, len(resting))))
+        for place in resting:
+            low, high = (end[:, None].repeat(1, parts, 1) for end in (box.low, box.high))
+            between = low[:, 1:, place] + torch.arange(1, parts) / parts * (high - low)[:, 1:, place]
+            low[:, 1:, place] = high[:, :-1, place] = between
+            box = Interval(low.flatten(0, 1), high.flatten(0, 1))
+        return box
 
     def covered(
         self,
@@ -233,7 +254,7 @@ class Search:
         if found.fault:
             state = ", ".join(f"{coordinate:.6g}" for coordinate in found.state)
             where = found.state if found.fails else None
-            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where)
+            return Unproved(f"after {found.boxes} boxes {found.fault}, around the state [{state}].", where, found.state)
         examined = found.boxes + (hole is not None)
         if hole is not None:
             sides = [f"[{float(a):.6g}, {float(b):.6g}]" for a, b in zip(*hole, strict=True)]

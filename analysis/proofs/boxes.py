@@ -5,7 +5,8 @@ z = c + d in a box around c, V(c) = 0, grad V(c) = 0 and f(c) = 0: V = d' H d / 
 between the bounds of V's Hessian over the box, M between those of f's Jacobian (A and M are means along the segment from c to
 z). So V > 0 where all H are positive definite, and V-dot + alpha V = d' (A M + alpha H / 2) d < 0 where all of these forms are
 negative definite. Where V(c), grad V(c) or f(c) is 0 to rounding alone and an inner ball of radius rho is left out, they add at most
-e0 + e1 |d| <= (e0 / rho^2 + e1 / rho) |d|^2 outside of it, by which the forms must stay clear of 0.
+e0 + e1 |d| <= (e0 / rho^2 + e1 / rho) |d|^2 outside of it, by which the forms must stay clear of 0. Disturbances are no part of d:
+the forms are of the states alone, bounded over all disturbances, for each of which f(c) is to be 0.
 """
 
 import math
@@ -141,8 +142,8 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
 
     def proves(box: Interval) -> Tensor:
         value, velocity = search.value(box, 2), search.motion(box, 1)
-        hessian = matrices(value.hessian)
-        jacobian = velocity.gradient.moved(lambda bound: bound.permute(1, 2, 0))
+        hessian = matrices(value.hessian).moved(lambda bound: bound[:, :moving, :moving])
+        jacobian = velocity.gradient.moved(lambda bound: bound.permute(1, 2, 0)[:, :moving, :moving])
         # Term by term, since sums of few terms are exact where they can be: V-dot = -alpha V must not be lost to rounding.
         terms = hessian.moved(lambda bound: bound[..., None]) * jacobian.moved(lambda bound: bound[:, None])
         product = terms.sum([-2])
@@ -168,13 +169,18 @@ def _derivative(search: Search, strictly: bool) -> Proof | Unproved:
 
     excess = falling(search.rate)
     words = f"{excess} {'<' if strictly else '<='} 0"
-    at_centre, speed = search.value.at(search.centre), search.motion.at(search.centre).value
+    moving, centre = search.base.moving, search.centre
+    at_centre, speed = search.value.at(centre), search.motion.at(centre).value
     if search.is_below(at_centre.value):
         return search.covered(examine, words, linear=along_the_flow(search, strictly=strictly))
+    if is_resting := moving < len(centre):  # V-dot is 0 at z = c whatever the disturbance, not at one state alone
+        low, high = (torch.cat([centre[:moving], end[moving:]])[None] for end in search.corners)
+        all_of_them = search.cut(Interval(low, high))
+        at_centre, speed = search.value(all_of_them, 1), search.motion(all_of_them, 0).value
     needed = {"grad V(c) = 0": at_centre.gradient, "f(c) = 0": speed}
     needed |= {} if search.rate is None else {"V(c) = 0": at_centre.value}
     for fact, bounds in needed.items():
-        if not is_zero(bounds) and not search.inner:
+        if not is_zero(bounds) and (is_resting or not search.inner):
             return Unproved(f"{fact} cannot be shown exactly, as the states around the centre need. {EXACTLY}")
     constant = size(at_centre.gradient) * size(speed) + (search.rate or 0.0) * size(at_centre.value)
     hole = search.closed_at_centre(proves)

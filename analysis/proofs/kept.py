@@ -9,8 +9,8 @@ from torch import fx
 
 from analysis.evidence.regions import Ball, Box
 from analysis.proofs.box_search import Proof, Unproved
-from analysis.proofs.polynomials.claims import Question
 from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient
+from analysis.proofs.polynomials.question import Question
 from analysis.proofs.polynomials.reading import Unread, quotients
 
 

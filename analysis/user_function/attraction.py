@@ -36,13 +36,13 @@ def attraction(subject: Subject) -> Finding:
     worst = next((one for one in findings if one.verdict is not Verdict.SUPPORTED), None)
     if worst is None:
         return replace(findings[0], check=CLAIM, name=CLAIM, claim=subject.sentence(CLAIM))
-    return not_shown(subject, worst)
+    return not_shown(subject, CLAIM, worst)
 
 
-def not_shown(subject: Subject, worst: Finding) -> Finding:
-    """Return the finding where a claim that it rests on ends as ``worst``: V that rises somewhere is no counterexample to attraction."""
+def not_shown(subject: Subject, name: str, worst: Finding) -> Finding:
+    """Return the finding on ``name`` where what it rests on ends as ``worst``: V that rises is no counterexample to attraction."""
     evidence = f"V does not show it: '{worst.claim}' is {worst.verdict.name}. {worst.evidence}"
-    return subject.finding(CLAIM, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
+    return subject.finding(name, Verdict.INCONCLUSIVE, evidence, samples=worst.samples or 1, witness=worst.witness)
 
 
 def prove_attraction(subject: Subject, prove: Callable[[Subject, str], Proof | Unproved]) -> Proof | Unproved:

@@ -11,7 +11,7 @@ from torch import Tensor
 from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
 from analysis.evidence.judge import judge
-from analysis.evidence.regions import Ball, Pairs, Region
+from analysis.evidence.regions import Pairs, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
 from analysis.user_function.at_centre import NOISE_MARGIN
@@ -246,16 +246,10 @@ def _judge_stay(subject: Subject) -> Finding:
 
     def violation(states: Tensor) -> Violation:
         after = subject.flow(states)
-        offset = after - base.centre
-        if isinstance(base, Ball):
-            parts = [(offset.norm(dim=1, keepdim=True) - base.radius) / base.radius]
-        else:
-            sides = base.high - base.low
-            parts = [(after - base.high) / sides, (base.low - after) / sides]
+        excess = base.beyond(after)
         if level < torch.inf:
-            value = subject.value(after)[:, None]
-            parts.append((value - level) / (value.abs() + abs(level)))
-        excess = torch.cat(parts, 1).amax(1)
+            value = subject.value(after)
+            excess = torch.maximum(excess, (value - level) / (value.abs() + abs(level)))
         return Violation(excess, torch.ones_like(excess))
 
     claim = Claim(

@@ -21,8 +21,9 @@ from analysis.user_function.jumps import Jump
 from analysis.user_function.kept import kept, with_leaving
 from analysis.user_function.levels import LevelSearch, at_level, largest_level, search_levels
 from analysis.user_function.proofs import implied, proved
-from analysis.user_function.sentences import ALONG_THE_FLOW, KEPT
+from analysis.user_function.sentences import ALONG_THE_FLOW, GLOBAL, KEPT
 from analysis.user_function.subject import Subject
+from analysis.user_function.whole_space import whole_space
 from stabdeq.errors import EvaluationError
 
 CLAIMS: dict[str, Callable[[Subject], Finding]] = {
@@ -35,6 +36,7 @@ CLAIMS: dict[str, Callable[[Subject], Finding]] = {
     "decay": decay,
     "invariant": invariant,
     "attraction": attraction,
+    GLOBAL: whole_space,
     KEPT: kept,
     "initial": initial,
     "unsafe": unsafe,
@@ -129,7 +131,7 @@ def _failed(subject: Subject, name: str, error: EvaluationError) -> Finding:
 
 def _with_jump(finding: Finding, jump: Jump) -> Finding:
     """Return the finding with what a jump of V or of the dynamics means for it."""
-    if finding.check not in (*ALONG_THE_FLOW, "barrier"):
+    if finding.check not in (*ALONG_THE_FLOW, GLOBAL, "barrier"):
         return replace(finding, evidence=f"{finding.evidence} {jump.words}.")
     reason = (
         f"{jump.words}, where V-dot does not exist, so that its sign elsewhere does not tell whether V falls along every "

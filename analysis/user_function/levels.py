@@ -19,7 +19,7 @@ from analysis.findings import Finding, Verdict, short
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.sentences import sentence
 from analysis.user_function.subject import Subject
-from stabdeq.errors import ConfigError
+from stabdeq.errors import ConfigError, EvaluationError
 from stabdeq.lyapunov.claims import Violation
 
 RAYS, DESCENTS = 1024, 32
@@ -28,8 +28,9 @@ STEPS, DESCENT_STEPS = 64, 80
 RESOLUTION, SMALLEST = 4e-3, 1e-9
 # Levels tried at most with little effort, for each claim within one ball or box.
 TRIALS = 32
-# By what part of the level the next is lower where a full judgement refutes it: five of them at most.
-RETREATS = (RESOLUTION, 0.016, 0.064, 0.256)
+# Full judgements at most. Each that refutes lowers the next level by four times the part of the one before, the first by RESOLUTION;
+# one that does not ends the search where no more than the part COARSE lies between.
+JUDGEMENTS, COARSE = 5, 0.016
 QUICK = Effort(samples=1024, starts=16, steps=25)
 
 
@@ -146,7 +147,7 @@ def _lower(subject: Subject) -> float:
 
 
 def _least_level(subject: Subject, finding: Finding, within: Ball | Box) -> float:
-    """Return about the least V at which V-dot + alpha V >= 0 ``within`` a ball or a box, sought from the witness of ``finding``."""
+    """Return about the least V at which a state fails ``within`` a ball or a box, sought from the witness of ``finding``."""
     if finding.witness is None:
         return -torch.inf
     generator = torch.Generator().manual_seed(subject.seed)
@@ -155,8 +156,12 @@ def _least_level(subject: Subject, finding: Finding, within: Ball | Box) -> floa
     length = 0.1 * (states - subject.centre).norm(dim=1)
     for step in range(DESCENT_STEPS):
         moved = states + length[:, None] * directions(DESCENTS, states.shape[1], generator) if step else states
-        value, excess = _value_and_excess(subject, finding.check, moved)
-        fails = (excess >= 0) & (value >= _lower(subject)) & within.contains(moved)
+        moved = within.project(moved)  # where it ends, V may be least of all that a step takes out
+        try:
+            value, excess = _value_and_excess(subject, finding.check, moved, within)
+        except EvaluationError:
+            break
+        fails = (excess >= 0) & (value >= _lower(subject))
         fails &= (moved - subject.centre).norm(dim=1) >= subject.inner
         better = (fails & (value < best)).detach()
         states, best = torch.where(better[:, None], moved, states).detach(), torch.where(better, value, best).detach()
@@ -164,36 +169,53 @@ def _least_level(subject: Subject, finding: Finding, within: Ball | Box) -> floa
     return float(best.min())
 
 
-def _value_and_excess(subject: Subject, name: str, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return V (B,), and V-dot + alpha V or V(z+) - (1 - kappa) V(z), (B,), which are below 0 where V falls."""
-    rate = (subject.rate or 0.0) if name == "decay" or subject.in_steps else 0.0
-    if subject.in_steps:
-        value = subject.value(states)
-        return value, subject.value(subject.flow(states)) - (1 - rate) * value
-    value, gradient = subject.differentiation.gradient(states)
-    return value, (gradient * subject.flow(states)).sum(1) + rate * value
+def _value_and_excess(subject: Subject, name: str, states: Tensor, within: Ball | Box) -> tuple[Tensor, Tensor]:
+    """Return V (B,), and (B,) what is 0 or more where the claim ``name`` fails on {V <= V(z)}.
+
+    That is V-dot + alpha V, or in steps V(z+) - (1 - kappa) V(z), and where none is to leave the set, how far z+ lies out of it.
+    """
+    rate = (subject.rate or 0.0) if name == "decay" or (subject.in_steps and name == "decrease") else 0.0
+    if not subject.in_steps:
+        value, gradient = subject.differentiation.gradient(states)
+        return value, (gradient * subject.flow(states)).sum(1) + rate * value
+    value, after = subject.value(states), subject.flow(states)
+    excess = subject.value(after) - (1 - rate) * value
+    return value, excess if name == "decrease" else torch.maximum(excess, within.beyond(after))
 
 
 def largest_level(search: LevelSearch, name: str, judge: Callable[[Subject], Finding]) -> Finding:
     """Return the finding on the largest sublevel set that a full judgement does not refute, ``search`` being where to begin.
 
-    ``judge`` is called once, and after each of ``RETREATS``, but not again after the subject's deadline.
+    ``judge`` is called once, and where it refutes, ``JUDGEMENTS`` times at most, but not again after the subject's deadline.
     """
     subject, within, floor = search.subject, search.base, search.floor
-    trial = search.supported
-    for retreat in (*RETREATS, 1.0):
+    trial, held, low, retreat = search.supported, None, 0.0, RESOLUTION
+    for _ in range(JUDGEMENTS):
         if trial <= 0:
             break
         level = _rounded_down(floor + trial, floor)
         finding = judge(at_level(subject, within, level))
         search = replace(search, tried=search.tried + 1)
         if finding.verdict in (Verdict.SUPPORTED, Verdict.PROVED):
-            return _found(finding, level, search)
-        search = replace(search, refuted=finding, refuted_level=level_of(subject, finding, level))
-        trial = (min(level, search.refuted_level) - floor) * (1 - retreat)
+            held, low = (finding, level), level - floor
+        else:
+            failed = min(level, level_of(subject, finding, level))
+            search = replace(search, refuted=finding, refuted_level=failed)
+            if failed - floor <= low:  # a witness that was missed before
+                held, low = None, 0.0
+        high = search.refuted_level - floor
+        if held is None:
+            least = _least_level(subject, finding, within) - floor
+            # So far below the witness, what was met is more likely rounding than the end of what fails.
+            trial = min(high * (1 - retreat), least * (1 - RESOLUTION / 2) if least > high / 2 else high)
+            retreat = min(4 * retreat, 0.9)
+        elif search.refuted is None or high - low <= COARSE * high:
+            break
+        else:
+            trial = (low + high) / 2
         if time.monotonic() >= subject.deadline:
             break
-    return _not_found(search, name)
+    return _not_found(search, name) if held is None else _found(*held, search)
 
 
 def _not_found(search: LevelSearch, name: str) -> Finding:

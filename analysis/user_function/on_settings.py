@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from analysis.user_function.sentences import OF_A_BARRIER
+from analysis.user_function.sentences import GLOBAL, OF_A_BARRIER
 from stabdeq.errors import ConfigError
 
 # A convex combination leaves the set, growth is of all states, and attraction is shown where the equilibrium is isolated.
-NOT_JUDGED = ("proper", "convex", "attraction", *OF_A_BARRIER)
+NOT_JUDGED = ("proper", "convex", "attraction", GLOBAL, *OF_A_BARRIER)
 EXCLUDED = ("uncertain", "initial", "unsafe", "figure", "proof")
 
 

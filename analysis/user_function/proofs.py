@@ -17,13 +17,15 @@ from analysis.proofs.polynomials import prove_polynomial
 from analysis.proofs.steps import prove_of_steps
 from analysis.proofs.structure import growth, is_structured
 from analysis.user_function import barrier, kept
-from analysis.user_function.attraction import close_hole, not_shown, prove_attraction, rest_of, strictly
+from analysis.user_function.attraction import CLAIM, close_hole, not_shown, prove_attraction, rest_of, strictly
 from analysis.user_function.in_region import certain_sign, is_strict
 from analysis.user_function.levels import boundary_of
-from analysis.user_function.sentences import KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
+from analysis.user_function.other_rest import refuted_at_rest
+from analysis.user_function.sentences import GLOBAL, KEPT, NEEDS_DYNAMICS, OF_A_BARRIER, OFF_CENTRE
 from analysis.user_function.subject import Subject
 
-BY_BOXES = (
+OF_THE_WHOLE_SPACE = ("proper", GLOBAL)  # for which there are no boxes
+PROVABLE = (
     "zero",
     "equilibrium",
     "positive",
@@ -34,18 +36,19 @@ BY_BOXES = (
     "attraction",
     KEPT,
     *OF_A_BARRIER,
+    *OF_THE_WHOLE_SPACE,
 )
 
 
 def proved(subject: Subject, finding: Finding) -> Finding:
     """Return a supported ``finding`` as proved where a proof is found, refuted where one meets a counterexample, else with the reason."""
     words = _by_structure(subject, finding.check)
-    if words is None and finding.check in BY_BOXES:
+    if words is None and finding.check in PROVABLE:
         outcome = _by_squares_or_boxes(subject, finding.check)
         if isinstance(outcome, Unproved) and finding.check == "equilibrium" and (beside := _beside(subject, finding)):
             return beside
         if isinstance(outcome, Unproved):
-            refuted = _refuted(subject, finding, outcome)
+            refuted = _refuted(subject, finding, outcome) or refuted_at_rest(subject, finding, outcome)
             return refuted or replace(finding, evidence=f"Not proved: {_sentence(outcome.reason)} {finding.evidence}")
         words = f"{outcome.words}{_consequence(subject, finding.check)}"
     if words is None:
@@ -121,7 +124,7 @@ def _refuted(subject: Subject, finding: Finding, outcome: Unproved) -> Finding |
             _refuted(about, replace(finding, check=name, name=name, claim=about.sentence(name)), outcome)
             for about, name in rests_on
         )
-        return next((not_shown(subject, part) for part in parts if part is not None), None)
+        return next((not_shown(subject, CLAIM, part) for part in parts if part is not None), None)
     state = torch.tensor(outcome.fails_at, dtype=torch.float64)
     region = subject.claimed_region
     if finding.check == "invariant":
@@ -173,7 +176,7 @@ def _by_squares_or_boxes(subject: Subject, name: str) -> Proof | Unproved:
         reason = _beyond_boxes(subject)
         return Unproved(reason) if reason else _on_boxes(subject, name)
     squares = _by_squares(subject, name)
-    if isinstance(squares, Proof):
+    if isinstance(squares, Proof) or name in OF_THE_WHOLE_SPACE:
         return squares
     reason = _beyond_boxes(subject)
     if reason:

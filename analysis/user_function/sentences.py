@@ -3,7 +3,8 @@
 from analysis.findings import exactly
 
 ALONG_THE_FLOW = ("decrease", "decay", "invariant", "attraction")
-NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW)
+GLOBAL = "global"  # of the whole space
+NEEDS_DYNAMICS = ("equilibrium", *ALONG_THE_FLOW, GLOBAL)
 OFF_CENTRE = ("positive", "decrease", "decay")  # what need not hold around the centre
 OF_A_BARRIER = ("initial", "unsafe", "barrier")
 KEPT = "kept"  # of a set {h = 0}
@@ -17,6 +18,8 @@ def sentence(name: str, where: str, rate: float | None = None, *, in_steps: bool
 
     ``rate`` is alpha, or kappa where the dynamics move ``in_steps``. ``is_whole``: the region holds its centre.
     """
+    if name == GLOBAL:
+        return "The centre is globally asymptotically stable: every trajectory tends to it, wherever it begins."
     off_centre = ", except at the centre" if is_whole else ""
     if in_steps and name in (*NEEDS_DYNAMICS, KEPT, "barrier"):
         falls = f"V(z+) <= (1 - {exactly(rate)}) V(z)" if rate else "V(z+) < V(z)"

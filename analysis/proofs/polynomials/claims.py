@@ -1,28 +1,23 @@
-"""Which claims about polynomial V and dynamics are proved how: each is that some polynomials are positive on some sets.
-
-Coordinates are those from the centre, in units of powers of two that make the region about 1 in size: both exact. Where V or the
-dynamics are quotients, every divisor is first shown to be positive on the ball or box, so that a quotient has the sign of its numerator.
-"""
+"""Which claims about polynomial V and dynamics are proved how: each is that some polynomials are positive on some sets."""
 
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from flint import fmpq, fmpq_mpoly
+from flint import fmpq
 from torch import fx
 
 from analysis.evidence.regions import Ball, Box
 from analysis.findings import exactly
 from analysis.proofs.box_search import Proof, Unproved, falling
-from analysis.proofs.polynomials.monomials import BITS, Problem, Terms, packed
-from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient, Ring, rational
-from analysis.proofs.polynomials.reading import quotients
-from analysis.proofs.polynomials.squares import Squares, prove_positive
+from analysis.proofs.polynomials.logarithms import WithLogarithms, above, at_most
+from analysis.proofs.polynomials.monomials import Problem
+from analysis.proofs.polynomials.polynomial import BeyondSquaresError, Quotient
+from analysis.proofs.polynomials.question import Question, in_units, power_of_two
 
-# The unit of a coordinate is at most about the radius, and at least so many halvings less.
-HALVINGS = 30
+# Of V with coefficients of about 1, the factors 2^k of |z - c|^2 by which V is shown to grow.
+SLOPES = (0, -6, -12)
 
 
 def prove_polynomial(
@@ -42,8 +37,9 @@ def prove_polynomial(
     ``motion`` (1, n) -> (1, n) is f of z' = f(z), or where time goes ``in_steps`` the next state, z+. The claim is proved of all states of
     ``base`` where ``lower`` <= V <= ``level``, at least ``inner`` from the centre; strict claims need not hold at the centre.
     ``rate`` is alpha of "decay", V-dot <= -alpha V; in steps it is kappa of "decrease", V(z+) <= (1 - kappa) V(z), strict where it is 0 or
-    None. "closed" is that V exceeds the level where the base ends; "convex" is of the whole base. Of functions that are no quotients
-    of polynomials nothing is proved. Raises ValueError where a claim lacks its dynamics or its rate.
+    None. "closed" is that V exceeds the level where the base ends; "convex" is of the whole base, "proper" and "global" of the whole
+    space. Nothing is proved of dynamics that are no quotients of polynomials, nor of such a V, to which logarithms may be added.
+    Raises ValueError where a claim lacks its dynamics or its rate.
     """
     if name not in PROOFS or (in_steps and name == "decay"):
         return Unproved(f"there is no proof by sums of squares of a claim {name!r}{' in steps' * in_steps}.")
@@ -60,174 +56,6 @@ def prove_polynomial(
         return Unproved(f"no sum of squares was sought: {error}.")
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is to be proved about: the functions as quotients of polynomials, and the states."""
-
-    value_graph: fx.GraphModule
-    motion_graph: fx.GraphModule | None
-    base: Ball | Box
-    level: float = math.inf
-    lower: float = -math.inf
-    inner: float = 0.0
-    rate: float | None = None
-    in_steps: bool = False
-    directed: bool = False
-
-    @cached_property
-    def ring(self) -> Ring:
-        """The polynomials in z - c, and where the question is ``directed``, in a direction (n,) besides."""
-        return Ring(self.dim * (2 if self.directed else 1))
-
-    @property
-    def dim(self) -> int:
-        return len(self.base.centre)
-
-    @cached_property
-    def states(self) -> list[Quotient]:
-        return list(map(operator.add, self.ring.coordinates, self.constants(self.base.centre.tolist())))
-
-    @cached_property
-    def value(self) -> Quotient:
-        return self.value_at(self.states)
-
-    def value_at(self, states: list[Quotient]) -> Quotient:
-        return quotients(self.value_graph, states).item()
-
-    @cached_property
-    def motion(self) -> list[Quotient]:
-        assert self.motion_graph is not None
-        return quotients(self.motion_graph, self.states).tolist()
-
-    @cached_property
-    def excess(self) -> Quotient:
-        """V-dot or V(z+) - V(z), and the rate times V(z): to be negative."""
-        if self.in_steps:
-            change = self.value_at(self.motion) - self.value
-        else:
-            change = self.ring.sum([self.value.derivative(place) * one for place, one in enumerate(self.motion)])
-        return change if not self.rate else change + self.constant(self.rate) * self.value
-
-    def constant(self, number: float) -> Quotient:
-        return self.ring.constant(rational(number))
-
-    def constants(self, numbers: list[float]) -> list[Quotient]:
-        return list(map(self.constant, numbers))
-
-    def squared_distance(self, states: list[Quotient]) -> Quotient:
-        offset = map(operator.sub, states, self.constants(self.base.centre.tolist()))
-        return self.ring.sum([one**2 for one in offset])
-
-    def in_base(self, states: list[Quotient]) -> list[Quotient]:
-        """Return what is >= 0 at those ``states`` (n,) that are in the ball or box, and at no others."""
-        if isinstance(self.base, Ball):
-            return [self.constant(self.base.radius) ** 2 - self.squared_distance(states)]
-        sides = zip(states, *map(self.constants, (self.base.low.tolist(), self.base.high.tolist())), strict=True)
-        return [(one - low) * (high - one) for one, low, high in sides]
-
-    @cached_property
-    def within(self) -> list[Quotient]:
-        return self.in_base(self.states)
-
-    @cached_property
-    def below(self) -> Quotient:
-        """What is >= 0 where V <= level."""
-        return self.constant(self.level) - self.value
-
-    @cached_property
-    def constraints(self) -> list[Quotient]:
-        """What is >= 0 in the states that the claim is about, and nowhere else."""
-        found = [] if self.level == math.inf else [self.below]
-        found += self.within
-        if self.inner:
-            found.append(self.squared_distance(self.states) - self.constant(self.inner) ** 2)
-        if self.lower > -math.inf:
-            found.append(self.value - self.constant(self.lower))
-        return found
-
-    @cached_property
-    def units(self) -> list[int]:
-        """The exponents of the powers of two that the ring's coordinates are measured in; directions are as they are."""
-        base = self.base
-        reach = ((base.high - base.low) / 2).tolist() if isinstance(base, Box) else [base.radius] * self.dim
-        largest = [round(math.log2(one)) if one > 0 else 0 for one in reach]
-        if self.level < math.inf:
-            largest = [self._unit_along(axis, most) for axis, most in enumerate(largest)]
-        return largest + [0] * (self.ring.dim - self.dim)
-
-    def _unit_along(self, axis: int, most: int) -> int:
-        """Return the exponent of the largest power of two at which V does not exceed the level along an axis, in either sense."""
-        for exponent in range(most, most - HALVINGS, -1):
-            for unit in (_power_of_two(exponent), -_power_of_two(exponent)):
-                at = [fmpq(0)] * self.ring.dim
-                at[axis] = unit
-                if self.below.numerator(*at) >= 0:
-                    return exponent
-        return most
-
-    @property
-    def covers(self) -> str:
-        parts = (
-            [exactly(self.lower)] * (self.lower > -math.inf) + ["V"] + [exactly(self.level)] * (self.level < math.inf)
-        )
-        words = f"all of {{{' <= '.join(parts)}}} within {self.base.within}" if len(parts) > 1 else self.base.words
-        return f"{words}, further than {exactly(self.inner)} from the centre" if self.inner else words
-
-    def problem(
-        self, target: Quotient, inequalities: list[Quotient], equalities: list[Quotient] | None = None
-    ) -> Problem:
-        """Return what is to be shown: ``target`` is positive where ``inequalities`` are >= 0 and ``equalities`` are 0."""
-        scaled = [
-            [_scaled(one.numerator, self.units) for one in part] for part in ([target], inequalities, equalities or [])
-        ]
-        directions = range(self.dim, self.ring.dim)
-        leads = tuple(1 << BITS * place for place in directions) or (0,)
-        return Problem(scaled[0][0], scaled[1], scaled[2], self.ring.dim, leads, len(directions))
-
-    def positive_divisor(self, divisor: fmpq_mpoly, equalities: list[Quotient] | None = None) -> Squares | None:
-        """Return a proof that a ``divisor`` is positive in the base where ``equalities`` are 0."""
-        # It is a polynomial in z alone, also where the question is directed.
-        problem = replace(self.problem(Quotient(self.ring, divisor), self.within, equalities), leads=(0,))
-        return prove_positive(problem, strictly=True)
-
-    def proved(self, words: str, problems: list[Problem], *, strictly: bool) -> Proof | Unproved:
-        """Return the proof of all ``problems``, which together say what ``words`` do."""
-        found = []
-        for divisor in self.ring.divisors:
-            squares = self.positive_divisor(divisor)
-            if squares is None:
-                return Unproved(f"no sum of squares was found that shows that no divisor is 0 in {self.base.words}.")
-            found.append(squares)
-        for problem in problems:
-            squares = prove_positive(problem, strictly=strictly)
-            if squares is None:
-                return Unproved(f"no sum of squares was found that shows that {words}.")
-            found.append(squares)
-        return Proof(f"{words}: {_described(found)}", 0)
-
-
-def _scaled(polynomial: fmpq_mpoly, units: list[int]) -> Terms:
-    """Return a polynomial in the units, times the positive number that makes its largest coefficient 1."""
-    terms = {
-        packed(powers): coefficient * _power_of_two(sum(map(operator.mul, powers, units)))
-        for powers, coefficient in polynomial.to_dict().items()
-    }
-    largest = max(map(abs, terms.values()), default=fmpq(1))
-    return {monomial: coefficient / largest for monomial, coefficient in terms.items()}
-
-
-def _power_of_two(exponent: int) -> fmpq:
-    return fmpq(2**exponent) if exponent >= 0 else fmpq(1, 2**-exponent)
-
-
-def _described(found: list[Squares]) -> str:
-    largest = max(found, key=lambda one: (one.degree, one.monomials))
-    return (
-        f"by sums of squares of degree at most {largest.degree}, of {largest.monomials} monomials. The identity is checked in rational "
-        "arithmetic, and its matrix by a Cholesky factorisation with all rounding accounted for."
-    )
-
-
 def _zero(question: Question) -> Proof | Unproved:
     return _vanishing("V(c)", [question.value])
 
@@ -238,14 +66,14 @@ def _equilibrium(question: Question) -> Proof | Unproved:
     return _vanishing("f(c)", question.motion)
 
 
-def _vanishing(symbol: str, found: list[Quotient]) -> Proof | Unproved:
+def _vanishing(symbol: str, found: Sequence[Quotient | WithLogarithms]) -> Proof | Unproved:
     if all(one.at_centre == 0 for one in found):
         return Proof(f"{symbol} is 0 in rational arithmetic.", 0)
     return Unproved(f"{symbol} is not 0 in rational arithmetic.")
 
 
 def _positive(question: Question) -> Proof | Unproved:
-    problem = question.problem(question.value, question.constraints)
+    problem = question.problem(-at_most(-question.value), question.constraints)
     return question.proved(f"V > 0 off the centre on {question.covers}", [problem], strictly=True)
 
 
@@ -285,12 +113,16 @@ def _invariant(question: Question) -> Proof | Unproved:
     level = question.level
     if question.in_steps:
         kept = question.in_base(question.motion)
-        kept += [] if level == math.inf else [question.constant(level) - question.value_at(question.motion)]
+        kept += [] if level == math.inf else [-above(question.value_at(question.motion), question.constant(level))]
         problems = [question.problem(one, question.constraints) for one in kept]
         return question.proved(f"z+ stays in {question.covers}", problems, strictly=False)
     if level == math.inf or question.below.at_centre == 0:
         return Unproved(_no_boundary(question))
-    falling = question.problem(-question.excess, question.within, [question.below])
+    if isinstance(question.value, Quotient):
+        falling = question.problem(-question.excess, question.within, [question.below])
+    else:
+        ends = [question.below, above(question.value, question.constant(level))]
+        falling = question.problem(-question.excess, [*question.within, *ends])
     words = f"{_exceeds(question)} and V-dot < 0 wherever V = {exactly(level)}"
     return question.proved(words, [*_exceeding(question), falling], strictly=True)
 
@@ -324,6 +156,51 @@ def _exceeds(question: Question) -> str:
     return f"V > {exactly(question.level)} {where}"
 
 
+def _everywhere(question: Question) -> Question:
+    return replace(question, level=math.inf, lower=-math.inf, inner=0.0, rate=None, everywhere=True)
+
+
+def _proper(question: Question) -> Proof | Unproved:
+    """Prove V + K >= e |z - c|^2 everywhere, with numbers K and e > 0; or what is enough of logarithms.
+
+    V = p + sum_i a_i log u_i, with p >= 0, a_i > 0 and u_i >= 1, is unbounded where p + sum_i a_i (u_i - 1) is: else p and every u_i
+    were bounded.
+    """
+    whole = _everywhere(question)
+    grows, terms = whole.value, list[Quotient]()
+    if isinstance(grows, WithLogarithms):
+        factors = [factor for factor, _ in grows.logarithms]
+        terms = [grows.plain, *(argument - whole.ring.constant(fmpq(1)) for _, argument in grows.logarithms)]
+        if min(factors) <= 0:
+            return Unproved("V has a logarithm with a factor that is not positive.")
+        grows = whole.ring.sum(list(map(operator.mul, terms, map(whole.ring.constant, [fmpq(1), *factors]))))
+    size = max(map(abs, in_units(grows.numerator, whole.units).values()), default=fmpq(0))
+    if size == 0:
+        return Unproved("V is 0.")
+    scales = [whole.ring.constant(power_of_two(-2 * unit)) for unit in whole.units]
+    distance = whole.ring.sum([one**2 * scale for one, scale in zip(whole.ring.coordinates, scales, strict=True)])
+    found: Proof | Unproved = Unproved("no slope was tried.")
+    for exponent in SLOPES:
+        slope = whole.ring.constant(size * power_of_two(exponent))
+        problems = [whole.problem(one, []) for one in (*terms, grows + whole.ring.constant(size) - slope * distance)]
+        found = whole.proved("V grows without bound with the distance from the centre", problems, strictly=False)
+        if isinstance(found, Proof):
+            break
+    return found
+
+
+def _global(question: Question) -> Proof | Unproved:
+    """Prove that V falls off the centre and is proper: then every trajectory is bounded, and tends to the centre (LaSalle)."""
+    whole = _everywhere(question)
+    words = f"{'V(z+) < V(z)' if question.in_steps else 'V-dot < 0'} off the centre in {whole.where}"
+    falls = whole.proved(words, [whole.problem(-whole.excess, [])], strictly=True)
+    parts = [falls, _proper(question), _equilibrium(whole)]
+    open_part = next((one for one in parts if isinstance(one, Unproved)), None)
+    if open_part is not None:
+        return open_part
+    return Proof(" ".join(one.words for one in parts if isinstance(one, Proof)), 0)
+
+
 PROOFS: dict[str, Callable[[Question], Proof | Unproved]] = {
     "zero": _zero,
     "positive": _positive,
@@ -333,5 +210,7 @@ PROOFS: dict[str, Callable[[Question], Proof | Unproved]] = {
     "decay": _decay,
     "invariant": _invariant,
     "closed": _closed,
+    "proper": _proper,
+    "global": _global,
 }
-DYNAMIC = {"equilibrium", "decrease", "decay", "invariant"}
+DYNAMIC = {"equilibrium", "decrease", "decay", "invariant", "global"}

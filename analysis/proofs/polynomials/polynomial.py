@@ -86,6 +86,8 @@ class Quotient:
         return self.numerator[(0,) * self.ring.dim]
 
     def __add__(self, other: "Quotient") -> "Quotient":
+        if not isinstance(other, Quotient):
+            return NotImplemented  # what else there is knows how to be computed with quotients
         powers = {
             place: max(self.powers.get(place, 0), other.powers.get(place, 0)) for place in self.powers | other.powers
         }
@@ -95,9 +97,13 @@ class Quotient:
         return Quotient(self.ring, -self.numerator, self.powers)
 
     def __sub__(self, other: "Quotient") -> "Quotient":
+        if not isinstance(other, Quotient):
+            return NotImplemented
         return self + -other
 
     def __mul__(self, other: "Quotient") -> "Quotient":
+        if not isinstance(other, Quotient):
+            return NotImplemented
         powers = {place: self.powers.get(place, 0) + other.powers.get(place, 0) for place in self.powers | other.powers}
         # Refused before it is multiplied out, which may take for ever.
         if self.degree + other.degree > MOST_DEGREE:
@@ -105,6 +111,8 @@ class Quotient:
         return Quotient(self.ring, self.numerator * other.numerator, powers)
 
     def __truediv__(self, other: "Quotient") -> "Quotient":
+        if not isinstance(other, Quotient):
+            return NotImplemented
         return self * other.reciprocal()
 
     def __pow__(self, exponent: int) -> "Quotient":

@@ -1,4 +1,5 @@
-"""A function's graph as quotients of polynomials with exact rational coefficients, or the first operation that is none.
+"""A function's graph as quotients of polynomials with exact rational coefficients, with logarithms besides, or the first operation
+that is none of these.
 
 The function meant is the one that the graph's operations define in real arithmetic, with its constants as they are.
 """
@@ -14,6 +15,7 @@ from torch import Tensor, fx
 
 from analysis.proofs.balls.ball import array_of, each
 from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, STORAGE, aten
+from analysis.proofs.polynomials.logarithms import WithLogarithms
 from analysis.proofs.polynomials.polynomial import MOST_DEGREE, BeyondSquaresError, Quotient, Ring, rational
 
 # Quotients are made one number at a time.
@@ -31,17 +33,20 @@ class Unread(Quotient):
     __pow__ = __neg__ = reciprocal = derivative = _unread  # pyrefly: ignore
 
 
-def quotients(graph: fx.GraphModule, inputs: list[Quotient], *, leave_unread: bool = False) -> np.ndarray:
+def quotients(
+    graph: fx.GraphModule, inputs: list[Quotient], *, leave_unread: bool = False, logarithms: bool = False
+) -> np.ndarray:
     """Return the values of the graph of one state (1, n), less the batch, at the state ``inputs`` (n,): () or (n,) of ``Quotient``.
 
     Raises BeyondSquaresError at the first operation that makes no quotient of polynomials, unless its numbers are to be left ``Unread``.
+    Where ``logarithms`` are allowed, a value may be ``WithLogarithms``.
     """
     if len(inputs) > MOST_COORDINATES:
         raise BeyondSquaresError(f"it is a function of {len(inputs)} coordinates")
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target not in READ and not leave_unread:
             raise BeyondSquaresError(f"the operation {node.target} makes no polynomial")
-    reader = Reader(inputs[0].ring)
+    reader = Reader(inputs[0].ring, logarithms=logarithms)
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
         arguments: Any = fx.map_arg((node.args, node.kwargs), lambda argument: known[argument])
@@ -82,8 +87,8 @@ def _operation(reader: "Reader", node: fx.Node, args: Any, kwargs: Any) -> Any:
 class Reader:
     """The operations on arrays of quotients of one ring."""
 
-    def __init__(self, ring: Ring) -> None:
-        self.ring = ring
+    def __init__(self, ring: Ring, *, logarithms: bool = False) -> None:
+        self.ring, self.logarithms = ring, logarithms
 
     def array(self, operand: Any) -> np.ndarray:
         """Return quotients, a tensor of floats or integers, or one number as an array of quotients."""
@@ -140,6 +145,12 @@ class Reader:
             raise BeyondSquaresError(f"the power {exponent} makes no polynomial")
         return each(lambda one: one ** int(exponent), self.array(x))
 
+    def logarithm(self, x: Any, more: int = 0) -> np.ndarray:
+        """Return log(x + more)."""
+        if not self.logarithms:
+            raise BeyondSquaresError("a logarithm makes no polynomial")
+        return each(WithLogarithms.of, self.add(x, more))
+
     def filled(self, x: Any, number: float) -> np.ndarray:
         return np.broadcast_to(self.array(number), self.array(x).shape)
 
@@ -183,6 +194,8 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((aten.prod.default, aten.prod.dim_int), Reader.product),
     aten.pow.Tensor_Scalar: Reader.power,
     aten.square.default: lambda reader, x: reader.power(x, 2),
+    aten.log.default: Reader.logarithm,
+    aten.log1p.default: lambda reader, x: reader.logarithm(x, 1),
     aten.reciprocal.default: lambda reader, x: reader.div(1, x),
 }
 READ = {*OPERATIONS, operator.getitem}
