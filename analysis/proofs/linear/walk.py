@@ -6,9 +6,8 @@ from torch import Tensor
 from analysis.proofs.intervals.interval import ROUNDOFF
 from analysis.proofs.linear.forms import UP, Boxes, Form
 from analysis.proofs.linear.steps import Local, Step
+from analysis.proofs.linear.tilting import UNDERFLOWN, Concave
 
-# What underflows in a sum of products, as long as the coordinates are no larger than ``bounds.LARGEST``.
-UNDERFLOWN = 1e-200
 
 
 class Walk:
@@ -33,7 +32,7 @@ class Walk:
     def sharpen(self, place: int) -> None:
         """Take the form that a result has backwards where it is closer: errors that cancel in a sum add up in the other."""
         form, centre = self.forms[place], self._boxes.centre
-        slopes, offset, error, _ = self.backward(place)
+        slopes, offset, error, _, _ = self.backward(place)
         middle = (slopes * centre).sum(1) + offset
         # A sum of n + 1 products.
         size = (slopes.abs() * centre.abs()).sum(1) + offset.abs()
@@ -43,16 +42,16 @@ class Walk:
         terms = torch.where(closer[:, None], found.terms, form.terms)
         self.forms[place] = Form(terms, torch.where(closer, found.error, form.error), self._boxes, form.range)
 
-    def backward(self, place: int) -> tuple[Tensor, Tensor, Tensor, list[tuple[Form, Tensor]]]:
+    def backward(self, place: int) -> tuple[Tensor, Tensor, Tensor, list[tuple[Form, Tensor]], list[Concave]]:
         """Return each number (m,) of a result as a linear function of the states: slopes (m, n, B), offset and error (m, B).
 
-        It is slopes . z + offset, give or take the error. The last result lists forms, with the errors (k, B) in the first number that
-        come of their spread over the boxes.
+        It is slopes . z + offset, give or take the error. The fourth result lists forms, with the errors (k, B) in the first number that
+        come of their spread over the boxes; the last one the parts of these errors that are squares below 0.
         """
         size, count = self.forms[place].error.shape
         coefficients = {place: torch.eye(size, dtype=torch.float64)[:, :, None].expand(size, size, count)}
         offset, error = torch.zeros(2, size, count, dtype=torch.float64)
-        charges = []
+        charges, concave = [], []
         for at in sorted(self.forms, reverse=True):
             if at not in coefficients or at == self._first:
                 continue
@@ -60,6 +59,8 @@ class Walk:
             added = own.abs() * local.error[:, None]
             error += added.sum(0)
             charges += [(form, added[:, 0]) for form in local.bent]
+            if local.squares is not None:
+                concave += Concave.of(own[:, 0], *local.squares)
             if local.shift is not None:
                 offset += (own * local.shift[:, None]).sum(0)
             for source, part in zip(step.sources, step.backward(own, local), strict=True):
@@ -68,4 +69,4 @@ class Walk:
         slopes = coefficients.get(self._first)
         slopes = torch.zeros(len(self._boxes.centre), size, count, dtype=torch.float64) if slopes is None else slopes
         error = (error * (1 + self._rounding) + UNDERFLOWN) * UP + offset.abs() * (4 * ROUNDOFF)
-        return slopes.transpose(0, 1), offset, error, charges
+        return slopes.transpose(0, 1), offset, error, charges, concave
