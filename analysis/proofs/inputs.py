@@ -41,7 +41,9 @@ def controlled(velocity_graph: fx.GraphModule) -> Controlled | None:
             found = node.meta["val"]
             few = isinstance(found, Tensor) and found.numel() <= nodes[0].meta["val"].shape[1]
             if few and _degree(nodes, node) == 1:
-                return Controlled(ending_at(velocity_graph, node.name), _of_both(velocity_graph, node.name), found.shape)
+                return Controlled(
+                    ending_at(velocity_graph, node.name), _of_both(velocity_graph, node.name), found.shape
+                )
     return None
 
 

@@ -57,8 +57,8 @@ SIGNS = {aten.sign.default, aten.sgn.default}
 def lie_derivative(value_graph: fx.GraphModule, velocity_graph: fx.GraphModule, state: Tensor) -> fx.GraphModule:
     """Return the graph of w(z) = grad V(z) . f(z) of one state (1, n), given those of V and f; ``state`` (1, n) is one to record at.
 
-    Of dynamics F(z, u(z)) that are affine in their control u, w is grad V . F(z, 0) + (dF/du' grad V) . u: so bounds of dF/du' grad V, where
-    parts of grad V may cancel, meet the wide range of u once.
+    Of dynamics F(z, u(z)) that are affine in their control u, w is grad V . F(z, 0) + (dF/du' grad V) . u, where parts of grad V may
+    cancel before the wide range of u is met.
 
     Where V has a kink, bounds of w over a box that holds it are to hold every product of f with a generalised (Clarke) gradient, which
     they do if no comparison is taken to be certain of numbers that touch. Where V may jump, bounds of w are NaN: a term 0 / s is

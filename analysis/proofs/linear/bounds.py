@@ -7,12 +7,12 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
 from analysis.proofs.intervals.operations import UnboundedError
-from analysis.proofs.linear.forms import HUGE, Boxes, Form
+from analysis.proofs.linear.forms import HUGE, Boxes
 from analysis.proofs.linear.frames import Frames, Placed
 from analysis.proofs.linear.rules import program_of
 from analysis.proofs.linear.steps import Matrix, Product, States, Weighted
 from analysis.proofs.linear.tilting import extent, tilted
-from analysis.proofs.linear.walk import Walk
+from analysis.proofs.linear.walk import Charge, Walk
 
 # Boxes whose numbers stay in a processor's cache.
 BOXES_AT_ONCE = 512
@@ -81,7 +81,9 @@ class LinearBounds:
             if not made.isdisjoint(step.sources):
                 made.add(place)
         products = [step for step in self._steps.values() if isinstance(step, Product)]
-        factors = {self._scaled(source) for step in products if step.size <= self._steps[0].size for source in step.sources}
+        factors = {
+            self._scaled(source) for step in products if step.size <= self._steps[0].size for source in step.sources
+        }
         return {place for place in made & factors if self._is_sum(place)}
 
     def _scaled(self, place: int) -> int:
@@ -137,16 +139,16 @@ class LinearBounds:
         value = spread.intersected(own.where_known(known))
         doubt = torch.zeros_like(boxes.centre)
         bend = torch.zeros(dim if frames else 0, dim, count, dtype=torch.float64)
-        for form, added in charges if doubts else ():
-            _charge(form, added, doubt, bend)
+        for charge in charges if doubts else ():
+            _add(charge, doubt, bend)
         return slope.mT, low, upper.mT, high, value.low, value.high, doubt.mT, bend.permute(2, 0, 1)
 
 
-def _charge(form: Form, error: Tensor, doubt: Tensor, bend: Tensor) -> None:
-    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what a form's spread over the boxes makes of an ``error`` (m, B)."""
-    share = error / form.radius.clamp(min=1e-300)
+def _add(charge: Charge, doubt: Tensor, bend: Tensor) -> None:
+    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what numbers' spread over the boxes makes of their error."""
+    share = charge.error / charge.radius.clamp(min=1e-300)
     for side in range(len(doubt)):
-        doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
-    curvature = share / form.radius.clamp(min=1e-300)
+        doubt[side] += (share * charge.slopes[:, side].abs()).sum(0)
+    curvature = share / charge.radius.clamp(min=1e-300)
     for side, row in enumerate(bend):
-        row += ((curvature * form.slopes[:, side])[:, None] * form.slopes).sum(0)
+        row += ((curvature * charge.slopes[:, side])[:, None] * charge.slopes).sum(0)

@@ -14,29 +14,28 @@ UNDERFLOWN = 1e-200
 SHARES = (1.0, 0.5, 0.25)
 
 
-class Concave(NamedTuple):
-    """A part -``weight`` q^2 / 4 of a number over boxes, ``weight`` (B,) >= 0, with q = ``slopes`` (n, B) . (z - c) give or take ``spare`` (B,).
-
-    An upper plane that leaves it out, since it is at most 0, may take any tangent instead.
-    """
+class Squares(NamedTuple):
+    """Numbers ``weight`` q^2 / 4 over boxes, (m, B), up to the sign, with q = ``slopes`` (m, n, B) . (z - c) to within ``spare``."""
 
     weight: Tensor
     slopes: Tensor
     spare: Tensor
 
     @classmethod
-    def of(cls, coefficients: Tensor, first: Tensor, second: Tensor, spare: Tensor) -> list["Concave"]:
-        """Return what is concave in the sum of ``coefficients`` (m, B) times (p^2 - q^2) / 4, by the slopes (m, n, B) of p and q."""
-        slopes = torch.where(coefficients[:, None] > 0, second, first)
-        return [cls(*one) for one in zip(coefficients.abs(), slopes, spare, strict=True)]
+    def of(cls, coefficients: Tensor, first: Tensor, second: Tensor, spare: Tensor) -> tuple["Squares", "Squares"]:
+        """Return what is convex and what is concave in ``coefficients`` (m, B) times (p^2 - q^2) / 4, by the slopes of p and of q."""
+        is_first = (coefficients > 0)[:, None]
+        both = torch.where(is_first, first, second), torch.where(is_first, second, first)
+        return tuple(cls(coefficients.abs(), slopes, spare) for slopes in both)  # pyrefly: ignore
 
 
-def tilted(slope: Tensor, offset: Tensor, parts: list[Concave], boxes: Boxes) -> tuple[Tensor, Tensor]:
-    """Return an upper plane that is lower at its highest over the boxes, from ``slope`` (n, B) and ``offset`` (B,) of one without ``parts``.
+def tilted(slope: Tensor, offset: Tensor, concave: list[Squares], boxes: Boxes) -> tuple[Tensor, Tensor]:
+    """Return an upper plane that is lower at its highest over the boxes, from ``slope`` (n, B) and ``offset`` (B,) of one that leaves
+    ``concave`` parts out, since they are at most 0.
 
     For any number t, -k q^2 / 4 <= t q + t^2 / k. The t is chosen by trial, for each part in turn.
     """
-    for part in parts:
+    for part in [Squares(*one) for parts in concave for one in zip(*parts, strict=True)]:
         along = (slope.sign() * part.slopes * boxes.radius).sum(0)
         best = -along.sign() * (along.abs() - part.spare).clamp(min=0) * part.weight / 2
         tilts = torch.stack([torch.zeros_like(best), *(best * share for share in SHARES)])
@@ -47,7 +46,9 @@ def tilted(slope: Tensor, offset: Tensor, parts: list[Concave], boxes: Boxes) ->
         turn = tilt * part.slopes
         at_centre = (turn * boxes.centre).sum(0)
         # Sums of n products, whose factors are rounded too.
-        size = ((slope.abs() + turn.abs()) * (boxes.centre.abs() + boxes.radius)).sum(0) + at_centre.abs() + offset.abs()
+        size = (
+            ((slope.abs() + turn.abs()) * (boxes.centre.abs() + boxes.radius)).sum(0) + at_centre.abs() + offset.abs()
+        )
         rounded = (size + rise) * ((len(turn) + 8) * ROUNDOFF) + UNDERFLOWN
         takes = tilt.abs() > 0
         slope = torch.where(takes, slope + turn, slope)

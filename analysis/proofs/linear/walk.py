@@ -1,13 +1,22 @@
 """A program's steps taken over boxes: forwards, which gives a form of every result, and backwards, which gives closer ones."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from analysis.proofs.intervals.interval import ROUNDOFF
-from analysis.proofs.linear.forms import UP, Boxes, Form
+from analysis.proofs.linear.forms import UP, Boxes, Form, reach
 from analysis.proofs.linear.steps import Local, Step
-from analysis.proofs.linear.tilting import UNDERFLOWN, Concave
+from analysis.proofs.linear.tilting import UNDERFLOWN, Squares
 
+
+class Charge(NamedTuple):
+    """An ``error`` (m, B) that comes of the spread of m numbers over boxes: their ``slopes`` (m, n, B) and their ``radius`` (m, B)."""
+
+    slopes: Tensor
+    radius: Tensor
+    error: Tensor
 
 
 class Walk:
@@ -42,11 +51,11 @@ class Walk:
         terms = torch.where(closer[:, None], found.terms, form.terms)
         self.forms[place] = Form(terms, torch.where(closer, found.error, form.error), self._boxes, form.range)
 
-    def backward(self, place: int) -> tuple[Tensor, Tensor, Tensor, list[tuple[Form, Tensor]], list[Concave]]:
+    def backward(self, place: int) -> tuple[Tensor, Tensor, Tensor, list[Charge], list[Squares]]:
         """Return each number (m,) of a result as a linear function of the states: slopes (m, n, B), offset and error (m, B).
 
-        It is slopes . z + offset, give or take the error. The fourth result lists forms, with the errors (k, B) in the first number that
-        come of their spread over the boxes; the last one the parts of these errors that are squares below 0.
+        It is slopes . z + offset, give or take the error. The fourth result says where the error of the first number comes from, as far
+        as an upper plane cannot follow it, and the last one what is concave in it.
         """
         size, count = self.forms[place].error.shape
         coefficients = {place: torch.eye(size, dtype=torch.float64)[:, :, None].expand(size, size, count)}
@@ -58,9 +67,13 @@ class Walk:
             step, local, own = self._steps[at], self._found[at], coefficients.pop(at)
             added = own.abs() * local.error[:, None]
             error += added.sum(0)
-            charges += [(form, added[:, 0]) for form in local.bent]
-            if local.squares is not None:
-                concave += Concave.of(own[:, 0], *local.squares)
+            if local.squares is None:
+                charges += [Charge(form.slopes, form.radius, added[:, 0]) for form in local.bent]
+            else:
+                convex, rest = Squares.of(own[:, 0], *local.squares)
+                radius = reach(convex.slopes, self._boxes.radius) + convex.spare
+                charges.append(Charge(convex.slopes, radius, convex.weight * radius.square() / 4))
+                concave.append(rest)
             if local.shift is not None:
                 offset += (own * local.shift[:, None]).sum(0)
             for source, part in zip(step.sources, step.backward(own, local), strict=True):
