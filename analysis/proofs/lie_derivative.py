@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from analysis.proofs.inputs import controlled, ending_at
 from analysis.proofs.intervals.operations import MOVES, SCATTERS, SPLITS, UnboundedError
 from analysis.proofs.tracing import trace
 
@@ -56,18 +57,28 @@ SIGNS = {aten.sign.default, aten.sgn.default}
 def lie_derivative(value_graph: fx.GraphModule, velocity_graph: fx.GraphModule, state: Tensor) -> fx.GraphModule:
     """Return the graph of w(z) = grad V(z) . f(z) of one state (1, n), given those of V and f; ``state`` (1, n) is one to record at.
 
+    Of dynamics F(z, u(z)) that are affine in their control u, w is grad V . F(z, 0) + (dF/du' grad V) . u, where parts of grad V may
+    cancel before the wide range of u is met.
+
     Where V has a kink, bounds of w over a box that holds it are to hold every product of f with a generalised (Clarke) gradient, which
     they do if no comparison is taken to be certain of numbers that touch. Where V may jump, bounds of w are NaN: a term 0 / s is
     added, with s = 1 or -1 as the comparison has it. Raises UnboundedError where V's derivative is not known in real
     arithmetic.
     """
-    jumps = _jumps(value_graph)
+    jumps, parts = _jumps(value_graph), controlled(velocity_graph)
 
     def along(states: Tensor) -> Tensor:
         with torch.enable_grad():
             at = states.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(value_graph(at).sum(), at)
-        total = (gradient * velocity_graph(states)).sum(1)
+        if parts is None:
+            total = (gradient * velocity_graph(states)).sum(1)
+        else:
+            none = torch.zeros(parts.shape, dtype=states.dtype, requires_grad=True)
+            with torch.enable_grad():
+                drift = (gradient * parts.velocity(states, none)).sum(1)
+                (slope,) = torch.autograd.grad(drift.sum(), none)
+            total = drift + (slope * parts.control(states)).sum()
         for jump in jumps:
             total = total + (0 / jump(states)).sum()
         return total
@@ -131,12 +142,7 @@ def _is_known(node: fx.Node) -> bool:
 
 def _up_to(graph: fx.GraphModule, name: str, is_truth: bool) -> Callable[[Tensor], Tensor]:
     """Return the graph that ends at the node called ``name``, its truths as 1 and -1."""
-    part = copy.deepcopy(graph)
-    (output,) = [node for node in part.graph.nodes if node.op == "output"]
-    (last,) = [node for node in part.graph.nodes if node.name == name]
-    output.args = (last,)
-    part.graph.eliminate_dead_code()
-    part.recompile()
+    part = ending_at(graph, name)
     one = torch.ones((), dtype=torch.float64)
     return (lambda states: torch.where(part(states), one, -one)) if is_truth else part
 

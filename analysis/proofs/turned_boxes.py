@@ -225,7 +225,8 @@ def _better(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:
     values, vectors = symmetric_eigenvectors(scaled)
     values, own = values.clamp(min=1e-9 * values.amax(1, keepdim=True)), scaled.diagonal(dim1=1, dim2=2)
     gain = (own / values).prod(1).sqrt()
-    at_middle = (planes.lower * middle(cells.low, cells.high)).sum(1) + (planes.lower_offset + planes.upper_offset) / 2
+    between, offset = (planes.lower + planes.upper) / 2, (planes.lower_offset + planes.upper_offset) / 2
+    at_middle = (between * middle(cells.low, cells.high)).sum(1) + offset
     parts = gain * ((own.shape[1] * values / at_middle.abs()[:, None]).sqrt() + 1).prod(1)
     return cells.basis * radius[:, None] @ vectors, (gain > GAIN) & (parts > PARTS) & (cells.age >= HALVINGS)
 

@@ -7,11 +7,12 @@ from torch import Tensor, fx
 
 from analysis.proofs.intervals.interval import ROUNDOFF, Interval
 from analysis.proofs.intervals.operations import UnboundedError
-from analysis.proofs.linear.forms import HUGE, Boxes, Form
+from analysis.proofs.linear.forms import HUGE, Boxes
 from analysis.proofs.linear.frames import Frames, Placed
 from analysis.proofs.linear.rules import program_of
-from analysis.proofs.linear.steps import Matrix, States
-from analysis.proofs.linear.walk import UNDERFLOWN, Walk
+from analysis.proofs.linear.steps import Matrix, Product, States, Weighted
+from analysis.proofs.linear.tilting import extent, tilted
+from analysis.proofs.linear.walk import Charge, Walk
 
 # Boxes whose numbers stay in a processor's cache.
 BOXES_AT_ONCE = 512
@@ -63,6 +64,7 @@ class LinearBounds:
         self._result = found.place
         self._steps = {place: builder.steps[place] for place in sorted(needed)}
         self._narrow = {place for place in needed if place != found.place and self._is_narrow(place)}
+        self._narrow |= self._factors()
         # In units of the last place, more than the terms of any sum that is made, and the uses of any number, and a few operations.
         self._rounding = (sum(step.size for step in self._steps.values()) + builder.steps[0].size + 32) * ROUNDOFF
 
@@ -71,6 +73,27 @@ class LinearBounds:
         step = self._steps[place]
         many = isinstance(step, Matrix) and self._steps[step.sources[0]].size >= MANY * step.size
         return many and 1 < step.size <= self._steps[0].size
+
+    def _factors(self) -> set[int]:
+        """Return the places of sums that are made of narrow steps, of no more numbers than a state has, and are factors of a product."""
+        made = set(self._narrow)
+        for place, step in self._steps.items():
+            if not made.isdisjoint(step.sources):
+                made.add(place)
+        products = [step for step in self._steps.values() if isinstance(step, Product)]
+        factors = {
+            self._scaled(source) for step in products if step.size <= self._steps[0].size for source in step.sources
+        }
+        return {place for place in made & factors if self._is_sum(place)}
+
+    def _scaled(self, place: int) -> int:
+        """Return what a step is a multiple of, or else itself."""
+        step = self._steps[place]
+        return self._scaled(step.sources[0]) if isinstance(step, Weighted) and len(step.sources) == 1 else place
+
+    def _is_sum(self, place: int) -> bool:
+        step = self._steps[place]
+        return isinstance(step, Matrix) or (isinstance(step, Weighted) and len(step.sources) > 1)
 
     def __call__(self, boxes: Interval, frames: Frames | None = None, *, doubts: bool = True) -> Planes:
         """Return the planes over ``boxes`` (B, n), B >= 1, of states, or of coordinates in ``frames``, as the planes then are.
@@ -86,11 +109,11 @@ class LinearBounds:
             for start in range(0, len(boxes.low), BOXES_AT_ONCE)
             for part in [slice(start, start + BOXES_AT_ONCE)]
         ]
-        slope, low, high, value_low, value_high, doubt, bend = (
+        lower, low, upper, high, value_low, value_high, doubt, bend = (
             torch.cat(pieces) for pieces in zip(*parts, strict=True)
         )
         bend = None if frames is None else bend
-        return Planes(slope, low, slope, high, Interval(value_low, value_high), doubt, bend)
+        return Planes(lower, low, upper, high, Interval(value_low, value_high), doubt, bend)
 
     def _planes(self, boxes: Boxes, frames: Frames | None, doubts: bool) -> tuple[Tensor, ...]:
         known = (boxes.low.abs() <= LARGEST).all(0) & (boxes.high.abs() <= LARGEST).all(0)
@@ -104,31 +127,28 @@ class LinearBounds:
             known &= (form.size <= (HUGE if place > 0 else LARGEST)).all(0)
             if place in self._narrow:
                 walk.sharpen(place)
-        slope, offset, error, charges = walk.backward(self._result)
+        slope, offset, error, charges, concave = walk.backward(self._result)
         slope, offset = slope[0].masked_fill(~known, torch.nan), offset[0].masked_fill(~known, torch.nan)
         low, high = (
             (offset - error[0]) - ROUNDOFF * (offset - error[0]).abs(),
             (offset + error[0]) + ROUNDOFF * (offset + error[0]).abs(),
         )
-        middle, reach = (slope * boxes.centre).sum(0), (slope.abs() * boxes.radius).sum(0)
-        # Sums of n products, and of these.
-        size = (slope.abs() * boxes.centre.abs()).sum(0) + reach + torch.maximum(low.abs(), high.abs())
-        spare = size * ((dim + 8) * ROUNDOFF) + UNDERFLOWN
+        upper, high = tilted(slope, high, concave, boxes)
         own = walk.forms[self._result].range.moved(lambda bound: bound[0])
-        spread = Interval((middle - reach) + low - spare, (middle + reach) + high + spare)
+        spread = Interval(extent(slope, low, boxes)[0], extent(upper, high, boxes)[1])
         value = spread.intersected(own.where_known(known))
         doubt = torch.zeros_like(boxes.centre)
         bend = torch.zeros(dim if frames else 0, dim, count, dtype=torch.float64)
-        for form, added in charges if doubts else ():
-            _charge(form, added, doubt, bend)
-        return slope.mT, low, high, value.low, value.high, doubt.mT, bend.permute(2, 0, 1)
+        for charge in charges if doubts else ():
+            _add(charge, doubt, bend)
+        return slope.mT, low, upper.mT, high, value.low, value.high, doubt.mT, bend.permute(2, 0, 1)
 
 
-def _charge(form: Form, error: Tensor, doubt: Tensor, bend: Tensor) -> None:
-    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what a form's spread over the boxes makes of an ``error`` (m, B)."""
-    share = error / form.radius.clamp(min=1e-300)
+def _add(charge: Charge, doubt: Tensor, bend: Tensor) -> None:
+    """Add to ``doubt`` (n, B) and ``bend`` (n, n, B), or (0, n, B), what numbers' spread over the boxes makes of their error."""
+    share = charge.error / charge.radius.clamp(min=1e-300)
     for side in range(len(doubt)):
-        doubt[side] += (share * form.slopes[:, side].abs()).sum(0)
-    curvature = share / form.radius.clamp(min=1e-300)
+        doubt[side] += (share * charge.slopes[:, side].abs()).sum(0)
+    curvature = share / charge.radius.clamp(min=1e-300)
     for side, row in enumerate(bend):
-        row += ((curvature * form.slopes[:, side])[:, None] * form.slopes).sum(0)
+        row += ((curvature * charge.slopes[:, side])[:, None] * charge.slopes).sum(0)

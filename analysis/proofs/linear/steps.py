@@ -21,13 +21,15 @@ from analysis.proofs.linear.relaxations import Relaxation
 class Local:
     """What a step found on the boxes: ``factors`` of its operands (m, B), the ``shift`` (m, B) or None, its ``error`` r (m, B).
 
-    ``bent`` are the forms whose spread over the boxes makes the error, where it is more than rounding.
+    ``bent`` are the forms whose spread over the boxes makes the error, where it is more than rounding. ``squares`` are, of few products
+    u v about the centre, the slopes (m, n, B) of p and of q with 4 u v = p^2 - q^2, and what both are off by, (m, B).
     """
 
     factors: tuple[Any, ...]
     shift: Tensor | None
     error: Tensor
     bent: tuple[Form, ...] = ()
+    squares: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,9 +217,8 @@ class Product(Step):
         scaled, other = first.slopes * scale[:, None], second.slopes * inverse[:, None]
         # Rounding of the scaled slopes, and 1 / s, which is not quite that, cost a few units of both radii.
         spare = (first.error + first.radius * rounding) * scale + (second.error + second.radius * rounding) * inverse
-        together, apart = (
-            (reach(part, boxes.radius) + spare).square_().mul_(1 / 4) for part in (scaled + other, scaled - other)
-        )
+        parts = scaled + other, scaled - other
+        together, apart = ((reach(part, boxes.radius) + spare).square_().mul_(1 / 4) for part in parts)
         middle, error = (together - apart) / 2, (together + apart) / 2
         shift = middle - x * y
         size = first.size * second.size
@@ -226,7 +227,8 @@ class Product(Step):
         terms.addcmul_(second.terms, x[:, None])
         terms[:, -1] += shift
         total = (x.abs() * second.error + y.abs() * first.error + error) * UP
-        return Form(terms, total, boxes), Local((y, x), shift, error, (first, second))
+        squares = (*parts, spare * UP) if self.size <= len(boxes.centre) else None
+        return Form(terms, total, boxes), Local((y, x), shift, error, (first, second), squares)
 
     def backward(self, coefficients: Tensor, local: Local) -> list[Tensor]:
         return [coefficients * factor[:, None] for factor in local.factors]
