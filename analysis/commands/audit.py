@@ -172,6 +172,7 @@ def audit(
 def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:
     """Refuse before the audit, not after it, a file that could not be written, or that is another of the audit's."""
     from stabdeq.errors import ConfigError
+    from stabdeq.files import require_names
 
     taken = {os.path.realpath(folder / name) for name in ("report.json", "report.html")}
     for option, path in files.items():
@@ -183,3 +184,5 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
         # The folder of the report is made where it is missing; any other must be there.
         if path.parent.exists() or os.path.realpath(path.parent) != os.path.realpath(folder):
             require_writable(option, path, checkpoint)
+        else:
+            require_names(path)
