@@ -97,6 +97,59 @@ def test_a_fault_of_the_checker_of_proofs_is_no_verdict(
     assert capsys.readouterr().err == "NOT CHECKED: internal error (ZeroDivisionError: boom): please report it\n"
 
 
+# Code of the user's that ends the program.
+
+LEAVING = """
+import sys
+
+def V(z):
+    if len(z) > 1000:
+        sys.exit(0)
+    return (z * z).sum(1)
+
+class Stop(BaseException):
+    pass
+
+def W(z):
+    raise Stop("enough")
+
+class Solver:
+    def __init__(self):
+        sys.exit()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (("check", "leaving:V"), 2, "leaving.py, line 6, ends the program (SystemExit: 0), so there is no verdict"),
+        (("check", "leaving_at_once:V"), 2, "leaving_at_once.py, line 1, ends the program (SystemExit: done)"),
+        (("check", "leaving:W"), 70, "internal error (Stop: enough)"),
+        (
+            ("solvers", "missing.safetensors", "--solver", "leaving:Solver"),
+            2,
+            "line 17, ends the program (SystemExit: ",
+        ),
+    ],
+    ids=["called", "imported", "no Exception", "made"],
+)
+def test_code_that_ends_the_program_is_no_verdict(
+    arguments: tuple[str, ...],
+    code: int,
+    line: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Callable[..., str],
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "leaving.py").write_text(LEAVING)
+    (folder / "leaving_at_once.py").write_text("raise SystemExit('done')\n")
+    dim = ("--dim", "2") if arguments[0] == "check" else ()
+    assert line in refusal(*arguments, *dim, code=code)
+    for name in ("leaving", "leaving_at_once"):
+        sys.modules.pop(name, None)
+
+
 # What a command prints.
 
 

@@ -46,7 +46,7 @@ def audit(
     shard: OptionalShard = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Judge the claims of a checkpoint, or of a model of your own; writes report.json and report.html.
 
     Parameters
@@ -159,14 +159,14 @@ def audit(
     if shard is not None:
         path = write_part(folder, report_part(work, shard, units(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-        return
+        return 0
     try:
         paths = report.save(folder, junit=junit, markdown=markdown, sarif=sarif)
     finally:  # a full disk does not take the verdicts too
         print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-    raise SystemExit(in_ci.exit_code(report))
+    return in_ci.exit_code(report)
 
 
 def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:
