@@ -83,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # slows training eightfold (digits, two cores, one of them busy: 12 s an epoch against 1.4 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from stabdeq.terminal import guarded
+    from stabdeq.terminal import guarded, warnings_in_a_line
 
-    with steady_output(), guarded():
+    with steady_output(), guarded(), warnings_in_a_line():
         try:
             code = _run([word for word in words if word != DEBUG])
         except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from command_runs import run
 from stabdeq import __main__
 from stabdeq.checker import door
 from stabdeq.errors import ConfigError
+from stabdeq.locks import NoLocksWarning
 from stabdeq.output import SteadyStream
+from stabdeq.solvers.implicit import InexactGradientWarning
 
 OWN_V = "def V(z): return (z * z).sum(1)\ndef W(z): return (z * z).sum(1) - 1\n"
 
@@ -52,6 +55,27 @@ def test_any_error_is_one_line(
 ) -> None:
     fail(error)
     assert refusal("audit", "x", code=code).startswith(f"stabdeq: {line}")
+
+
+@pytest.mark.parametrize(
+    ("category", "line"),
+    [
+        (InexactGradientWarning, "stabdeq: warning: it is inexact\n"),
+        (NoLocksWarning, "stabdeq: warning: it is inexact\n"),
+        (RuntimeWarning, "stabdeq: warning: own.py, line 3: RuntimeWarning: it is inexact\n"),
+    ],
+)
+def test_a_warning_is_one_line(category: type[Warning], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    before = warnings.formatwarning
+
+    def warn(*_: str) -> None:  # pytest itself takes what is warned of
+        told.append(warnings.formatwarning("it is\ninexact", category, "own.py", 3))
+
+    monkeypatch.setattr(__main__, "require_own_packages", warn)
+    run("--version")
+    assert told == [line]
+    assert warnings.formatwarning is before
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "audit", "x"), ("audit", "x", "--debug")])
