@@ -191,8 +191,11 @@ def own_settings(model: EquilibriumModel) -> dict[str, SolverConfig]:
 
 
 def own_tolerance(model: EquilibriumModel) -> float | None:
-    """Return the model's own tolerance, None where it has no such setting."""
-    return model.config.solver.stopping_tolerance if isinstance(model, StabilisedDEQ) else None
+    """Return the model's own tolerance: ours by its settings, another by the number ``tolerance`` that it has, None without one."""
+    if isinstance(model, StabilisedDEQ):
+        return model.config.solver.stopping_tolerance
+    named = getattr(model, "tolerance", None)
+    return named if isinstance(named, float) and 0 < named < 1 else None
 
 
 def gather(solvers: Mapping[str, Any], settings: Mapping[str, SolverConfig] = SETTINGS) -> dict[str, CheckedSolver]:

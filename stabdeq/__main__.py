@@ -83,30 +83,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # slows training eightfold (digits, two cores, one of them busy: 12 s an epoch against 1.4 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from stabdeq.terminal import guarded
+    from stabdeq.terminal import guarded, warnings_in_a_line
 
-    with steady_output(), guarded():
+    with steady_output(), guarded(), warnings_in_a_line():
         try:
-            _run([word for word in words if word != DEBUG])
+            code = _run([word for word in words if word != DEBUG])
         except KeyboardInterrupt:
             _end("interrupted", 130)
-        except Exception as error:
+        except (
+            BaseException
+        ) as error:  # SystemExit, too: a command returns its code, and code that it calls may not set it
             if DEBUG in words:
                 traceback.print_exception(error)
             _end(*_told(error))
+    if code is not None:
+        sys.exit(code)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str]) -> int | None:
+    """Return the exit code of the command that ``words`` name, None where it has none of its own."""
     try:
         require_own_packages("analysis", "train")
-        build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        return build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
     finally:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk is an error now, and none that can be told when the interpreter ends
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _told(error: BaseException) -> tuple[str, int]:
     """Return what is to be said of ``error``, and the exit code."""
+    if isinstance(error, SystemExit):
+        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+        place = f"{frame.f_code.co_filename}, line {line}"
+        return (
+            f"{place}, ends the program (SystemExit: {error.code}), so there is no verdict: take that out",
+            StabdeqError.exit_code,
+        )
     if isinstance(error, UnknownOptionError):
         from stabdeq.unknown_options import told
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from stabdeq.errors import ConfigError
+from stabdeq.files import require_names
 from stabdeq.shard import Shard
 
 
@@ -117,6 +118,7 @@ def require_writable(option: str, path: Path | None, checkpoint: Path) -> None:
     """Refuse before the work begins a file that could not be written after it, or that is the checkpoint."""
     if path is None:
         return
+    require_names(path)
     if os.path.realpath(path) == os.path.realpath(checkpoint):
         raise ConfigError(f"{option} {path} is the checkpoint itself: name another file")
     if path.is_dir():

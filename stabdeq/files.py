@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def replace_files(contents: Mapping[Path, bytes | memoryview]) -> None:
 
 def clear_leftovers(path: Path) -> None:
     """Remove what processes that were killed while they wrote ``path`` left beside it; what is being written is locked."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.tmp")
+    pattern = re.compile(rf"\.{re.escape(_short(path.name))}\.[0-9a-f]+\.tmp")
     with suppress(OSError):  # what cannot be removed is in nobody's way
         for leftover in [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]:
             with os.fdopen(os.open(leftover, os.O_RDWR | NO_FOLLOW), "rb") as file:
@@ -81,7 +82,7 @@ def clear_leftovers(path: Path) -> None:
 @contextmanager
 def _temporary(path: Path, content: bytes | memoryview) -> Iterator[Path]:
     """Yield a file beside ``path`` with ``content``, on the disk and locked; it is removed at the end where it is still there."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -97,6 +98,12 @@ def _temporary(path: Path, content: bytes | memoryview) -> Iterator[Path]:
             yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """Return ``name``, or a hash in the place of a long one: a file may have the longest name that its file system takes."""
+    digest = sha256(os.fsencode(name)).hexdigest()
+    return name if len(os.fsencode(name)) <= len(digest) else digest
 
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
@@ -146,13 +153,28 @@ def require_folder(path: Path) -> None:
     So a command refuses a place for its result before its work, and leaves no folder behind where it refuses another thing after.
     """
     with _told(f"cannot make the folder {path}", "choose another --out"):
-        there = path.absolute()
-        while not _is_there(there):
-            there = there.parent
+        there = _nearest(path)
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    require_names(path)
+
+
+def require_names(path: Path) -> None:
+    """Raise FileError where ``path``, whose folders may be missing yet, has a longer name than its file system takes."""
+    with _told_of(path):
+        there = _nearest(path)
+        for name in path.absolute().relative_to(there).parts:
+            _is_there(there / name)
+
+
+def _nearest(path: Path) -> Path:
+    """Return ``path`` or the nearest folder above it that is there."""
+    there = path.absolute()
+    while not _is_there(there):
+        there = there.parent
+    return there
 
 
 def _is_there(path: Path) -> bool:

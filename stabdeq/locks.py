@@ -24,6 +24,10 @@ NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # a link in a shared folder may lead t
 _UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # on some file systems of clusters
 
 
+class NoLocksWarning(UserWarning):
+    """A folder's file system has no locks, so that nothing keeps another process out of it."""
+
+
 def lock(descriptor: int) -> bool | None:
     """Lock the open file ``descriptor`` until it is closed, and return True.
 
@@ -79,6 +83,7 @@ def _open_locked(path: Path) -> int:
             if locked is None:
                 warnings.warn(
                     f"{path.parent}: its file system has no locks: see to it that nothing else writes there",
+                    NoLocksWarning,
                     stacklevel=4,
                 )
             if _is_at(path, descriptor):

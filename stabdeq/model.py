@@ -17,6 +17,7 @@ from stabdeq.lyapunov import InputConvexLyapunov, LyapunovFunction, build_lyapun
 from stabdeq.places import shape_of
 from stabdeq.solvers import Forward, Implicit, Solution, Unrolled, build_solver, fixed_point
 from stabdeq.solvers.iteration import require_tensors
+from stabdeq.solvers.solution import require_solution
 
 
 class EquilibriumModel(Protocol):
@@ -52,6 +53,29 @@ class Prediction:
     logits: Tensor
     h: Tensor
     solution: Solution
+
+
+def prediction(model: EquilibriumModel, x: Tensor) -> Prediction:
+    """Return one forward pass of any model; raises ConfigError where its ``solve`` returns no Solution."""
+    h = model.inject(x)
+    solution = require_solution(model.solve(h))
+    return Prediction(model.readout(solution.z), h, solution)
+
+
+class EquilibriumClassifier(nn.Module):
+    """The classifier that a ``model`` of parts alone is, (B, C, H, W) -> (B, classes)."""
+
+    def __init__(self, model: EquilibriumModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Run one forward pass and return all of it."""
+        return prediction(self.model, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
+        return self.predict(x).logits
 
 
 class StabilisedDEQ(nn.Module):

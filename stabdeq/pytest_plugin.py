@@ -13,7 +13,7 @@ import pytest
 from stabdeq import gathered
 from stabdeq.arguments import require_writable
 from stabdeq.doors import door
-from stabdeq.errors import ConfigError
+from stabdeq.errors import StabdeqError
 
 OPTION = "--stabdeq-report"
 _SENT = "stabdeq"  # the key of what a process of pytest-xdist sends home
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         require_writable(OPTION, file, Path())
-    except ConfigError as error:
+    except StabdeqError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(_Gathering(config, file))
 

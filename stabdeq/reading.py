@@ -67,11 +67,11 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON, a hook of ``json.loads``; ValueError where a key stands twice in it."""
+    """Return what ``pairs`` say, as a hook of ``json.loads`` and of other lists of names; ValueError where a key stands twice."""
     group: dict[str, Any] = {}
     for key, value in pairs:
         if key in group:
-            raise ValueError(f"the key {key!r:.80} stands twice in one object")
+            raise ValueError(f"the key {key!r:.80} stands twice")
         group[key] = value
     return group
 

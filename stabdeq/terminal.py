@@ -5,6 +5,7 @@ character through, whoever prints. Only a ``Console`` of this file writes past i
 """
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TextIO
@@ -93,6 +94,25 @@ def guarded() -> Iterator[None]:
     finally:
         if foreseen:
             sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Let Python tell a warning in one line while the block runs: ours in its own words, another's with its kind and place."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _warning_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    ours = category.__module__.startswith("stabdeq.")
+    text = message if ours else f"{filename}, line {lineno}: {category.__name__}: {message}"
+    return f"stabdeq: warning: {' '.join(str(text).split())}\n"
 
 
 def _plain(stream: Any) -> Any:

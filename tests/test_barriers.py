@@ -193,6 +193,16 @@ def test_arrays_are_refuted_to_rounding_and_never_proved() -> None:
     assert found["barrier"].evidence.startswith("Violated, to rounding,")
 
 
+@pytest.mark.parametrize("lost", ["initial", "unsafe"])
+def test_nothing_follows_where_one_set_is_not_proved(lost: str) -> None:
+    sets: dict[str, Any] = {"initial": own.inner_disc, "unsafe": own.far_out} | {lost: own.nowhere}
+    for claims in (["initial", "unsafe", "barrier"], ["initial", "unsafe", "decay"]):
+        found = judged(disc(1.0), lambda z: -z, **sets, alpha=0 if "decay" in claims else None, claims=claims)
+        kept = {name: "PROVED" for name in claims if name != lost}
+        assert verdicts(found) == kept | {lost: "INCONCLUSIVE"}
+        assert not any("Nothing that starts" in finding.evidence for finding in found.values())
+
+
 def test_sets_without_a_state_leave_the_claim_open() -> None:
     found = judged(own.circle, own.spiral_in, initial=own.nowhere, unsafe=own.far_out)
     assert verdicts(found) == {"initial": "INCONCLUSIVE", "unsafe": "PROVED", "barrier": "PROVED"}

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from command_runs import run
 from stabdeq import __main__
 from stabdeq.checker import door
 from stabdeq.errors import ConfigError
+from stabdeq.locks import NoLocksWarning
 from stabdeq.output import SteadyStream
+from stabdeq.solvers.implicit import InexactGradientWarning
 
 OWN_V = "def V(z): return (z * z).sum(1)\ndef W(z): return (z * z).sum(1) - 1\n"
 
@@ -52,6 +55,27 @@ def test_any_error_is_one_line(
 ) -> None:
     fail(error)
     assert refusal("audit", "x", code=code).startswith(f"stabdeq: {line}")
+
+
+@pytest.mark.parametrize(
+    ("category", "line"),
+    [
+        (InexactGradientWarning, "stabdeq: warning: it is inexact\n"),
+        (NoLocksWarning, "stabdeq: warning: it is inexact\n"),
+        (RuntimeWarning, "stabdeq: warning: own.py, line 3: RuntimeWarning: it is inexact\n"),
+    ],
+)
+def test_a_warning_is_one_line(category: type[Warning], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    before = warnings.formatwarning
+
+    def warn(*_: str) -> None:  # pytest itself takes what is warned of
+        told.append(warnings.formatwarning("it is\ninexact", category, "own.py", 3))
+
+    monkeypatch.setattr(__main__, "require_own_packages", warn)
+    run("--version")
+    assert told == [line]
+    assert warnings.formatwarning is before
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "audit", "x"), ("audit", "x", "--debug")])
@@ -95,6 +119,59 @@ def test_a_fault_of_the_checker_of_proofs_is_no_verdict(
     (tmp_path / "proof.json").touch()
     assert door.main([str(tmp_path / "proof.json")]) == 70
     assert capsys.readouterr().err == "NOT CHECKED: internal error (ZeroDivisionError: boom): please report it\n"
+
+
+# Code of the user's that ends the program.
+
+LEAVING = """
+import sys
+
+def V(z):
+    if len(z) > 1000:
+        sys.exit(0)
+    return (z * z).sum(1)
+
+class Stop(BaseException):
+    pass
+
+def W(z):
+    raise Stop("enough")
+
+class Solver:
+    def __init__(self):
+        sys.exit()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (("check", "leaving:V"), 2, "leaving.py, line 6, ends the program (SystemExit: 0), so there is no verdict"),
+        (("check", "leaving_at_once:V"), 2, "leaving_at_once.py, line 1, ends the program (SystemExit: done)"),
+        (("check", "leaving:W"), 70, "internal error (Stop: enough)"),
+        (
+            ("solvers", "missing.safetensors", "--solver", "leaving:Solver"),
+            2,
+            "line 17, ends the program (SystemExit: ",
+        ),
+    ],
+    ids=["called", "imported", "no Exception", "made"],
+)
+def test_code_that_ends_the_program_is_no_verdict(
+    arguments: tuple[str, ...],
+    code: int,
+    line: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Callable[..., str],
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "leaving.py").write_text(LEAVING)
+    (folder / "leaving_at_once.py").write_text("raise SystemExit('done')\n")
+    dim = ("--dim", "2") if arguments[0] == "check" else ()
+    assert line in refusal(*arguments, *dim, code=code)
+    for name in ("leaving", "leaving_at_once"):
+        sys.modules.pop(name, None)
 
 
 # What a command prints.

@@ -146,6 +146,13 @@ def test_states_that_move_on_after_their_answer_is_fixed() -> None:
     assert "after 2 (median)" in late.text or "after 4 (median)" in late.text
 
 
+def test_states_whose_answer_is_not_fixed_are_no_part_of_the_median() -> None:
+    fixed = torch.tensor([8.0, torch.inf, 2.0, torch.inf, 4.0], dtype=torch.float64)
+    item = iteration._still_moving(fixed, torch.tensor([0.1, 7.0, 0.3, 9.0, 0.2], dtype=torch.float64))
+    assert item.value == pytest.approx(0.2)
+    assert "at 60.0% of 5 images, after 4 (median), when the state still moves by 0.2 of its size" in item.text
+
+
 def test_an_answer_that_never_is_that_of_the_equilibrium(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         iteration, "_answers_after", lambda *_: (torch.full((12,), 5), torch.ones(12, dtype=torch.float64))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from command_runs import run
-from onnx_models import CASES, EXPECTED, W, graph, info, node, saved, state_of
+from onnx_models import CASES, EXPECTED, W, attribute, graph, info, node, saved, state_of
 
 import stabdeq
 from analysis.proofs.intervals.graph import FunctionEnclosure
@@ -211,6 +211,20 @@ def _with(message: TensorMessage) -> Any:
     return made
 
 
+def _two_initialisers() -> Any:
+    made = _with(TensorMessage([2], 11, double_data=[1.0, 2.0], name="w"))
+    made.initializer.append(TensorMessage([2], 11, double_data=[3.0, 4.0], name="w"))
+    return made
+
+
+def _two_inputs() -> Any:
+    made = graph([node("Relu")])
+    made.input.append(info("x", [1, 2]))
+    return made
+
+
+TWICE = NodeMessage(["x"], ["y"], "n", "LeakyRelu", [attribute("alpha", 0.1), attribute("alpha", 0.2)])
+TWO_PLACES = [Entry("location", "a.bin"), Entry("location", "b.bin")]
 MANY = torch.tensor([2**13] * 2)
 BAD_GRAPHS: dict[str, tuple[Any, str]] = {
     "unknown operation": (graph([node("Tanhh")]), r"node 'the_Tanhh' \(Tanhh\): unknown .* did you mean 'Tanh'\? Valid: Abs, "),
@@ -235,6 +249,10 @@ BAD_GRAPHS: dict[str, tuple[Any, str]] = {
     "negative shape": (_with(TensorMessage([-2], 1, raw_data=b"", name="w")), r"has the shape \[-2\]"),
     "text": (_with(TensorMessage([2], 8, name="w")), "type 8 of ONNX, which is none of float32"),
     "no int8": (_with(TensorMessage([1], 3, int32_data=[300], name="w")), "no int8"),
+    "attribute twice": (graph([TWICE]), r"node 'n' \(LeakyRelu\): of its attributes the key 'alpha' stands twice"),
+    "initialiser twice": (_two_initialisers(), "two initialisers have one name, among 'w', 'w'"),
+    "input twice": (_two_inputs(), "two inputs have one name, among 'x', 'x'"),
+    "two places": (_with(TensorMessage([2], 11, name="w", external_data=TWO_PLACES, data_location=1)), "'location' stands twice"),
     "unknown lengths": (graph([node("Relu")], lengths=(None, None, None)), "at most one length unknown"),
 }  # fmt: skip
 

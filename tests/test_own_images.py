@@ -118,6 +118,26 @@ def test_an_entry_that_cannot_be_unpacked(place: int, flag: int, tmp_path: Path)
         read_own(tmp_path / "own.npz")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["images.npy", "images"])
+def test_a_zip_file_with_two_arrays_of_one_name(second: str, tmp_path: Path) -> None:
+    path, _ = as_npz(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(second, archive.read("labels.npy"))
+    with pytest.raises(DataError, match=r"the key 'images' stands twice"):
+        read_own(path)
+
+
+def test_a_safetensors_file_with_two_arrays_of_one_name(tmp_path: Path) -> None:
+    path, _ = as_safetensors(tmp_path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    again = content[8 : 8 + size].strip()[:-1] + b"," + content[8 : 8 + size].strip()[1:]
+    path.write_bytes(len(again).to_bytes(8, "little") + again + content[8 + size :])
+    with pytest.raises(DataError, match=r"the key '(images|labels)' stands twice"):
+        read_own(path)
+
+
 def test_numbers_of_8_bits_are_no_pixels(tmp_path: Path) -> None:
     pixels = torch.zeros(6, 1, 4, 5).to(torch.float8_e4m3fn)
     save_file({"images": pixels, "labels": torch.from_numpy(LABELS)}, tmp_path / "own.safetensors")

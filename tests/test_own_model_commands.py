@@ -10,7 +10,7 @@ from command_runs import run, save_untrained
 
 MODULE = """
 import torch
-from stabdeq.adapters import from_functions
+from stabdeq.adapters import from_functions, looped
 from stabdeq.config import ArchitectureConfig
 from stabdeq.config.kinds import model_config
 from stabdeq.model import StabilisedDEQ
@@ -19,6 +19,29 @@ from stabdeq.model import StabilisedDEQ
 def make():
     matrix = 0.4 * torch.eye(4)
     return from_functions(lambda x: x.flatten(1)[:, :4], lambda z, h: torch.tanh(z @ matrix.to(z)) + h, lambda z: z[:, :3])
+
+
+def inject(x):
+    return x.flatten(1)[:, :4]
+
+
+def cell(z, h):
+    return torch.where(h[:, :1] > 0.75, z + 1, h)
+
+
+def bright():
+    return from_functions(inject, cell, lambda z: z[:, :3])
+
+
+def unrolled():
+    return looped(cell, inject, lambda z: z[:, :3], loops=2)
+
+
+class Parts:
+    def __init__(self):
+        model = bright()
+        self.inject, self.cell, self.readout, self.solve = model.inject, model.cell, model.readout, model.solve
+        self.lyapunov = None
 
 
 def ours():
@@ -42,11 +65,27 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_solvers_on_a_model_and_images_of_ones_own(own: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--images", "images.npz", "--images", "5", "--evaluations", "20", "--json", "out.json")
     assert run("solvers", f"{own}:make", *options) == 0
-    assert f"{own}:make on images.npz, 5 images" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{own}:make on images.npz, 5 images" in printed
+    assert "Fastest to the model's own tolerance, 1e-3, on all 5 images: " in printed
     found = json.loads((folder / "out.json").read_text())
     order = found["indices"]
     assert (found["checkpoint"], found["images"], found["dim"], len(set(order))) == ({}, 5, 4, 5)
     assert {record["tolerances"][0]["converged"] for record in found["solvers"].values()} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["bright", "unrolled", "Parts"])
+def test_an_attack_tells_for_which_images_there_is_no_equilibrium(name: str, own: str, folder: Path) -> None:
+    images = np.full((12, 1, 4, 4), 0.5)
+    images[::4] = 0.9
+    np.savez(folder / "bright.npz", images=images, labels=np.arange(12) % 3)
+    options = ("--images", "bright.npz", "--eps", "0.1", "--steps", "1", "--json", "out.json")
+    assert run("attack", f"{own}:{name}", *options) == 0
+    assert json.loads((folder / "out.json").read_text())["unconverged"] == {
+        "clean": 0.25,
+        "eps_0": 0.25,
+        "robust": 0.25,
+    }
 
 
 def test_solvers_on_a_checkpoint_and_images_of_ones_own(folder: Path) -> None:

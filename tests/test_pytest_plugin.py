@@ -87,13 +87,13 @@ def test_the_marker_selects(project: pytest.Pytester) -> None:
     told.stdout.fnmatch_lines(["test_own.py::test_claims", "test_own.py::test_of_others", "2/4 tests collected*"])
 
 
-@pytest.mark.parametrize("file", ["nowhere/r.json", "."])
+@pytest.mark.parametrize("file", ["nowhere/r.json", ".", "x" * 256])
 def test_a_file_that_cannot_be_written_is_refused_at_the_start(
     file: str, pytester: pytest.Pytester, repository_on_path: None
 ) -> None:
     told = pytester.runpytest_subprocess(*PLUGIN, f"--stabdeq-report={file}")
     assert told.ret == pytest.ExitCode.USAGE_ERROR
-    told.stderr.fnmatch_lines([f"ERROR: --stabdeq-report {file}*"])
+    told.stderr.fnmatch_lines([f"ERROR: *{file}*"])
 
 
 def test_the_line_names_models_and_tensors_by_their_role(pytester: pytest.Pytester) -> None:

@@ -205,13 +205,13 @@ def test_jobs_find_what_one_process_finds(here: Path, folder: Path, monkeypatch:
         assert timeless(json.loads(Path(name, "report.json").read_text())) == one
 
 
-@pytest.mark.parametrize("command", ["audit", "attack", "certify"])
+@pytest.mark.parametrize("command", ["audit", "attack", "certify", "check"])
 def test_without_ray_nothing_is_left_behind(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    model = save_untrained(folder / "model.safetensors", "deq")
-    assert "pip install ray" in refusal(command, model, "--ray")
+    what = ("missing:V", "--dim", "2") if command == "check" else (save_untrained(folder / "model.safetensors", "deq"),)
+    assert "pip install ray" in refusal(command, *what, "--ray")
 
 
 def test_the_parts_of_the_others_are_kept_where_a_job_fails(

@@ -130,6 +130,34 @@ def test_where_all_failed_nothing_is_kept(folder: Path, monkeypatch: pytest.Monk
     assert not folder.exists()
 
 
+def test_a_job_that_ends_well_without_a_part_has_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where code of the user's calls os._exit(0)."""
+    ending(monkeypatch, 0, 0)
+    write = write_part
+    monkeypatch.setitem(globals(), "write_part", lambda folder, made: made.shard.index == 1 and write(folder, made))
+    with pytest.raises(ShardError, match="shard 2/2 failed, exit code 0 without a part: why 2/2: the parts of 1/2 are"):
+        jobs.parts_by_jobs(WORK, 2)
+    assert len(list(folder.glob(f"*{SUFFIX}"))) == 1
+
+
+def test_folders_of_commands_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "gettempdir", lambda: str(tmp_path))
+    with jobs._new_folder(tmp_path) as running:
+        killed, kept, other = (tmp_path / name for name in ("stabdeq-killed", "stabdeq-kept", "other"))
+        for folder in (killed, kept, other):
+            folder.mkdir()
+            (folder / "a.part.json").touch()
+        for folder in (killed, other):
+            (folder / ".lock").touch()
+        (tmp_path / "stabdeq-link").symlink_to(other)
+        with jobs._new_folder(tmp_path) as folder:
+            assert sorted(path.name for path in folder.iterdir()) == [".lock"]
+            left = {path for path in tmp_path.iterdir() if path.is_dir()}
+            assert left == {running, kept, other, tmp_path / "stabdeq-link", folder}
+        assert list(folder.iterdir()) == []  # what stays is not taken for one that was killed
+        assert sorted(path.name for path in other.iterdir()) == [".lock", "a.part.json"]
+
+
 def test_an_interrupt_stops_the_jobs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending(monkeypatch, 0, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):

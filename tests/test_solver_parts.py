@@ -292,3 +292,19 @@ def test_what_a_state_of_any_solver_amounts_to() -> None:
     assert not found.residual.requires_grad
     counted = Solution.of_state(z, z, tolerance=0.01, evaluations=torch.arange(4.0))
     assert counted.evaluations.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("fz", "evaluations"),
+    [
+        (torch.ones(1, 2), 3),  # of which torch makes (3, 2), and each residual that of another sample
+        (torch.ones(3, 1), 3),
+        (torch.ones(2), 3),
+        (torch.ones(2, 3), 3),
+        (torch.ones(3, 2), torch.arange(2)),
+    ],
+)
+def test_a_state_beside_values_of_another_shape_is_refused(fz: torch.Tensor, evaluations: Any) -> None:
+    with pytest.raises(ConfigError, match=r"a state \(B, \*\) of shape \(3, 2\).*both of one shape"):
+        Solution.of_state(torch.ones(3, 2), fz, tolerance=0.1, evaluations=evaluations)
+    assert bool(Solution.of_state(torch.ones(3, 2), torch.ones(3, 2), tolerance=0.1, evaluations=3).converged.all())

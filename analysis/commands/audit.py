@@ -46,7 +46,7 @@ def audit(
     shard: OptionalShard = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Judge the claims of a checkpoint, or of a model of your own; writes report.json and report.html.
 
     Parameters
@@ -159,19 +159,20 @@ def audit(
     if shard is not None:
         path = write_part(folder, report_part(work, shard, units(wanted), report))
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-        return
+        return 0
     try:
         paths = report.save(folder, junit=junit, markdown=markdown, sarif=sarif)
     finally:  # a full disk does not take the verdicts too
         print_verdicts(report, console)
     for path in paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-    raise SystemExit(in_ci.exit_code(report))
+    return in_ci.exit_code(report)
 
 
 def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]) -> None:
     """Refuse before the audit, not after it, a file that could not be written, or that is another of the audit's."""
     from stabdeq.errors import ConfigError
+    from stabdeq.files import require_names
 
     taken = {os.path.realpath(folder / name) for name in ("report.json", "report.html")}
     for option, path in files.items():
@@ -183,3 +184,5 @@ def _require_files(checkpoint: Path, folder: Path, files: dict[str, Path | None]
         # The folder of the report is made where it is missing; any other must be there.
         if path.parent.exists() or os.path.realpath(path.parent) != os.path.realpath(folder):
             require_writable(option, path, checkpoint)
+        else:
+            require_names(path)

@@ -59,7 +59,7 @@ def check(
     shard: OptionalShard = None,
     out: Path | None = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Test a Lyapunov function of your own: hunt for a counterexample and, in up to 6 dimensions, for a proof.
 
     Parameters
@@ -232,14 +232,14 @@ def check(
         judged = report.command["options"]["claims"]
         written = write_part(out, report_part(work, shard, units(judged, sublevel), report, judged))
         Console().print(f"wrote {written}", soft_wrap=True, highlight=False)
-        return
+        return 0
 
     from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts
 
     write_data(report, json=json, sarif=sarif)  # before the rest: printing may fail
     print_verdicts(report)
-    raise SystemExit(in_ci.exit_code(report, require))
+    return in_ci.exit_code(report, require)
 
 
 def _sides(option: str, text: str) -> list[tuple[float, float]]:

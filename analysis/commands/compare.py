@@ -24,7 +24,7 @@ def compare(
     *reports: Path,
     out: Path | None = None,
     fail_on_difference: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
+) -> int:
     """Put the reports of several audits side by side: first the claims that end differently, then those that some lack.
 
     Parameters
@@ -58,8 +58,7 @@ def compare(
     if out is not None:
         replace_file(out, encoded(render_comparison(comparison)))
         console.print(f"wrote {out}", soft_wrap=True, highlight=False)
-    if fail_on_difference and any(row.differs or row.is_missing for row in comparison.claims):
-        raise SystemExit(1)
+    return int(fail_on_difference and any(row.differs or row.is_missing for row in comparison.claims))
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stabdeq.terminal import Console
 
 
-def merge(folder: Path, *, out: Annotated[Path, Parameter(show_default=False)]) -> None:
+def merge(folder: Path, *, out: Annotated[Path, Parameter(show_default=False)]) -> int:
     """Join the parts that all shards of one work wrote: the result is that of one process.
 
     Parameters
@@ -26,7 +26,7 @@ def merge(folder: Path, *, out: Annotated[Path, Parameter(show_default=False)]) 
 
     parts = parts_in(folder)
     show = _attack if parts[0].work["command"] == "attack" else _report
-    raise SystemExit(show(parts, out, Console(highlight=False)))
+    return show(parts, out, Console(highlight=False))
 
 
 def _attack(parts: "list[Part]", out: Path, console: "Console") -> int:

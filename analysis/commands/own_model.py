@@ -98,10 +98,9 @@ def load_own_classifier(location: str) -> Any:
     if isinstance(model, nn.Module):
         model.eval()
     if not callable(model) or (isinstance(model, nn.Module) and type(model).forward is nn.Module.forward):
-        _complete(model, location)
-        from stabdeq.solvers.solution import require_solution
+        from stabdeq.model import EquilibriumClassifier
 
-        return lambda x: model.readout(require_solution(model.solve(model.inject(x))).z)
+        return EquilibriumClassifier(_complete(model, location)).eval()
     return model
 
 

@@ -22,7 +22,7 @@ def replay(
     data_dir: Path | None = None,
     trusted: Trusted = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Evaluate the witnesses of a report's refuted claims anew, on the checkpoint that the report names.
 
     Parameters
@@ -51,7 +51,7 @@ def replay(
             trusted=trusted,
             on_finding=lambda name: status.update(Text(f"replaying {name}")),
         )
-    raise SystemExit(_conclude(results, Console()))
+    return _conclude(results, Console())
 
 
 def _conclude(rows: "dict[str, Replay | NotReplayableError]", console: "Console") -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def verify(
     checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False, quiet: Quiet = False
-) -> None:
+) -> int:
     """Judge a checkpoint again as its report says that it was judged, and compare claim by claim.
 
     Takes as long as the audit did.
@@ -41,7 +41,7 @@ def verify(
             on_step=lambda words: status.update(Text(f"judging again: {words}")),
         )
     _show(found, Console())
-    raise SystemExit(found.exit_code)
+    return found.exit_code
 
 
 def _show(found: "Verification", console: "Console") -> None:

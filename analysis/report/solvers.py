@@ -99,10 +99,13 @@ def _recommendation(summary: dict[str, Any]) -> list[str]:
     goal = f"the model's own tolerance, {_power(tolerance)}, on all {summary['images']} images"
     if name is None:
         return [f"No solver reaches {goal} within {summary['evaluations']} evaluations: none is recommended."]
-    record, before = summary["solvers"][name], summary["solvers"][own]["own_seconds"]
+    record = summary["solvers"][name]
     found = f"Fastest to {goal}: {printable(name)}, {_milliseconds(record['own_seconds'])} ms (median of {ROUNDS})"
     if name == own:
         return [f"{found}. It is the model's own."]
+    if own is None:  # somebody else's model, whose code chooses
+        return [f"{found}."]
+    before = summary["solvers"][own]["own_seconds"]
     against = "does not reach it" if before is None else f"takes {before / record['own_seconds']:.2f} times as long"
     how = f"stabdeq train RECIPE {record['choose']}" if record["choose"] else "register it, and name it in a recipe"
     return [f"{found}; the model's own, {own}, {against}.", f"To choose it: {how}"]

@@ -1,17 +1,22 @@
 """All shards of a work as processes of one thread each, on this machine or through Ray."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 from analysis.reproduce.run import End, Engine, LocalEngine, RayEngine, last_line
 from analysis.shards.folder import parts_in
 from analysis.shards.part import Part, place
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError
+from stabdeq.locks import LOCK_NAME, NO_FOLLOW, lock
 from stabdeq.shard import Shard
 
+PREFIX = "stabdeq-"  # of the folders of parts
 RETRIES = 3  # of a shard whose machine is lost: begun anew, it leaves the same part
 
 
@@ -22,13 +27,43 @@ def parts_by_jobs(work: Work, jobs: int | None, *, ray: bool = False) -> list[Pa
     ConfigError where Ray is not installed, and ShardError where a process fails, which says why, and where the parts of the others lie.
     """
     engine: Engine = RayEngine(RETRIES) if ray else LocalEngine(jobs or 1)
-    count = jobs or engine.lanes
-    folder = Path(mkdtemp(prefix="stabdeq-", dir=Path.cwd() if ray else None))
+    with _new_folder(Path.cwd() if ray else Path(gettempdir())) as folder:
+        return _parts(work, engine, jobs or engine.lanes, folder)
+
+
+@contextmanager
+def _new_folder(where: Path) -> Iterator[Path]:
+    """Yield a new folder in ``where``, locked while the block runs; those of commands that were killed are removed.
+
+    What the block leaves in it stays: without a lock nothing tells it from what a user keeps.
+    """
+    for left in where.glob(f"{PREFIX}*/{LOCK_NAME}"):
+        with suppress(OSError), open(os.open(left, os.O_RDWR | os.O_NONBLOCK | NO_FOLLOW), "rb") as file:
+            if lock(file.fileno()):
+                shutil.rmtree(left.parent)
+    folder = Path(mkdtemp(prefix=PREFIX, dir=where))
+    new, held = folder / "new", folder / LOCK_NAME
+    with new.open("xb") as file:
+        if lock(file.fileno()):
+            new.rename(held)  # locked under this name from the start
+        else:  # where there are no locks nothing is removed
+            file.close()
+            new.unlink()
+        try:
+            yield folder
+        finally:
+            held.unlink(missing_ok=True)
+
+
+def _parts(work: Work, engine: Engine, count: int, folder: Path) -> list[Part]:
     shards = [Shard(index, count) for index in range(1, count + 1)]
     logs = {shard: folder / f"{shard.index}-of-{shard.count}.log" for shard in shards}
     try:
         running = {engine.submit(work.words(shard, folder), logs[shard]): shard for shard in shards}
         reasons = _reasons(running, logs)
+        for shard in shards:  # code of the user's may end a process as if all were well
+            if not (reasons[shard] or place(folder, work.command, shard).exists()):
+                reasons[shard] = f"exit code 0 without a part: {last_line(logs[shard])}"
     except BaseException:
         engine.stop()
         shutil.rmtree(folder, ignore_errors=True)

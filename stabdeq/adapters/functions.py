@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stabdeq.adapters.reached import modules_of
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import LyapunovFunction
+from stabdeq.model import Prediction, prediction
 from stabdeq.solvers import Anderson, Solution, fixed_point
 
 Map = Callable[[Tensor], Tensor]
@@ -54,9 +55,13 @@ class FunctionModel(nn.Module):
             max_evaluations=self.max_evaluations,
         )
 
+    def predict(self, x: Tensor) -> Prediction:
+        """Run one forward pass and return all of it."""
+        return prediction(self, x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
-        return self.readout(self.solve(self.inject(x)).z)
+        return self.predict(x).logits
 
 
 def from_functions(

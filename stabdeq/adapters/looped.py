@@ -10,6 +10,7 @@ from stabdeq.adapters.functions import as_parts
 from stabdeq.adapters.states import Layout
 from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import LyapunovFunction
+from stabdeq.model import Prediction, prediction
 from stabdeq.solvers import Solution, relative_residual
 
 
@@ -62,9 +63,13 @@ class LoopedModel(nn.Module):
             z = image
         return Solution.of_state(z, self.cell(z, h), tolerance=self.tolerance, evaluations=evaluations)
 
+    def predict(self, x: Tensor) -> Prediction:
+        """Run one forward pass and return all of it."""
+        return prediction(self, x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return what the model answers for inputs ``x`` (B, *)."""
-        return self.readout(self.solve(self.inject(x)).z)
+        return self.predict(x).logits
 
     def _known(self) -> tuple[Layout, Layout]:
         if self._layouts is None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stabdeq.adapters.deq_layer import EquilibriumLayer, get_deq
 from stabdeq.lyapunov import LyapunovFunction
+from stabdeq.model import Prediction, prediction
 from stabdeq.solvers import Solution
 
 __all__ = ["EquilibriumLayer", "TorchDEQModel", "get_deq"]
@@ -53,6 +54,10 @@ class TorchDEQModel(nn.Module):
         z = states[-1]
         return Solution.of_state(z, self.cell(z, h), tolerance=self.tolerance, evaluations=info["nstep"])
 
+    def predict(self, x: Tensor) -> Prediction:
+        """Run one forward pass and return all of it."""
+        return prediction(self, x)  # pyrefly: ignore
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of images ``x`` (B, C, H, W) in [0, 1]."""
-        return self.readout(self.solve(self.inject(x)).z)
+        return self.predict(x).logits

@@ -3,7 +3,7 @@
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "-"}
 
 
-def doctor() -> None:
+def doctor() -> int:
     """Tell versions, devices, compiler and CPU features, hidden packages, and what is missing for what."""
     from stabdeq.installation import examine
 
@@ -12,4 +12,4 @@ def doctor() -> None:
         print(f"{MARKS[found.standing]:7}  {found.name:13}  {found.words}")
         missing += [found.name] if found.standing == "missing" else []
     print(f"\nTo be mended: {', '.join(missing)}." if missing else "\nAll that is needed is there.")
-    raise SystemExit(2 if missing else 0)
+    return 2 if missing else 0

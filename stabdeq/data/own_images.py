@@ -1,6 +1,7 @@
 """Images of one's own with their labels, from a file of arrays or a folder of pictures."""
 
 import io
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from stabdeq.data.batches import Split
 from stabdeq.data.folder import list_images, read_images
 from stabdeq.errors import DataError
-from stabdeq.reading import read_regular
+from stabdeq.reading import of_single_keys, parsed_json, read_regular
 
 MOST_BYTES = 2**32
 TOKENS = "; other inputs, such as tokens, are the array 'inputs' (N, *)"
@@ -69,9 +70,12 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     try:
         content = read_regular(path, MOST_BYTES)
         if path.suffix == ".safetensors":
+            (size,) = struct.unpack("<Q", content[:8].ljust(8))
+            parsed_json(content[8 : 8 + size])  # of a key that stands twice, safetensors takes one
             return load_tensors(content)
         if path.suffix == ".npz":
-            with np.load(io.BytesIO(_of_modest_size(content)), allow_pickle=False) as group:
+            _require_plain(content)
+            with np.load(io.BytesIO(content), allow_pickle=False) as group:
                 return {name: torch.from_numpy(group[name]) for name in group.files}
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))}
@@ -92,13 +96,13 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     raise DataError(f"{path}: expected a folder of images, {ARRAYS}")
 
 
-def _of_modest_size(content: bytes) -> bytes:
-    """Return a zip file's bytes; ValueError where what it says that it unpacks to is larger than may be."""
+def _require_plain(content: bytes) -> None:
+    """Raise ValueError where a zip file says that it unpacks to more than may be, or holds two arrays of one name."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MOST_BYTES:
+        members = archive.infolist()
+    if (size := sum(member.file_size for member in members)) > MOST_BYTES:
         raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
-    return content
+    of_single_keys([(member.filename.removesuffix(".npy"), None) for member in members])  # NumPy takes the last
 
 
 def _named(found: dict[str, Tensor], name: str, path: Path) -> Tensor:

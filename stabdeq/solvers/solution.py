@@ -85,16 +85,22 @@ class Solution:
         """Return what the state ``z`` (B, *) of any solver amounts to, where the map has the value ``fz`` (B, *).
 
         A sample converged where its residual is at most ``tolerance``; else it ran out of ``evaluations``, of all samples or (B,),
-        or met NaN.
+        or met NaN. Raises ConfigError where ``fz`` or ``evaluations`` are of other shapes, of which a residual would be another's.
 
         >>> half = torch.full((1, 2), 0.5)
         >>> Solution.of_state(half, half + 0.001, tolerance=0.01, evaluations=20).converged
         tensor([True])
         """
+        counts = torch.as_tensor(evaluations, device=z.device).long()
+        if not z.dim() or fz.shape != z.shape or counts.shape not in ((), (1,), (len(z),)):
+            raise ConfigError(
+                f"a state (B, *) of shape {tuple(z.shape)}, the map's value {tuple(fz.shape)}, evaluations {tuple(counts.shape)}: expected "
+                "both of one shape, and evaluations as one number or (B,)"
+            )
         residual = relative_residual(z.detach(), fz.detach())
         status = torch.where(residual <= tolerance, Status.converged, Status.max_steps)
         status = torch.where(residual.isfinite(), status, Status.nan)
-        return cls(z, residual, status, torch.as_tensor(evaluations, device=z.device).long().expand(len(z)))
+        return cls(z, residual, status, counts.expand(len(z)))
 
     @property
     def converged(self) -> Tensor:

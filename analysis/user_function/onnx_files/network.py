@@ -26,7 +26,7 @@ from analysis.user_function.onnx_files.messages import (
 from analysis.user_function.onnx_files.operations import OPERATIONS, Operation
 from analysis.user_function.onnx_files.tensors import Beside, tensor_of
 from stabdeq.errors import ConfigError, closest
-from stabdeq.reading import read_regular
+from stabdeq.reading import of_single_keys, read_regular
 
 VERSIONS = range(7, 29)  # of the set of operations: broadcasting is NumPy's from 7 on
 MOST_BYTES = 2**28
@@ -77,6 +77,11 @@ class OnnxNetwork(nn.Module):
             except MalformedError as error:
                 raise ConfigError(f"{name}: the initialiser {message.name!r} {error}") from None
         self.inputs = [_input(one, name) for one in graph.input if one.name not in self.names]
+        for sort, names in (("initialisers", self.names), ("inputs", [one for one, _ in self.inputs])):
+            if len(set(names)) < len(names):
+                raise ConfigError(
+                    f"{name}: two {sort} have one name, among {', '.join(map(repr, names))}: export it again"
+                )
         if len(graph.output) != 1:
             words = ", ".join(repr(one.name) for one in graph.output)
             raise ConfigError(
@@ -223,7 +228,10 @@ def _step(node: NodeMessage, label: str, version: int, beside: Beside) -> Step:
     if node.op_type not in OPERATIONS:
         raise ConfigError(f"{label}: unknown operation {node.op_type!r}: {closest(node.op_type, OPERATIONS)}")
     operation = OPERATIONS[node.op_type]
-    attributes = {one.name: _attribute(one, label, beside) for one in node.attribute}
+    try:
+        attributes = of_single_keys([(one.name, _attribute(one, label, beside)) for one in node.attribute])
+    except ValueError as error:
+        raise ConfigError(f"{label}: of its attributes {error}: export it again") from None
     outputs = tuple(node.output)
     while outputs and not outputs[-1]:
         outputs = outputs[:-1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.user_function.onnx_files.messages import MalformedError, TensorMessage
-from stabdeq.reading import open_regular
+from stabdeq.reading import of_single_keys, open_regular
 
 FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 BFLOAT16 = 16
@@ -92,7 +92,10 @@ def _listed(values: Sequence[Any], dtype: np.dtype, name: str) -> np.ndarray:
 
 def _external(message: TensorMessage, beside: Beside, size: int) -> bytes:
     """Return the ``size`` bytes of a tensor from the file beside the ONNX file that holds them."""
-    told = {entry.key: entry.value for entry in message.external_data}
+    try:
+        told = of_single_keys([(entry.key, entry.value) for entry in message.external_data])
+    except ValueError as error:
+        raise MalformedError(f"lies in another file, of which {error}") from None
     location = told.get("location", "")
     path = Path(os.path.realpath(beside.folder / location))
     if not location or not path.is_relative_to(os.path.realpath(beside.folder)):
