@@ -33,7 +33,8 @@ def block(*rows: list[arb_mat]) -> arb_mat:
 
 
 def norm_of(vector: Sequence[arb]) -> arb:
-    return sum((x * x for x in vector), arb(0)).sqrt()
+    """Return an upper bound of the length: a ball around 0 has a square that may be below 0."""
+    return sum((x.abs_upper() ** 2 for x in vector), arb(0)).sqrt()
 
 
 def affine(x: arb_mat, weight: arb_mat, bias: arb_mat) -> arb_mat:
