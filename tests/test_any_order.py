@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_deployed import COARSE, as_matrix, coarse, draw
 from torch import Tensor
+from torch.nn import functional
 
 from analysis.proofs.cells.deployed import Arithmetic, Near, distance, linear
 from analysis.proofs.cells.deployed_extractor import _through
 from stabdeq.backbones.lipschitz import OrthonormalRows, Residual, ResidualConvolution, ResidualLinear
+from stabdeq.backbones.lipschitz.blocks import BLOCK
 
 Order = Callable[[Tensor], Tensor]  # of terms (k, *), the order in which each sum takes its own
 Way = Callable[[Tensor], Tensor]  # adds up terms (k, *) in their dtype
@@ -109,16 +111,56 @@ def test_a_residual_layer_that_overflows_has_no_bound() -> None:
 
 def test_orthonormal_rows_add_up_sums_of_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside 2^24 float32 has no odd numbers: what is lost of 3/4 is lost in one block alone."""
-    terms = 4 * OrthonormalRows.BLOCK
+    terms = 4 * BLOCK
     weight = torch.full((1, terms), 0.75)
     weight[0, 0] = 2.0**24
     monkeypatch.setattr(OrthonormalRows, "weight", weight)
     layer, x = OrthonormalRows(terms, 1).requires_grad_(False), torch.ones(1, terms)
     arithmetic, bias = Arithmetic(torch.float32, 1.0, {}), torch.zeros(1, dtype=torch.float64)
     found, whole = (
-        linear(exactly(x.double()), weight.double(), bias, arithmetic, block=block)
-        for block in (OrthonormalRows.BLOCK, None)
+        linear(exactly(x.double()), weight.double(), bias, arithmetic, in_blocks=in_blocks)
+        for in_blocks in (True, False)
     )
     error = float((layer(x).double() - (2.0**24 + 0.75 * (terms - 1))).abs())
-    assert error <= 0.75 * OrthonormalRows.BLOCK + 2
+    assert error <= 0.75 * BLOCK + 2
     assert error <= float(found.error) < float(whole.error) / 3
+
+
+def losing(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b as one sum that begins with its largest terms."""
+    terms = x.mT[:, :, None] * weight.mT[:, None, :]
+    terms = terms if bias is None else torch.cat([terms, bias.expand(1, len(x), -1)])
+    return chain(ORDERS["large ones first"](terms))
+
+
+def losing_forth() -> tuple[ResidualLinear, Tensor]:
+    layer = ResidualLinear(4 * BLOCK, 1)
+    layer.weight.data.fill_(0.75)
+    layer.weight.data[0, 0] = 2.0**24
+    return layer, torch.ones(1, 4 * BLOCK)
+
+
+def losing_back() -> tuple[ResidualLinear, Tensor]:
+    layer = ResidualLinear(1, 4 * BLOCK)
+    layer.weight.data.fill_(1.0)
+    layer.bias.data.fill_(0.75)
+    layer.bias.data[0] = 2.0**24
+    return layer, torch.zeros(1, 1)
+
+
+@pytest.mark.parametrize("make", [losing_forth, losing_back])
+def test_an_evaluated_residual_layer_adds_up_in_blocks(
+    make: Callable[[], tuple[ResidualLinear, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the fourth part of its terms, which stand beside 2^24 in one block, 3/4 are lost each; without blocks it would be of all."""
+    layer, x = make()
+    layer.eval().requires_grad_(False)
+    scale = layer.scale()
+    with monkeypatch.context() as patch:
+        patch.setattr(functional, "linear", losing)
+        computed = layer(x)
+    layer.double()
+    deltas = {"layer": distance(scale, layer.scale())}
+    found = _through(layer, exactly(x.double()), Arithmetic(torch.float32, 1.0, deltas), "layer")
+    error = float((computed.double() - layer(x.double())).norm())
+    assert error <= float(found.error) <= 4 * error

@@ -8,10 +8,10 @@ from exact_forms import holds_exactly
 from proof_cells import certified_cell, paper_cell, scalar_cell, states
 
 from analysis.measure.subject import prepare, solve_accurately
-from analysis.proofs.cells import affine_ball, decay, gain
+from analysis.proofs.cells import affine_ball, decay, gain, l2_radii, rate_descent
 from analysis.proofs.cells.affine_ball import find_affine_balls
 from analysis.proofs.cells.decay import Decay, Shortfall, find_contraction, find_decay, proves_decay
-from analysis.proofs.cells.gain import find_gain, find_row_gains, proves_gain, smallest_gain
+from analysis.proofs.cells.gain import Gain, find_gain, find_row_gains, proves_gain, smallest_gain
 from analysis.proofs.cells.network import ReluNetwork, forms_of, of_certified_cell, of_paper_cell
 from analysis.proofs.cells.rate_descent import descended, smallest_theta
 from analysis.proofs.matrices.enclosure import Enclosure
@@ -171,10 +171,70 @@ def test_gains_of_rows_are_as_small_as_by_a_slow_descent() -> None:
         assert float(value) <= best * (1 + 2e-3)
 
 
+def test_a_multiplier_is_scaled_to_its_smallest_gain_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded = certified_cell(6, 1)
+    _, equation = of_certified_cell(folded)
+    arguments = equation, equation.output.centre, equation.injection.centre
+    asked = []
+
+    def counted(*given: torch.Tensor) -> torch.Tensor:
+        asked.append(given)
+        return smallest_gain(*given)  # pyrefly: ignore
+
+    monkeypatch.setattr(gain, "smallest_gain", counted)
+    for size in (1e-2, 1.0, 1e2):
+        asked.clear()
+        rescaled = gain._rescaled(*arguments, size * folded.scale)
+        assert len(asked) <= 25
+        sizes = torch.logspace(-0.5, 0.5, 401, dtype=torch.float64)
+        least = min(float(smallest_gain(*arguments, one * rescaled)) for one in sizes)
+        assert float(smallest_gain(*arguments, rescaled)) <= least * (1 + 1e-5)
+
+
+def test_the_gain_from_features_is_that_from_everywhere_where_each_relu_reads_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folded = certified_cell(6, 1)
+    _, equation = of_certified_cell(folded)
+    found = find_gain(equation, equation.output, equation.injection, folded.scale)
+    assert found is not None
+    other = replace(equation, injection=Enclosure.exact(2 * equation.injection.centre))
+    searched = l2_radii._gain_everywhere(other, Gain(2 * found.value, found.multiplier))
+    assert searched is not None
+    assert searched.value == pytest.approx(found.value, rel=1e-3)
+    monkeypatch.setattr(l2_radii, "find_gain", None)  # it is not searched for again
+    assert l2_radii._gain_everywhere(equation, found) is found
+
+
+@pytest.mark.parametrize("kind", ["flow", "map"])
+def test_what_needs_no_product_is_the_product(kind: decay.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = of_certified_cell(certified_cell(5, 2))
+    network = network.flow() if kind == "flow" else network
+    root = states(5, 5, 3)
+    at = root @ root.mT + torch.eye(5, dtype=torch.float64), 20 + states(1, 5, 4)[0].abs()
+    spared = smallest_theta(network, *at, kind)
+    monkeypatch.setattr(rate_descent, "_product", torch.matmul)
+    assert spared < torch.inf
+    assert spared == pytest.approx(smallest_theta(network, *at, kind), rel=1e-12)
+
+
+def test_one_output_has_at_most_its_length_times_the_gain_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the search for a multiplier of its own comes to nothing."""
+    folded = certified_cell(6, 1)
+    _, equation = of_certified_cell(folded)
+    found = find_gain(equation, equation.output, equation.injection, folded.scale)
+    assert found is not None
+    rows = states(8, 6, 0) * torch.logspace(-2, 2, 8, dtype=torch.float64)[:, None]
+    monkeypatch.setattr(gain.gain_descent, "descended", lambda *given: given[-1])
+    monkeypatch.setattr(gain.gain_descent, "balanced", lambda *given: given[-1].expand(len(given[1]), -1))
+    values, _ = find_row_gains(equation, Enclosure.exact(rows), equation.injection, found.multiplier)
+    assert bool((values <= rows.norm(dim=1) * found.value * (1 + 2e-6)).all())
+
+
 def test_many_outputs_are_proved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     folded = certified_cell(6, 1)
     _, equation = of_certified_cell(folded)
-    arguments = equation, Enclosure.exact(states(7, 6, 0))[:, None, :], equation.injection, folded.scale
+    arguments = equation, Enclosure.exact(states(7, 6, 0))[:, None, :], equation.injection, folded.scale.expand(7, -1)
     values, multipliers = gain._find_gains(*arguments)
     assert bool(proves_gain(equation, arguments[1], equation.injection, multipliers, values).all())
     monkeypatch.setattr(gain, "ENTRIES", 100)

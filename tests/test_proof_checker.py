@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from flint import arb_mat
+from flint import arb, arb_mat
 from proof_mutations import MODELS, Judge, Proved, mutated, outcomes, prove, sample_images, save_model
 from torch import Tensor
 
 import stabdeq.checker
+import stabdeq.checker.ends as ends
 import stabdeq.checker.inequalities as inequalities
 from analysis.certify import certify
 from analysis.proofs.cells.network import forms_of
@@ -219,7 +220,7 @@ def test_a_mutation_is_the_same_for_the_same_seed(proofs: dict[str, Proved]) -> 
     assert not Judge(proofs["certified"]).false_claims(proofs["certified"].text)
 
 
-def definite(rows: list[list[float]]) -> bool:
+def definite(rows: list[list[Any]]) -> bool:
     try:
         require_definite(arb_mat(rows), "it")
     except Failure:
@@ -232,6 +233,16 @@ def test_positive_definite_matrices_are_told_from_others() -> None:
     assert definite([[1.0, 1.0], [1.0, 1.0 + 2**-40]])
     for rows in ([[1.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 1.0]], [[0.0]], [[-1.0]], [[1.0, 0.0], [0.0, -1e-300]]):
         assert not definite(rows)
+
+
+def test_of_a_matrix_in_a_ball_all_are_definite_or_it_is_refused() -> None:
+    for radius, holds in ((1e-9, True), (1e-3, False)):  # det = 1e-6 in the middle
+        assert definite([[1.0, arb(1, radius)], [arb(1, radius), 1 + 1e-6]]) is holds
+
+
+def test_rows_of_far_apart_sizes_are_weighed_by_their_own() -> None:
+    assert definite([[1e200, 1.0], [1.0, 1e-190]])
+    assert not definite([[1e200, 1e10], [1e10, 1e-190]])
 
 
 @pytest.mark.parametrize("cell", ["certified", "monotone", "interval", "batchnorm"])
@@ -264,7 +275,7 @@ def test_features_and_logits_of_the_parameters_are_the_models(backbone: str, hea
     assert isinstance(model, StabilisedDEQ)
     read = Model(path.read_bytes())
     levels = bytes((255 * images).round().to(torch.uint8).flatten().tolist())
-    h, E = read_features(read, levels, arb_mat(1, 1)[0, 0])
+    h, E = read_features(read, levels, arb(0))
     torch.testing.assert_close(values(h), model.inject(images).detach(), rtol=0, atol=1e-11)
     R, r = read_head(read)
     z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -275,6 +286,20 @@ def test_features_and_logits_of_the_parameters_are_the_models(backbone: str, hea
     assert float(torch.linalg.eigvalsh(bound).min()) > -1e-10
     if backbone != "fcn":
         torch.testing.assert_close(values(E) @ values(E).T, 25 * torch.eye(6).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["lipschitz-fcn-8", "lipschitz-cnn"])
+def test_features_in_few_bits_hold_those_in_many(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Model(save_model(tmp_path, cell="certified", backbone=backbone).read_bytes())
+    levels = bytes((255 * sample_images()).round().to(torch.uint8).flatten().tolist())
+    found = []
+    for bits in (20, 200):
+        monkeypatch.setattr(ends, "BITS", bits)
+        found.append(read_features(read, levels, arb(0))[0].entries())
+    assert all(rough.contains(fine) for rough, fine in zip(*found, strict=True))
+    assert all(1e-7 < float(rough.rad()) < 1e-1 for rough in found[0])
 
 
 def test_a_proof_is_about_a_checkpoint(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from flint import arb
 
 from .case import Case
 from .inequalities import proved_gain, require_rate
-from .matrices import diagonal, norm_of, require_definite
+from .matrices import diagonal, norm_of, require_definite, scaled
 from .reading import number, require
 
 Named = dict[str, Any]
@@ -57,7 +57,7 @@ def lyapunov(case: Case, *values: Any) -> Named:
     W = model.matrix(f"{network}.inner.weight", None, model.n)
     u = [x.exp().log1p() for x in model.matrix(f"{network}.raw_mix", W.nrows()).entries()]  # softplus
     require_definite(size**2 * one - W.transpose() * W, "lyapunov.size: size^2 I - W'W")
-    require_definite(bend * one - W.transpose() * diagonal(u) * W, "lyapunov.bend: bend I - W' diag(u) W")
+    require_definite(bend * one - W.transpose() * scaled(u, W), "lyapunov.bend: bend I - W' diag(u) W")
     slope = size * norm_of(u) + norm_of(model.matrix(f"{network}.skip.weight", 1, model.n).entries())  # of g
     # s has slopes up to 1 and curvature up to 1 / smoothing, inside g as outside.
     K, eta = (2 * slope**2 + bend) / arb(settings["smoothing"]), arb(settings["eta"])

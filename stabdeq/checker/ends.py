@@ -4,11 +4,13 @@ from functools import partial, reduce
 from operator import mul
 from typing import Any
 
-from flint import arb, arb_mat
+from flint import arb, arb_mat, ctx
 
-from .matrices import affine, block, diagonal, relu
+from .matrices import affine, block, diagonal, relu, scaled
 from .parameters import Model
 from .reading import require
+
+BITS = 64  # of the middles of balls, in extractors
 
 
 def read_head(model: Model) -> tuple[arb_mat, arb_mat]:
@@ -36,7 +38,7 @@ def rotation(free: arb_mat) -> arb_mat:
 # its own rows and spread; the last returns E in the spread's place: dh = E u.
 def linear(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
     W = model.matrix(f"{name}.weight", model.n, len(spread))
-    return affine(X, W, model.vector(f"{name}.bias")), W * diagonal(spread)
+    return affine(X, W, model.vector(f"{name}.bias")), scaled(spread, W.transpose()).transpose()
 
 
 def orthonormal(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
@@ -55,13 +57,13 @@ def residual(model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[ar
     W = model.matrix(f"{name}.weight", None, len(spread))
     inner = relu(affine(X, W, model.matrix(f"{name}.bias", W.nrows())))
     sizes = [list(map(abs, row)) for row in (W * W.transpose()).tolist()]
-    return X - inner * _scale(model, name, sizes) * W, [reduce(arb.max, spread)] * len(spread)
+    return X - inner * scaled(_scale(model, name, sizes), W), [reduce(arb.max, spread)] * len(spread)
 
 
-def _scale(model: Model, name: str, sizes: list[list[arb]]) -> arb_mat:
-    """Return diag(2 / t) for the ``sizes`` |W W'|."""
+def _scale(model: Model, name: str, sizes: list[list[arb]]) -> list[arb]:
+    """Return the numbers 2 / t for the ``sizes`` |W W'|."""
     q = [x.exp() for x in model.matrix(f"{name}.log_weighting", len(sizes)).entries()]
-    return diagonal([2 / (sum(map(mul, row, q)) / own + arb(1) / 10**8) for row, own in zip(sizes, q, strict=True)])
+    return [2 / (sum(map(mul, row, q)) / own + arb(1) / 10**8) for row, own in zip(sizes, q, strict=True)]
 
 
 def convolution(shrunk: int, model: Model, name: str, X: arb_mat, spread: list[arb]) -> tuple[arb_mat, Any]:
@@ -82,7 +84,7 @@ def convolution(shrunk: int, model: Model, name: str, X: arb_mat, spread: list[a
         sizes = [[a + abs(b) for a, b in zip(*rows, strict=True)] for rows in zip(sizes, product.tolist(), strict=True)]
     scale = _scale(model, name, sizes)
     forth = block([W[tap] for tap in taps])
-    back = block([(scale * W[y, x]).transpose() for y, x in ((-y, -x) for y, x in taps)])
+    back = block([scaled(scale, W[y, x]).transpose() for y, x in ((-y, -x) for y, x in taps)])
     # The place that each tap reads at each place, one beyond the image where it holds a zero.
     places = [(y, x) for y in range(height) for x in range(width)]
     read = {
@@ -135,7 +137,16 @@ EXTRACTORS: dict[str, dict[int, Any]] = {
 
 
 def read_features(model: Model, levels: bytes, eps: arb) -> tuple[arb_mat, arb_mat]:
-    """Return the features of all images in [0, 1] within ``eps`` of levels / 255 in each pixel, and E: dh = E u, ||u|| <= ||dx||."""
+    """Return the features of all images in [0, 1] within ``eps`` of levels / 255 in each pixel, and E: dh = E u, ||u|| <= ||dx||.
+
+    Through all layers but ``linear`` two rows get no further apart. So each takes in the middles alone, and what is left out, the sum
+    of a row's radii, is added to its features: balls do not grow from layer to layer, and few bits do.
+    """
+    with ctx.workprec(BITS):
+        return _features(model, levels, eps)
+
+
+def _features(model: Model, levels: bytes, eps: arb) -> tuple[arb_mat, arb_mat]:
     name, (channels, height, width) = model.settings["backbone"], model.settings["image_shape"]
     require(name in EXTRACTORS, f"checkpoint: no claim about predictions through an extractor {name!r} can be checked")
     area, size = height * width, channels * height * width
@@ -144,6 +155,10 @@ def read_features(model: Model, levels: bytes, eps: arb) -> tuple[arb_mat, arb_m
     table = [[(x - m) / s for x in pixels] for m, s in zip(mean, std, strict=True)]
     X: arb_mat = arb_mat(len(levels) // size, size, [table[i % size // area][k] for i, k in enumerate(levels)])
     spread: Any = [abs(1 / s) for s in std for _ in range(area)]
+    apart = arb_mat(X.nrows(), 1)
     for i, layer in EXTRACTORS[name].items():
+        if layer is not linear:
+            middles = X.mid()
+            apart, X = apart + (X - middles) * arb_mat(X.ncols(), 1, [1] * X.ncols()), middles
         X, spread = layer(model, f"backbone.{i}", X, spread)
-    return X, spread
+    return X + apart * arb_mat(1, model.n, [1] * model.n), spread

@@ -4,16 +4,16 @@ from typing import Any
 
 from flint import arb, arb_mat
 
-from .matrices import block, diagonal, require_definite
+from .matrices import block, diagonal, require_definite, scaled
 from .parameters import Cell
 from .reading import items, number, numbers, require
 
 
-def read_multiplier(cell: Cell, values: Any, where: str) -> arb_mat:
-    """Return L, the diagonal matrix of a positive number for each ReLU: increments obey dw' L (M dw + di - dw) >= 0."""
+def read_multiplier(cell: Cell, values: Any, where: str) -> list[arb]:
+    """Return the diagonal of L, a positive number for each ReLU: increments obey dw' L (M dw + di - dw) >= 0."""
     entries = numbers(values, cell.M.nrows(), f"{where}.multiplier")
     require(all(entry > 0 for entry in entries), f"{where}.multiplier: expected positive numbers")
-    return diagonal(entries)
+    return [arb(entry) for entry in entries]
 
 
 def proved_gain(cell: Cell, C: arb_mat, G: arb_mat, proof: list[Any], where: str) -> arb:
@@ -23,9 +23,9 @@ def proved_gain(cell: Cell, C: arb_mat, G: arb_mat, proof: list[Any], where: str
     """
     g, L = number(proof[0], f"{where}.gain"), read_multiplier(cell, proof[1], where)
     require(g > 0, f"{where}.gain: expected a positive number")
-    LM = L * cell.M
-    room = 2 * L - LM - LM.transpose() - C.transpose() * C
-    require_definite(arb(g) ** 2 * room - L * G * L, f"{where}: g^2 (2L - LM - M'L - C'C) - LGL")
+    LM, LG = scaled(L, cell.M), scaled(L, G)
+    room = 2 * diagonal(L) - LM - LM.transpose() - C.transpose() * C
+    require_definite(arb(g) ** 2 * room - scaled(L, LG.transpose()), f"{where}: g^2 (2L - LM - M'L - C'C) - LGL")
     return arb(g)
 
 
@@ -35,8 +35,8 @@ def require_rate(cell: Cell, theta: arb, norm: Any, multiplier: Any, is_map: boo
     rows = [numbers(row, i + 1, f"{where}.norm[{i}]") for i, row in enumerate(items(norm, f"{where}.norm", n))]
     P = arb_mat(n, n, [rows[max(i, j)][min(i, j)] for i in range(n) for j in range(n)])
     require_definite(P, f"{where}: P")
-    LN, mixed = L * cell.N, -(L * B).transpose()
-    corner = 2 * L - LN - LN.transpose()
+    LN, mixed = scaled(L, cell.N), -scaled(L, B).transpose()
+    corner = 2 * diagonal(L) - LN - LN.transpose()
     if is_map:
         first, corner = theta * P, corner - cell.D.transpose() * P * cell.D
     else:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from flint import arb, arb_mat
 
-from .matrices import block, diagonal, require_definite
+from .matrices import block, diagonal, require_definite, scaled
 from .reading import Failure, Unreadable, fields, number, numbers, parsed, require
 
 
@@ -94,7 +94,7 @@ def read_cell(model: Model, step: Any) -> Cell:
         return Cell(D=D, d=d2, N=N, B=B, M=N + B * D, U=U, c=c)
     if kind == "interval":  # rows whose absolute values sum to more than 1/2 are scaled to 1/2
         W = model.square("cell.matrix")
-        B = W = diagonal([arb(0.5) / sum(map(abs, row), arb(0)).max(arb(0.5)) for row in W.tolist()]) * W
+        B = W = scaled([arb(0.5) / sum(map(abs, row), arb(0)).max(arb(0.5)) for row in W.tolist()], W)
         require(step is None, "step: expected null, the map of this cell has none")
     else:
         require(kind in ("certified", "monotone"), f"checkpoint: no claim about a cell {kind!r} can be checked")
@@ -104,7 +104,7 @@ def read_cell(model: Model, step: Any) -> Cell:
             L = [x.exp() for x in model.vector("cell.log_multiplier").entries()]
             room = diagonal([(1 + x * x) * 1001 / 2000 for x in L])
             monotone = room + A.transpose() * A / 2 + K - K.transpose()
-        W = one - diagonal([1 / x for x in L]) * monotone
+        W = one - scaled([1 / x for x in L], monotone)
         B = None if step is None else one - verified_step(monotone, step) * monotone
     return Cell(D=one, d=arb_mat(n, 1), N=zero, B=B, M=W, U=one, c=model.vector("cell.bias"))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.proofs.matrices.enclosure import Enclosure, spectral_norm_bound
+from stabdeq.backbones.lipschitz.blocks import BLOCK, block_products
 from stabdeq.cells.relu import FoldedReluCell
 from stabdeq.heads import Head
 from stabdeq.linear_algebra import spectral_norm
@@ -72,27 +73,27 @@ class Near:
 
 
 def linear(
-    v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "", block: int | None = None
+    v: Near, weight: Tensor, bias: Tensor, arithmetic: Arithmetic, name: str = "", *, in_blocks: bool = False
 ) -> Near:
-    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,).
-
-    With a ``block`` each sum is one of sums of so many products, each of which is rounded.
-    """
+    """Return W v + b, ``weight`` W (m, k), derived where it has a ``name``, ``bias`` b (m,); ``in_blocks`` as the extractors add up."""
     terms, sway = weight.shape[1] + 1, arithmetic.sway(name, weight)
     centre, absolute = v.centre @ weight.mT + bias, padded(weight)
     entries = padded(v.centre) @ absolute.mT + padded(bias)
     stretch, spread = size(weight), size(absolute)
     swaying = (1 + arithmetic.gamma(terms) * min(weight.shape) ** 0.5) * sway * v.size()
-    if block is None:
-        rounding = summed(arithmetic, terms, entries, centre, (stretch, spread), v.apart)
-    else:  # no product meets more roundings than these
-        most, sizes = block + math.ceil(weight.shape[1] / block) + 1, lengths(entries) + spread * v.apart
-        rounding = arithmetic.rounding(most, sizes) + gamma(terms, torch.float64) * sizes
+    blocks = block_products(v.centre, weight).abs_().sum(0) if in_blocks else None
+    rounding = summed(arithmetic, terms, entries, centre, (stretch, spread), v.apart, blocks)
     return v.rounded(stretch, centre, rounding + swaying)
 
 
 def summed(
-    arithmetic: Arithmetic, terms: int, sizes: Tensor, values: Tensor, norms: tuple[float, float], reach: Tensor
+    arithmetic: Arithmetic,
+    terms: int,
+    sizes: Tensor,
+    values: Tensor,
+    norms: tuple[float, float],
+    reach: Tensor,
+    blocks: Tensor | None = None,
 ) -> Tensor:
     """Return bounds (B,) of the norm of the rounding of the sums W v of ``terms`` products each, for v within ``reach`` (B,) of some c.
 
@@ -101,13 +102,21 @@ def summed(
     No part of a sum is larger than M, half of its size and its value's size: the greater of what its positive terms make and its
     negative ones. Each of k - 1 additions errs by at most u times what it returns, so by u (M + gamma_k size), and each product by
     u times its size. Both M and the size are moved by no more than |W| |v - c| and |W (v - c)| say.
+
+    Where the products are added up in blocks, and then the blocks' sums and a bias, ``blocks`` (B, *) are what the absolute values of
+    the blocks' sums of W c add up to. An addition within a block returns no more than the block's own M, which |W| |v - c| moves.
     """
     stretch, spread = norms
     u = torch.finfo(arithmetic.dtype).eps / 2
     whole = lengths(sizes) + spread * reach
     parts = lengths((sizes + values.abs()) / 2) + (spread + stretch) / 2 * reach
-    further = u + (terms - 1) * u * gamma(terms, arithmetic.dtype) + gamma(terms, torch.float64)
-    rounding = ((terms - 1) * u * parts + further * whole) * SLACK
+    additions = terms - 1
+    if blocks is not None:
+        additions, within = math.ceil(terms / BLOCK), min(BLOCK, terms) - 1
+        inner = lengths((sizes + blocks) / 2) + spread * reach + gamma(terms, arithmetic.dtype) * whole
+        parts = parts + within / additions * inner
+    further = u + additions * u * gamma(terms, arithmetic.dtype) + gamma(terms, torch.float64)
+    rounding = (additions * u * parts + further * whole) * SLACK
     return torch.where(whole < torch.finfo(arithmetic.dtype).max / 2, rounding, torch.inf)
 
 

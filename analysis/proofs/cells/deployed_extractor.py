@@ -10,6 +10,7 @@ from torch.nn import functional
 from analysis.proofs.cells.deployed import PAD, SLACK, Arithmetic, Near, lengths, linear, padded, size, summed
 from analysis.proofs.cells.extractor import domination, lipschitz_constant
 from stabdeq.backbones.lipschitz import OrthonormalRows, Residual, ResidualConvolution
+from stabdeq.backbones.lipschitz.blocks import block_products
 from stabdeq.model import StabilisedDEQ
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -45,8 +46,7 @@ def derived(model: StabilisedDEQ) -> dict[str, Tensor]:
 
 def _through(layer: nn.Module, x: Near, arithmetic: Arithmetic, name: str) -> Near:
     if isinstance(layer, nn.Linear | OrthonormalRows):
-        block = layer.BLOCK if isinstance(layer, OrthonormalRows) else None
-        return linear(x, layer.weight, layer.bias, arithmetic, name, block)
+        return linear(x, layer.weight, layer.bias, arithmetic, name, in_blocks=isinstance(layer, OrthonormalRows))
     if isinstance(layer, Residual):
         return _residual(layer, x, arithmetic, name)
     return Near(layer(x.centre), x.apart, x.error)  # numbers change their places, or zeros are added
@@ -58,7 +58,7 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
     With S = diag(s), ||S^(1/2) W|| is at most ``steep``, about the root of 2, since W W' <= 2 / S. So all is measured by S^(1/2)
     before the ReLU, and by S^(-1/2) after the scale: an error e there is one of at most ``steep`` ||e|| of the result.
     """
-    weight, scale = layer.weight, layer.scale()
+    weight, scale, in_space = layer.weight, layer.scale(), isinstance(layer, ResidualConvolution)
     product, back, absolute = _operators(layer)
     root, least = scale.sqrt(), float(scale.min())
     steep, spread = (2 * domination(layer)) ** 0.5 * SLACK, size(root[:, None] * absolute) * SLACK
@@ -67,7 +67,8 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
     bias, terms = _beside(layer.bias, x.centre), weight[0].numel() + 1
     before = product(x.centre, weight) + bias
     sizes = product(padded(x.centre), padded(weight)) + padded(bias)
-    entering = summed(arithmetic, terms, root * sizes, root * before, norms, x.apart)
+    blocks = None if in_space else root * block_products(x.centre, weight).abs_().sum(0)
+    entering = summed(arithmetic, terms, root * sizes, root * before, norms, x.apart, blocks)
     # Overflow shows in what is computed, not in what is measured by S^(1/2).
     entering = entering + arithmetic.rounding(0, lengths(sizes) + size(absolute) * x.apart)
 
@@ -79,7 +80,9 @@ def _residual(layer: Residual, x: Near, arithmetic: Arithmetic, name: str) -> Ne
 
     scaled, terms = inner * _beside(scale, x.centre), weight.numel() // weight.shape[1]
     moved, sizes = back(scaled, weight), back(padded(scaled), padded(weight))
-    leaving = summed(arithmetic, terms, sizes, moved, norms, steep * x.apart + entering + scaling + underflow)
+    blocks = None if in_space else block_products(scaled, weight.mT).abs_().sum(0)
+    reach = steep * x.apart + entering + scaling + underflow
+    leaving = summed(arithmetic, terms, sizes, moved, norms, reach, blocks)
     result = x.rounded(lipschitz_constant(layer), x.centre - moved, steep * (entering + scaling) + leaving)
     return result.rounded(1.0, result.centre, arithmetic.rounding(1, result.size()))
 

@@ -20,6 +20,7 @@ from stabdeq.linear_algebra import eigenvalues, symmetric_eigenvalues
 
 ROOM = (1e-6, 1e-4)  # relative room that a proof is given, in turn, beyond the value computed in floating point
 LEAST = 1e-12
+REACH, SECTIONS, GOLDEN = 3.0, 22, (5**0.5 - 1) / 2  # of the decimal exponents by which a multiplier is rescaled
 ENTRIES = 2**23  # of the matrices that are factorised at once
 
 
@@ -75,39 +76,54 @@ def find_gain(equation: Equation, output: Enclosure, injection: Enclosure, start
     if start is None:
         return None
     start = _rescaled(equation, output.centre, injection.centre, start)
-    values, multipliers = _find_gains(equation, output[None], injection, start)
+    values, multipliers = _find_gains(equation, output[None], injection, start[None])
     return Gain(float(values[0]), multipliers[0]) if values[0] < torch.inf else None
 
 
 def find_row_gains(equation: Equation, rows: Enclosure, injection: Enclosure, start: Tensor) -> tuple[Tensor, Tensor]:
     """Return proved gains (K,) of the scalar outputs c'w, c each of ``rows`` (K, m), infinite where unproved, and multipliers (K, m).
 
-    Each row gets its own multiplier, from ``start`` (m,), which proves uniqueness.
+    Each row gets its own multiplier, from ``start`` (m,), which proves uniqueness. What proves a gain g of w proves, times |c|^2, the
+    gain |c| g of c'w: no row's is larger.
     """
-    return _find_gains(equation, rows[:, None, :], injection, start)
+    squared = rows.centre.square().sum(1)
+    return _find_gains(equation, rows[:, None, :], injection, torch.where(squared > 0, squared, 1.0)[:, None] * start)
 
 
 def _rescaled(equation: Equation, output: Tensor, injection: Tensor, multiplier: Tensor) -> Tensor:
     """Return ``multiplier`` (m,) times the number that makes its gain smallest: of many outputs the descent hardly moves it.
 
-    The gain is convex in that number: a coarse grid finds its valley, finer ones the floor.
+    The gain is convex in that number, and infinite where it is too small: the golden section finds its floor.
     """
     best = gain_descent.balanced(equation, output[None], injection, multiplier)[0]
-    for reach, count in ((3.0, 25), (0.25, 13), (0.04, 13), (0.007, 13)):
-        scaled = [best * 10**exponent for exponent in torch.linspace(-reach, reach, count).tolist()]
-        gains = torch.stack([smallest_gain(equation, output, injection, each) for each in scaled])
-        best = scaled[int(gains.argmin())] if bool(gains.min() < torch.inf) else best
-    return best
+
+    def gain(exponent: float) -> float:
+        return float(smallest_gain(equation, output, injection, best * 10**exponent))
+
+    low, high = -REACH, REACH
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = gain(left), gain(right)
+    for _ in range(SECTIONS):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - GOLDEN * (high - low)
+            at_left = gain(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + GOLDEN * (high - low)
+            at_right = gain(right)
+    exponent, value = min((left, at_left), (right, at_right), key=lambda pair: pair[1])
+    return best * 10**exponent if value < torch.inf else best
 
 
-def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Return proved gains (K,) of ``outputs`` (K, k, m), infinite where unproved, and multipliers (K, m), from ``start`` (m,)."""
+def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return proved gains (K,) of ``outputs`` (K, k, m), infinite where unproved, and multipliers (K, m), from ``starts`` (K, m)."""
     # U U' = G G' has the same gains and no more columns than rows.
     wide = injection.centre
     narrow = torch.linalg.qr(wide.mT, mode="r").R.mT if wide.shape[1] > wide.shape[0] else wide
-    count = max(1, ENTRIES // len(start) ** 2)
+    count = max(1, ENTRIES // starts.shape[1] ** 2)
     parts = [
-        _find_some(equation, outputs[i : i + count], injection, narrow, start)
+        _find_some(equation, outputs[i : i + count], injection, narrow, starts[i : i + count])
         for i in range(0, len(outputs.centre), count)
     ]
     values, multipliers = zip(*parts, strict=True)
@@ -115,15 +131,16 @@ def _find_gains(equation: Equation, outputs: Enclosure, injection: Enclosure, st
 
 
 def _find_some(
-    equation: Equation, outputs: Enclosure, injection: Enclosure, narrow: Tensor, start: Tensor
+    equation: Equation, outputs: Enclosure, injection: Enclosure, narrow: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return what ``_find_gains`` does of outputs that memory holds at once, G being ``narrow``."""
     C = outputs.centre
-    given, scaled = start.expand(len(C), -1), gain_descent.balanced(equation, C, narrow, start)
-    gains = [smallest_gain(equation, C, narrow, each) for each in (given, scaled)]
-    multipliers = torch.where((gains[0] < gains[1])[:, None], given, scaled)
-    multipliers = gain_descent.descended(equation, C, narrow, multipliers)
-    least = smallest_gain(equation, C, narrow, multipliers)
+    # What balances rests on bounds, which are crude where outputs are many.
+    first = gain_descent.balanced(equation, C, narrow, starts[0]) if C.shape[1] == 1 else starts
+    found = gain_descent.descended(equation, C, narrow, first)
+    gains = [smallest_gain(equation, C, narrow, each) for each in (starts, found)]
+    multipliers = torch.where((gains[0] < gains[1])[:, None], starts, found)
+    least = torch.minimum(*gains)
     values = torch.full_like(least, torch.inf)
     for room in ROOM:
         tried = torch.where(least < torch.inf, least * (1 + room) + LEAST, 1.0)

@@ -22,7 +22,7 @@ SHARPNESS = (
 def room(equation: Equation, square: Tensor | float, multipliers: Tensor) -> Cholesky:
     """Return the factor of S - C'C for ``multipliers`` (..., m) and ``square`` C'C (..., m, m)."""
     scaled = multipliers[..., None] * equation.weight.centre
-    matrix = -(scaled + scaled.mT + square)
+    matrix = (scaled + scaled.mT).add_(square).neg_()
     matrix.diagonal(dim1=-2, dim2=-1).add_(2 * multipliers)
     return cholesky(matrix)
 
@@ -56,15 +56,17 @@ def descended(equation: Equation, outputs: Tensor, injection: Tensor, multiplier
     optimiser = torch.optim.Adam([exponent], lr=STEP)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     first, last = SHARPNESS
+    # Where each ReLU reads an input of its own, no product is taken.
+    U = None if torch.equal(injection, torch.eye(*injection.shape, dtype=torch.float64)) else injection
     for step in range(STEPS):
         L = exponent.exp()
         factor, failed = room(equation, square, L)
-        values, vectors = _largest(factor, L[..., None] * injection, vectors)
+        values, vectors = _largest(factor, L[..., None], U, vectors)
         gain = torch.where(failed | values[:, -1].isnan(), torch.inf, values[:, -1])
         better = gain < value
         best, value = torch.where(better[:, None], exponent, best), torch.where(better, gain, value)
         weights = torch.softmax(values.clamp(min=1e-300).log() * first * (last / first) ** (step / STEPS), -1)
-        entering = injection @ vectors
+        entering = vectors if U is None else U @ vectors
         state = torch.cholesky_solve(L[..., None] * entering, factor)
         slope = 2 * (state * (entering + equation.weight.centre @ state - state) * weights[:, None]).sum(-1)
         # A step that left the feasible set has no gradient to return by.
@@ -75,17 +77,19 @@ def descended(equation: Equation, outputs: Tensor, injection: Tensor, multiplier
     return best.exp()
 
 
-def _largest(factor: Tensor, weighted: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def _largest(factor: Tensor, L: Tensor, U: Tensor | None, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return about the largest eigenvalues (K, q) of X, ascending, and eigenvectors (K, j, q), from ``vectors`` near them.
 
-    ``factor`` is that of S - C'C, ``weighted`` L U (K, m, j): Rayleigh and Ritz, on the vectors and two powers of X times them.
+    ``factor`` is that of S - C'C, ``L`` (K, m, 1), ``U`` (m, j) or None for the identity: Rayleigh and Ritz, on the vectors and two
+    powers of X times them.
     """
     basis = [vectors]
     for _ in range(2):
-        moved = weighted.mT @ torch.cholesky_solve(weighted @ basis[-1], factor)
+        moved = L * torch.cholesky_solve(L * (basis[-1] if U is None else U @ basis[-1]), factor)
+        moved = moved if U is None else U.mT @ moved
         basis.append(moved / moved.norm(dim=1, keepdim=True).clamp(min=1e-300))
     frame = torch.linalg.qr(torch.cat(basis, -1)).Q
-    part = torch.linalg.solve_triangular(factor, weighted @ frame, upper=False)
+    part = torch.linalg.solve_triangular(factor, L * (frame if U is None else U @ frame), upper=False)
     values, turns = symmetric_eigenvectors(part.mT @ part)
     count = min(VECTORS, values.shape[-1])
     return values[..., -count:], (frame @ turns)[..., -count:]

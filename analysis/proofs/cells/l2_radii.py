@@ -89,7 +89,7 @@ def certified_radii(
     h = ends.extractor.features(images)
     _, computed = activations(network, Enclosure.exact(z), Enclosure.exact(h.centre))
     w = Enclosure.exact(computed.centre)
-    everywhere = find_gain(equation, equation.output, identity(len(equation.bias.centre)), gain.multiplier)
+    everywhere = _gain_everywhere(equation, gain)
     error = _distance_to_solution(equation, everywhere, w, h)
     logits = (w @ equation.output.mT + equation.shift) @ ends.readout.mT + ends.bias
     predicted = logits.centre.argmax(1)
@@ -107,6 +107,14 @@ def _least_radius(margin: Tensor, gain: Tensor, predicted: Tensor) -> Tensor:
     """Return the least margin (B, K) over its gain (B, K), rounded down, over all classes but the ``predicted`` (B,)."""
     radius = (margin.clamp(min=0) / gain * (1 - 8 * EPS)).scatter(1, predicted[:, None], torch.inf).amin(1)
     return torch.where(radius > 0, radius, 0.0)  # NaN certifies nothing
+
+
+def _gain_everywhere(equation: Equation, gain: Gain) -> Gain | None:
+    """Return the gain from an input at every ReLU to equilibria: that from features, ``gain``, where these are such an input."""
+    one, U = identity(len(equation.bias.centre)), equation.injection
+    if torch.equal(U.centre, one.centre) and not bool(U.radius.any()):
+        return gain
+    return find_gain(equation, equation.output, one, gain.multiplier)
 
 
 def _distance_to_solution(equation: Equation, everywhere: Gain | None, w: Enclosure, h: Enclosure) -> Tensor:

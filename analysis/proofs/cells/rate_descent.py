@@ -78,13 +78,12 @@ def _needed(network: ReluNetwork, factor: Tensor, multiplier: Tensor, kind: Kind
     A, B, D, N = (getattr(network, part).centre for part in ("skip", "state", "output", "hidden"))
     P, LB, LN = factor @ factor.mT, multiplier[:, None] * B, multiplier[:, None] * N
     corner = torch.diag(2 * multiplier) - LN - LN.mT
+    PA, PD = _product(P, A), _product(P, D)
     if kind == "flow":
-        PA = P @ A
-        first, mixed = -(PA + PA.mT), P @ D + LB.mT
+        first, mixed = -(PA + PA.mT), PD + LB.mT
     else:
-        PA, PD = P @ A, P @ D
-        first, mixed = -(A.mT @ PA), A.mT @ PD + LB.mT
-        corner = corner - D.mT @ PD
+        first, mixed = -_product(PA.mT, A), _product(PD.mT, A).mT + LB.mT
+        corner = corner - _product(PD.mT, D)
     corner_factor, failed = cholesky((corner + corner.mT) / 2)
     if bool(failed):
         return None
@@ -92,3 +91,12 @@ def _needed(network: ReluNetwork, factor: Tensor, multiplier: Tensor, kind: Kind
     half = torch.linalg.solve_triangular(factor, part.mT @ part - first, upper=False)
     needed = torch.linalg.solve_triangular(factor, half.mT, upper=False)
     return (needed + needed.mT) / 2
+
+
+def _product(matrix: Tensor, constant: Tensor) -> Tensor:
+    """Return ``matrix`` @ ``constant``, which in cells of one ReLU is mostly a multiple of the identity: that takes no product."""
+    if len(constant) == constant.shape[1] and torch.equal(
+        constant, constant[0, 0] * torch.eye(*constant.shape, dtype=constant.dtype)
+    ):
+        return constant[0, 0] * matrix
+    return matrix @ constant

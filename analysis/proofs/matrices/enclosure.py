@@ -56,9 +56,13 @@ class Enclosure:
     def __matmul__(self, other: "Enclosure") -> "Enclosure":
         terms = self.centre.shape[-1]
         mine, theirs = self.centre.abs(), other.centre.abs()
-        rounding = (terms + 2) * EPS * (mine @ theirs)
-        spread = mine @ other.radius + self.radius @ (theirs + other.radius)
-        return _enclosure(self.centre @ other.centre, spread + rounding, terms)
+        radius = (terms + 2) * EPS * (mine @ theirs)
+        # Of what is known exactly, as weights are, no product is taken.
+        if bool(other.radius.any()):
+            radius = radius + mine @ other.radius
+        if bool(self.radius.any()):
+            radius = radius + self.radius @ (theirs + other.radius)
+        return _enclosure(self.centre @ other.centre, radius, terms)
 
     @property
     def mT(self) -> "Enclosure":

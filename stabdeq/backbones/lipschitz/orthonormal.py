@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from stabdeq.backbones.lipschitz.blocks import linear_in_blocks
 from stabdeq.errors import ConfigError
 from stabdeq.linear_algebra import solved
 
@@ -12,12 +12,9 @@ class OrthonormalRows(nn.Module):
     """The affine map x -> Q x + b, (B, inputs) -> (B, outputs), with Q Q' = I by a Cayley transform.
 
     With a free square U and a free V, and Z = U - U' + V V', Q = [(I + Z)^-1 (I - Z), 2 (I + Z)^-1 V] (Trockman and Kolter 2021,
-    arXiv 2104.07167, for square matrices). The sums over all inputs are sums of sums of ``BLOCK`` products, so that the rounding of each
-    is bounded by that of few: in float32, of 3136 inputs, a tenth in whatever order they are added. Raises ConfigError where there are
-    more outputs than inputs.
+    arXiv 2104.07167, for square matrices). The sums over all inputs are taken in blocks. Raises ConfigError where there are more outputs
+    than inputs.
     """
-
-    BLOCK = 64
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -39,5 +36,4 @@ class OrthonormalRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return Q x + b."""
-        parts = zip(x.split(self.BLOCK, 1), self.weight.split(self.BLOCK, 1), strict=True)
-        return torch.stack([functional.linear(*part) for part in parts]).sum(0) + self.bias
+        return linear_in_blocks(x, self.weight, self.bias)
