@@ -11,7 +11,7 @@ from check_runs import run
 
 from analysis.proofs import box_search
 
-pytestmark = pytest.mark.usefixtures("zoo_on_path")
+pytestmark = pytest.mark.usefixtures("short_hunts", "zoo_on_path")
 
 
 STRUCTURE = {

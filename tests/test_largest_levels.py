@@ -14,6 +14,8 @@ from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding
 from analysis.user_function.levels import RETREATS, TRIALS
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 CENTRE = torch.zeros(2, dtype=torch.float64)
 
 
