@@ -93,7 +93,7 @@ def test_the_largest_level_of_van_der_pol(tmp_path: Path, claim: str) -> None:
 
 def largest(folder: Path, value: str, dynamics: str, *options: str) -> dict[str, Any]:
     arguments = [value, "--dynamics", dynamics, "--sublevel", "max", "--claims", "decrease", *options]
-    arguments += ["--samples", "4096", "--starts", "32"]
+    arguments += ["--samples", "4096", "--starts", "32", "--boxes", "4096"]
     return run(arguments, folder)[1]["decrease"]
 
 
