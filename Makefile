@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs results bench gpu-bundle newcomers mutants soak oldest newest bom clean
+.PHONY: demo test watched lint docs results bench gpu-bundle newcomers mutants soak oldest newest bom clean
 
 # Stamps, so that a second call installs nothing.
 $(VENV)/.uv:
@@ -31,6 +31,10 @@ demo: $(VENV)/.installed
 # worksteal: tests of one file stay in one worker, which so makes what they share once, and at the end none waits for another.
 test: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -rs --durations=20
+
+# The tests, whose lines come one by one even where make holds those of other targets back until each ends.
+watched:
+	@$(MAKE) --no-print-directory --output-sync=none test
 
 # Three people's first hour, from the wheel in a fresh environment and offline.
 newcomers: $(VENV)/.uv

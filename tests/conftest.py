@@ -19,6 +19,7 @@ from check_runs import OWN
 from command_runs import contents, run
 from hypothesis import settings
 from sample_report import sample_report
+from short_hunts import shorten_hunts
 from solver_problems import DIM
 from tiny_checkpoints import tiny_checkpoint
 from training_runs import tiny_data, tiny_recipe
@@ -174,6 +175,14 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     train(tiny_recipe(), tiny_data(), out)
     return out
+
+
+@pytest.fixture(scope="module")
+def short_hunts() -> Iterator[None]:
+    """A module's hunts for counterexamples end after a few steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        shorten_hunts(patched)
+        yield
 
 
 @pytest.fixture(params=["thinned", "tiled", "thinned and tiled", "one at a time"])

@@ -110,6 +110,6 @@ class Crowd:
         return (torch.cat(self.calls)[:, None] == self.names).sum(0)
 
 
-def speeds(count: int = 23) -> Tensor:
-    """Rates from 0 to 0.97, in no order."""
-    return torch.linspace(0, 0.97, count, dtype=torch.float64)[torch.randperm(count, generator=generator(1))]
+def speeds(count: int = 23, slowest: float = 0.97) -> Tensor:
+    """Rates from 0 to ``slowest``, in no order."""
+    return torch.linspace(0, slowest, count, dtype=torch.float64)[torch.randperm(count, generator=generator(1))]

@@ -13,6 +13,8 @@ from stabdeq import gathered
 from stabdeq.errors import ConfigError
 from stabdeq.testing import assert_proved
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 FEW: dict[str, Any] = {"dim": 2, "samples": 300, "starts": 2, "boxes": 200}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_hunts import shorten_hunts
 from torch import Tensor
 
 from analysis.audit import audit
@@ -277,8 +278,9 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_the_command_writes_both_reports_and_exits_with_the_verdict(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shorten_hunts(monkeypatch)
     data = load_data(DataConfig())
     for kind, checks, expected in (("lyadeq-anchored", (), 0), ("lyadeq", ("equilibrium",), 1)):
         torch.manual_seed(0)
@@ -335,7 +337,8 @@ def test_the_audit_is_reproducible() -> None:
     assert first.series == second.series
 
 
-def test_every_check_is_a_module_and_every_kind_can_be_audited() -> None:
+def test_every_check_is_a_module_and_every_kind_can_be_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_hunts(monkeypatch)
     audited_above = {"lyadeq-anchored", "lyadeq", "lyadeq-noorth", "deq"}
     for kind in [
         name for name, kind in KINDS.items() if kind.backbone in (None, "resnet20") and name not in audited_above

@@ -8,6 +8,7 @@ import barrier_problems as own
 import pytest
 import torch
 from check_runs import run
+from short_hunts import shorten_hunts
 from torch import Tensor
 
 import stabdeq
@@ -57,15 +58,22 @@ def outside(square: float) -> Function:
     ],
 )
 def test_a_barrier_is_proved_with_what_follows(
-    B: Function, f: Function, initial: Function, unsafe: Function, place: dict[str, Any]
+    B: Function,
+    f: Function,
+    initial: Function,
+    unsafe: Function,
+    place: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    shorten_hunts(monkeypatch)
     found = judged(B, f, initial=initial, unsafe=unsafe, **place)
     assert verdicts(found) == {"initial": "PROVED", "unsafe": "PROVED", "barrier": "PROVED"}
     assert found["barrier"].evidence.startswith("Nothing that starts in the initial set reaches the unsafe set before")
 
 
-def test_an_energy_that_only_never_rises_keeps_from_the_unsafe_set_too() -> None:
+def test_an_energy_that_only_never_rises_keeps_from_the_unsafe_set_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """B-dot = -z2^2 is 0 where the oscillator turns, and B = 0 there too: barrier is not proved, decay at the rate 0 is."""
+    shorten_hunts(monkeypatch)
 
     def oscillator(z: Tensor) -> Tensor:
         return torch.stack([z[:, 1], -z[:, 0] - z[:, 1] / 2], 1)

@@ -60,7 +60,7 @@ def our_model(kind: str) -> StabilisedDEQ:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, short_hunts: None) -> dict[str, Path]:
     """The page of a model that holds, of one that is refuted, of one that could not be judged, of all three, and of a training."""
     folder = tmp_path_factory.mktemp("pages")
     images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -11,7 +11,7 @@ from check_runs import run
 
 from analysis.proofs import box_search
 
-pytestmark = pytest.mark.usefixtures("zoo_on_path")
+pytestmark = pytest.mark.usefixtures("short_hunts", "zoo_on_path")
 
 
 STRUCTURE = {
@@ -93,7 +93,7 @@ def test_the_largest_level_of_van_der_pol(tmp_path: Path, claim: str) -> None:
 
 def largest(folder: Path, value: str, dynamics: str, *options: str) -> dict[str, Any]:
     arguments = [value, "--dynamics", dynamics, "--sublevel", "max", "--claims", "decrease", *options]
-    arguments += ["--samples", "4096", "--starts", "32"]
+    arguments += ["--samples", "4096", "--starts", "32", "--boxes", "4096"]
     return run(arguments, folder)[1]["decrease"]
 
 

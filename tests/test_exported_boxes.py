@@ -21,6 +21,7 @@ from stabdeq.checker.door import check
 from stabdeq.checker.reading import Failure, Unreadable
 from stabdeq.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
 QUICK: dict[str, Any] = {"samples": 256, "starts": 2, "boxes": 4096}
 WEIGHT = torch.tensor([[0.7, -0.3], [0.2, 0.9], [-0.5, 0.4]], dtype=torch.float64)
 

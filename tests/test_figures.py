@@ -28,6 +28,8 @@ from stabdeq.files import strict_json
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 HORIZON = 5.0
 
 

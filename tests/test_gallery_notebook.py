@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 SCRIPT = Path(__file__).resolve().parents[1] / "docs/gallery/plot_a_first_verdict.py"
 
 

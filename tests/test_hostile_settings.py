@@ -21,6 +21,8 @@ from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.reading import DEEPEST
 from train.recipe import load_recipe
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 
 def refusal(path: Path, **options: Any) -> str:
     with pytest.raises(CheckpointError) as caught:

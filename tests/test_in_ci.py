@@ -20,6 +20,8 @@ from analysis.report.markdown import to_markdown
 from analysis.report.report import Report
 from stabdeq.__main__ import build_app
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 GROWS = "def V(z):\n    return z.square().sum(1)\n\ndef f(z):\n    return z\n"
 CHECK = ("check", "own:V", "--dim", "2", "--dynamics", "own:f", "--samples", "100", "--boxes", "100", "--starts", "2")
 

@@ -16,6 +16,8 @@ from analysis.user_function.function import load_function
 from analysis.user_function.levels import JUDGEMENTS, TRIALS, _least_level
 from analysis.user_function.subject import Subject
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 CENTRE = torch.zeros(2, dtype=torch.float64)
 
 

@@ -21,6 +21,8 @@ from analysis.user_function.subject import Subject
 from analysis.user_function.uncertain import with_disturbances
 from stabdeq.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 Function = Callable[[Tensor], Tensor]
 
 FEW: dict[str, Any] = {"samples": 1000, "starts": 8}  # a proof needs no search

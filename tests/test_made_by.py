@@ -16,6 +16,8 @@ from analysis.report.made_by import command_line, made_by
 from analysis.report.page import render_html
 from analysis.report.report import Report
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 FUNCTIONS = """
 def V(z): return (z * z).sum(1)
 def f(z): return -z

@@ -20,6 +20,8 @@ from stabdeq.errors import DataError
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Anderson, Solution, solve
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 
 class Foreign(nn.Module):
     """Somebody's model: a parameter shared by two names, batch statistics, and a tensor that is none of both."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from short_hunts import shorten_hunts
 from small_models import generator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -79,7 +80,8 @@ def test_a_training_step(network: str) -> None:
 
 
 def test_an_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With few samples: what is made of each is the same as of many."""
+    """With few samples and steps: what is made of each is the same as of many."""
+    shorten_hunts(monkeypatch)
     monkeypatch.setattr(Effort, "affordable", lambda self, dim: Effort(samples=32, starts=2, steps=3))
     few = {
         trajectories: {"EVALUATIONS": 10},

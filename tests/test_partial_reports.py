@@ -16,6 +16,8 @@ from analysis.findings.catalogue import default_checks
 from analysis.report.report import Report
 from stabdeq.solvers import Picard, solve
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 SAID = "Partial: 2 of 7 checks were run."
 NAMED = "Not asked for: equilibrium, decay, separation, spectrum, convergence."
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from sample_report import page_of
+from short_hunts import shorten_hunts
 
 from analysis.audit import audit
 from analysis.certify import certify
@@ -63,7 +64,8 @@ def words(report: Report) -> list[ClaimWords | None]:
 # Every finding has its row, and every row its finding.
 
 
-def test_every_row_of_a_check_that_audits_make_is_of_a_finding_that_they_make() -> None:
+def test_every_row_of_a_check_that_audits_make_is_of_a_finding_that_they_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_hunts(monkeypatch)
     made = [words(audit(untrained(kind), *sample())) for kind in ("lyadeq-certified", "lyadeq", "deq")]
     assert {row for report in made for row in report} == {
         row for check in rows() if check.name in default_checks() for row in check.claims

@@ -14,6 +14,8 @@ from zoo import sink, square
 import stabdeq
 from stabdeq.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 SMALL: dict[str, Any] = {"samples": 256, "starts": 4}
 
 

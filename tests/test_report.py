@@ -30,6 +30,8 @@ from analysis.report.report import Report
 from analysis.report.terminal import print_verdicts
 from stabdeq.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 TEXTS = st.text(st.characters(), max_size=5) | st.sampled_from(["nan", "inf", "</td><script>", "decay", "\x1b[31m"])
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS)
 JSON = st.recursive(

@@ -15,6 +15,8 @@ from analysis.report.report import Report
 from analysis.report.sarif import to_sarif
 from stabdeq.printable import printable
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 HOSTILE = '"}]}\n[a](https://a.example) {0} \x00\x1b[31m\ud800\u202e'
 
 

@@ -30,6 +30,8 @@ from analysis.user_function.function import source_of
 from stabdeq.attacks.run import attack
 from stabdeq.shard import Shard
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 FUNCTIONS = """
 def V(z):
     return z.square().sum(1)

@@ -24,6 +24,8 @@ from stabdeq.attacks.result import AttackResult
 from stabdeq.errors import ConfigError, ShardError
 from stabdeq.shard import Shard
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 WORK = Work("audit", "torch", {"seed": 1})
 PLAIN = WORK.plain | {"units": ["a", "b", "c"], "files": {}, "environment": {}}
 

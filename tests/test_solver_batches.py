@@ -13,8 +13,8 @@ from stabdeq.solvers import Picard, Solver, loop, relative_residual, solve
 @pytest.mark.parametrize("faulty", [False, True])
 def test_a_batch_in_parts_is_solved_like_a_whole_one(solver: Solver, faulty: bool, splitting: str) -> None:
     faults = {2: "nan", 5: "late nan", 9: "growth", 14: "jump", 22: "nan"} if faulty else {}
-    crowd = Crowd(speeds(), faults)
-    limits = {"tolerance": 1e-9, "max_evaluations": 700}
+    crowd = Crowd(speeds(slowest=0.9), faults)
+    limits = {"tolerance": 1e-9, "max_evaluations": 300}
     expected, found = crowd.whole(solver, **limits), crowd.shrinking(solver, **limits)
     tame = torch.tensor([sample not in faults for sample in range(23)])
     assert expected.converged[tame].all()

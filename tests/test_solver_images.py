@@ -25,10 +25,11 @@ def assert_images(found: Solution, expected: Solution, crowd: Crowd) -> None:
 @every_variant
 @pytest.mark.parametrize("faulty", [False, True])
 def test_of_batches_in_parts(solver: Solver, faulty: bool, splitting: str) -> None:
-    crowd = Crowd(speeds(), {2: "nan", 5: "late nan", 14: "jump"} if faulty else {})
-    expected = crowd.shrinking(solver, **LIMITS)
+    crowd = Crowd(speeds(slowest=0.9), {2: "nan", 5: "late nan", 14: "jump"} if faulty else {})
+    limits = LIMITS | {"max_evaluations": 300}
+    expected = crowd.shrinking(solver, **limits)
     calls = len(crowd.calls)
-    found = crowd.shrinking(solver, **LIMITS, returns="image")
+    found = crowd.shrinking(solver, **limits, returns="image")
     assert calls <= len(crowd.calls) <= calls + 1  # one of all, where they did not stay together
     assert_images(found, expected, crowd)
 

@@ -13,6 +13,8 @@ from analysis.evidence.regions import Ball, Box
 from analysis.evidence.sublevel import Sublevel
 from analysis.proofs.volume import volume
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 
 def square(states: Tensor) -> Tensor:
     return states.square().sum(1)
