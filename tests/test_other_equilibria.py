@@ -8,6 +8,8 @@ from torch import Tensor
 
 import stabdeq
 
+pytestmark = pytest.mark.usefixtures("short_hunts")
+
 FEW: dict[str, Any] = {"samples": 500, "starts": 4, "boxes": 8192}
 BOX = [(-2.5, 2.5), (-2, 2)]
 # |x|, |y| where 4 x - 4.2 x^3 + x^5 + y and x + 2 y are 0: x^2 = 2.1 + 0.91^(1/2) and 2.1 - 0.91^(1/2)
