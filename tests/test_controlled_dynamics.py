@@ -50,6 +50,7 @@ VELOCITIES = {
     "cube": steered(lambda u: u * u.square()),
     "kink": steered(torch.relu),
     "quotient": steered(lambda u: 1 / (5 + u)),
+    "divisor": lambda z: z.flip(1) / (5 + policy(z)),
     "sine": steered(torch.sin),
     "product of its parts": lambda z: torch.cat([policy(z), z[:, :1] * policy(z)], 1) * policy(z),
     "added to itself": lambda z: torch.cat([policy(z) + policy(z.flip(1)), policy(z) - 2], 1),
