@@ -90,9 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = _run([word for word in words if word != DEBUG])
         except KeyboardInterrupt:
             _end("interrupted", 130)
-        except (
-            BaseException
-        ) as error:  # SystemExit, too: a command returns its code, and code that it calls may not set it
+        except BaseException as error:
+            # SystemExit, too: a command returns its code, and code that it calls may not set it.
             if DEBUG in words:
                 traceback.print_exception(error)
             _end(*_told(error))

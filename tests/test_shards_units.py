@@ -22,6 +22,7 @@ from analysis.shards.work import Work, digests
 from stabdeq.attacks import Outcome
 from stabdeq.attacks.result import AttackResult
 from stabdeq.errors import ConfigError, ShardError
+from stabdeq.locks import LOCK_NAME
 from stabdeq.shard import Shard
 
 pytestmark = pytest.mark.usefixtures("short_hunts")
@@ -145,19 +146,21 @@ def test_a_job_that_ends_well_without_a_part_has_failed(folder: Path, monkeypatc
 def test_folders_of_commands_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "gettempdir", lambda: str(tmp_path))
     with jobs._new_folder(tmp_path) as running:
-        killed, kept, other = (tmp_path / name for name in ("stabdeq-killed", "stabdeq-kept", "other"))
-        for folder in (killed, kept, other):
+        names = ("stabdeq-killed", "stabdeq-kept", "stabdeq-training", "other")
+        killed, kept, training, other = (tmp_path / name for name in names)
+        for folder in (killed, kept, training, other):
             folder.mkdir()
             (folder / "a.part.json").touch()
         for folder in (killed, other):
-            (folder / ".lock").touch()
+            (folder / jobs.HELD).touch()
+        (training / LOCK_NAME).touch()  # what a training that was killed leaves, to be resumed
         (tmp_path / "stabdeq-link").symlink_to(other)
         with jobs._new_folder(tmp_path) as folder:
-            assert sorted(path.name for path in folder.iterdir()) == [".lock"]
+            assert sorted(path.name for path in folder.iterdir()) == [jobs.HELD]
             left = {path for path in tmp_path.iterdir() if path.is_dir()}
-            assert left == {running, kept, other, tmp_path / "stabdeq-link", folder}
+            assert left == {running, kept, training, other, tmp_path / "stabdeq-link", folder}
         assert list(folder.iterdir()) == []  # what stays is not taken for one that was killed
-        assert sorted(path.name for path in other.iterdir()) == [".lock", "a.part.json"]
+        assert sorted(path.name for path in other.iterdir()) == [jobs.HELD, "a.part.json"]
 
 
 def test_an_interrupt_stops_the_jobs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ from analysis.shards.folder import parts_in
 from analysis.shards.part import Part, place
 from analysis.shards.work import Work
 from stabdeq.errors import ShardError
-from stabdeq.locks import LOCK_NAME, NO_FOLLOW, lock
+from stabdeq.locks import NO_FOLLOW, lock
 from stabdeq.shard import Shard
 
 PREFIX = "stabdeq-"  # of the folders of parts
+HELD = ".parts-lock"  # in them alone: a training that was killed leaves a lock of another name, and is no rubbish
 RETRIES = 3  # of a shard whose machine is lost: begun anew, it leaves the same part
 
 
@@ -37,12 +38,12 @@ def _new_folder(where: Path) -> Iterator[Path]:
 
     What the block leaves in it stays: without a lock nothing tells it from what a user keeps.
     """
-    for left in where.glob(f"{PREFIX}*/{LOCK_NAME}"):
+    for left in where.glob(f"{PREFIX}*/{HELD}"):
         with suppress(OSError), open(os.open(left, os.O_RDWR | os.O_NONBLOCK | NO_FOLLOW), "rb") as file:
             if lock(file.fileno()):
                 shutil.rmtree(left.parent)
     folder = Path(mkdtemp(prefix=PREFIX, dir=where))
-    new, held = folder / "new", folder / LOCK_NAME
+    new, held = folder / "new", folder / HELD
     with new.open("xb") as file:
         if lock(file.fileno()):
             new.rename(held)  # locked under this name from the start
