@@ -43,12 +43,9 @@ def write_checkpoint(job: Training, *, epoch: int | None = None, **recipe: Any) 
     for key, value in job.system.settings.items():
         group, name = key.split(".")
         recipe.setdefault(group, {})[name] = value
-    save_untrained(job.checkpoint, recipe["kind"])
-    says = {
-        "seed": recipe["seed"],
-        "data": DataConfig(**recipe["data"]),
-        "epoch": job.epochs if epoch is None else epoch,
-    }
+    data = DataConfig(**recipe["data"])
+    save_untrained(job.checkpoint, recipe["kind"], data if data.name == "folder" else None)
+    says = {"seed": recipe["seed"], "data": data, "epoch": job.epochs if epoch is None else epoch}
     save_checkpoint(job.checkpoint, replace(load_checkpoint(job.checkpoint), recipe=recipe, **says))
 
 

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from data_files import write_folder
 from reproduce_jobs import FakeEngine, call, jobs_of, training, write_attack, write_checkpoint
 
 from analysis.reproduce import run
 from analysis.reproduce.jobs import Attack
+from analysis.reproduce.plan import STUDIES, select
 from analysis.reproduce.run import run_jobs
 from analysis.reproduce.times import Times
 from stabdeq.errors import ConfigError, DataError
@@ -102,3 +104,14 @@ def test_folders_must_be_there_before_any_job(monkeypatch: pytest.MonkeyPatch) -
         call("table1", data="cifar10", folders=True, data_dir=Path("images"), download=True)
     with pytest.raises(DataError, match=r"images.cifar10"):
         call("table1", data="cifar10", folders=True, data_dir=Path("images"))
+
+
+def test_a_figure_of_states_reads_the_folder_of_its_data_set() -> None:
+    write_folder(Path("images/cifar10/train"), {"a": 20, "b": 20})
+    write_folder(Path("images/cifar10/test"), {"a": 7, "b": 7})
+    of_folders = {"kinds": "lyadeq", "folders": True, "data_dir": Path("images")}
+    lyadeq = select(STUDIES["figure3"], "cifar10", "lyadeq").systems[0]
+    job = training(data="cifar10", system=lyadeq, as_folder=True, data_dir=Path("images"))
+    write_checkpoint(job, data={"name": "folder"})
+    call("figure3", data="cifar10", limit=12, **of_folders)
+    assert job.checkpoint.with_name("figure3.png").is_file()

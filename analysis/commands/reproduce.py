@@ -213,7 +213,7 @@ def _draw_figure3(models: "list[Training]", limit: int | None) -> None:
     from analysis.reproduce.figure3 import IMAGES, draw_states, gather_states
 
     for model in models:
-        states = gather_states(model.checkpoint, model.data_dir, limit=limit or IMAGES, seed=model.seed)
+        states = gather_states(model.checkpoint, model.images_dir, limit=limit or IMAGES, seed=model.seed)
         drawn = draw_states(states, f"{model.system.name} on {model.data}", seed=model.seed)
         _write({model.checkpoint.with_name(f"figure3{suffix}"): content for suffix, content in drawn.items()})
 
