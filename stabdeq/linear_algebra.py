@@ -58,9 +58,14 @@ def cholesky(matrices: Tensor) -> Cholesky:
     """
     finite = _are_finite(matrices)
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    factor, info = torch.linalg.cholesky_ex(torch.where(finite[..., None, None], matrices, identity))
+    # Copies of large matrices take as long as their factorisation: none is made of those that it takes as they are.
+    if not bool(finite.all()):
+        matrices = torch.where(finite[..., None, None], matrices, identity)
+    factor, info = torch.linalg.cholesky_ex(matrices)
     failed = (info != 0) | ~finite
-    return Cholesky(torch.where(failed[..., None, None], identity, factor), failed)
+    if bool(failed.any()):
+        factor = torch.where(failed[..., None, None], identity, factor)
+    return Cholesky(factor, failed)
 
 
 def solved(matrices: Tensor, right: Tensor) -> Tensor:
@@ -98,7 +103,8 @@ def solved_lyapunov(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def _are_finite(matrices: Tensor) -> Tensor:
-    return matrices.isfinite().all(-1).all(-1)
+    largest, least = matrices.amax((-2, -1)), matrices.amin((-2, -1))  # NaN where any entry is
+    return largest.isfinite() & least.isfinite()
 
 
 def _each(factorise: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor) -> tuple[Tensor, ...]:
