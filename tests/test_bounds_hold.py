@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from itertools import product
 
 import pytest
 import torch
@@ -24,7 +23,6 @@ from analysis.proofs.intervals.graph import FunctionEnclosure
 from analysis.proofs.intervals.interval import Interval
 from analysis.proofs.linear import LinearBounds
 from analysis.proofs.linear.forms import Boxes
-from analysis.proofs.linear.tilting import Squares, tilted
 from analysis.proofs.matrices.enclosure import Enclosure
 from analysis.proofs.tracing import read, trace
 from stabdeq.backbones.lipschitz import ResidualLinear
@@ -121,45 +119,12 @@ def fractions(values: Tensor) -> list[Fraction]:
     return [Fraction(value) for value in values.tolist()]
 
 
-# Boxes and planes.
-
-
 def test_a_box_is_within_its_radius_of_its_centre() -> None:
     low = draws(1, 200)
     boxes = Boxes(low, low + draws(1, 200, seed=1).abs())
     for ends in zip(*(fractions(part[0]) for part in (boxes.low, boxes.high, boxes.centre, boxes.radius)), strict=True):
         least, most, centre, radius = ends
         assert max(most - centre, centre - least) <= radius <= (most - least) / 2 * (1 + Fraction(1, 10**12))
-
-
-def test_a_tilted_plane_is_above_what_it_follows_far_from_0() -> None:
-    """-k q^2 / 4 <= t q + t^2 / k at every corner, one of which has nothing to spare but for rounding."""
-    dim, count = 3, 50
-    low = 1e6 + draws(dim, count)
-    boxes = Boxes(low, low + 1 + draws(dim, count, seed=1).abs())
-    slope, offset, turn, weight = draws(dim, count, seed=2), draws(count, seed=3), draws(1, dim, count, seed=4), 0.1
-    part = Squares(
-        torch.full((1, count), weight, dtype=torch.float64), turn, torch.zeros(1, count, dtype=torch.float64)
-    )
-    new_slope, new_offset = tilted(slope, offset, [part], boxes)
-    takes = (new_slope != slope).any(0)
-    assert int(takes.sum()) > count / 2
-    for box in takes.nonzero().squeeze(1).tolist():
-        sides = zip(fractions(boxes.low[:, box]), fractions(boxes.high[:, box]), strict=True)
-        centre, old, new, q = (fractions(one[:, box]) for one in (boxes.centre, slope, new_slope, turn[0]))
-        for corner in product(*sides):
-            along = sum(a * (z - c) for a, z, c in zip(q, corner, centre, strict=True))
-            before = sum(a * z for a, z in zip(old, corner, strict=True)) + Fraction(float(offset[box]))
-            after = sum(a * z for a, z in zip(new, corner, strict=True)) + Fraction(float(new_offset[box]))
-            assert before - Fraction(weight) * along**2 / 4 <= after
-
-
-def test_a_tilted_plane_is_lower_at_its_highest() -> None:
-    """Of -q^2 / 4 with q = z on [0, 2], added to z / 2, the best plane is highest by 1/4: no other choice is nearly so low."""
-    boxes = Boxes(torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double())
-    one = torch.ones(1, 1, dtype=torch.float64)
-    slope, offset = tilted(one / 2, torch.zeros(1).double(), [Squares(one, one[None], 0 * one)], boxes)
-    assert float(torch.maximum(offset, offset + 2 * slope[0])) < 0.8
 
 
 # Searches on boxes.
