@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from analysis.proofs.balls import JUMPING, evaluate, exact
+from analysis.proofs.balls.elementary import ELEMENTARY as ON_BALLS
 from analysis.proofs.intervals.elementary import ELEMENTARY, INVERSE_LN_2, INVERSE_LN_10, LN_2
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
@@ -366,6 +367,18 @@ def test_ball_arithmetic_is_within_the_bounds(name: str) -> None:
             if low == low and high == high:
                 assert not number < arb(low)
                 assert not number > arb(high)
+
+
+def test_slopes_on_balls_are_within_those_on_intervals() -> None:
+    for target, (_, slope, _) in ELEMENTARY.items():
+        known = 0
+        for number in (-0.6, 0.3, 1.7):
+            bounds = slope(Interval.point(torch.tensor(number, dtype=torch.float64)))
+            if bool(bounds.low.isfinite()):
+                known += 1
+                found = ON_BALLS[target][1](arb(number))
+                assert float(bounds.low) < found < float(bounds.high), (target, number)
+        assert known, target
 
 
 def test_a_constant_does_not_bend_where_it_is_rounded() -> None:
