@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flint import arb, arb_series, ctx
@@ -16,10 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from analysis.proofs.balls import JUMPING, evaluate, exact
+from analysis.proofs.balls.elementary import ELEMENTARY as ON_BALLS
 from analysis.proofs.intervals.elementary import ELEMENTARY, INVERSE_LN_2, INVERSE_LN_10, LN_2
 from analysis.proofs.intervals.graph import FunctionEnclosure, UnboundedError
 from analysis.proofs.intervals.interval import Interval
+from analysis.proofs.intervals.jets import Jet
 from analysis.proofs.intervals.operations import STEPS
+from analysis.proofs.intervals.piecewise import steps
 from analysis.proofs.tracing import TraceError, read
 
 BOXES = int(os.environ.get("BOXES", "300"))
@@ -363,6 +367,32 @@ def test_ball_arithmetic_is_within_the_bounds(name: str) -> None:
             if low == low and high == high:
                 assert not number < arb(low)
                 assert not number > arb(high)
+
+
+def test_slopes_on_balls_are_within_those_on_intervals() -> None:
+    for target, (_, slope, _) in ELEMENTARY.items():
+        known = 0
+        for number in (-0.6, 0.3, 1.7):
+            bounds = slope(Interval.point(torch.tensor(number, dtype=torch.float64)))
+            if bool(bounds.low.isfinite()):
+                known += 1
+                found = ON_BALLS[target][1](arb(number))
+                assert float(bounds.low) < found < float(bounds.high), (target, number)
+        assert known, target
+
+
+def test_a_constant_does_not_bend_where_it_is_rounded() -> None:
+    found = steps(torch.floor)(Jet.constant(torch.tensor(2.0).double()))
+    assert not bool(found.bends_up.any() | found.bends_down.any())
+
+
+def test_a_power_of_a_ball_that_holds_0_is_no_wider_than_its_products() -> None:
+    for power, (least, most) in ((2, (0.0, 2.25)), (3, (-0.125, 3.375))):
+        graph = read(lambda z, power=power: z[:, 0] ** power, torch.tensor([[0.3], [0.4]], dtype=torch.float64))
+        found = evaluate(graph, np.array([arb(0.5, 1)], dtype=object)).value.item()
+        assert found.contains(arb(least))
+        assert found.contains(arb(most))
+        assert found.abs_upper() < 3.4
 
 
 @pytest.mark.parametrize("name", ["floor", "ceil", "round", "trunc"])

@@ -221,6 +221,29 @@ def test_a_flat_direction_is_not_turned_to_again_and_again() -> None:
     assert turned(cells, torch.ones(1, DIM, DIM).double(), Ball(torch.zeros(DIM).double(), 9.0)).age.tolist() == [0]
 
 
+def test_a_box_too_small_to_halve_ends_the_search() -> None:
+    region, value = valley(0.0)
+    linear = below_zero(Search(value, None, region, None, 100, math.inf), strictly=True)
+    assert linear is not None
+    point = upright(torch.zeros(1, DIM).double(), torch.zeros(1, DIM).double())
+    found = turned_cover(
+        point,
+        lambda cells: Found(*linear.turned(cells, cells.middles), cells.middles),
+        region,
+        count=0,
+        max_boxes=100,
+        deadline=math.inf,
+    )
+    assert (found.fault, found.fails) == ("a box too small to halve stayed open", False)
+
+
+def test_the_gap_bends_along_what_is_squared() -> None:
+    one = torch.ones(1, 2, dtype=torch.float64)
+    bend = LinearBounds(recorded(lambda z: (z[:, 0] + 2 * z[:, 1]) ** 2))(Interval(-one, one), Frames.axes(1, 2)).bend
+    assert bend is not None
+    torch.testing.assert_close(bend[0] / bend[0, 0, 0], torch.tensor([[1.0, 2.0], [2.0, 4.0]]).double())
+
+
 def test_what_is_false_in_a_valley_is_not_proved() -> None:
     region, value = valley(-1e-8)
     found = prove_claim("positive", value, None, region, None, max_boxes=40_000)
