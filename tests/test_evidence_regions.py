@@ -6,6 +6,7 @@ from dataclasses import astuple
 
 import pytest
 import torch
+from plain_states import close, generator, numbers, random
 from torch import Tensor
 
 from analysis.evidence import sampling, sublevel
@@ -16,24 +17,6 @@ from analysis.evidence.regions import Ball, Box, Outside, Pairs, Region, polar
 from analysis.evidence.sublevel import Sublevel
 
 INFINITE = math.inf
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random(count: int, dim: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(count, dim, generator=generator(seed), dtype=torch.float64)
-
-
-def close(found: Tensor, expected: list[list[float]] | list[float]) -> None:
-    torch.testing.assert_close(found, numbers(*expected), rtol=0, atol=1e-12)
-
-
 CENTRE = (1.0, 0.0)
 BALL = Ball(numbers(*CENTRE), 0.7)
 BOX = Box(numbers(*CENTRE), numbers(-2, -1), numbers(2, 3))
@@ -45,7 +28,9 @@ STATES = numbers(1, 0) + 2 * random(100)
 
 def test_a_ball_is_what_its_distances_say() -> None:
     moved, inside, beyond = BALL.project(STATES), BALL.contains(STATES), BALL.beyond(STATES)
-    for one, there, is_inside, by in zip(STATES.tolist(), moved.tolist(), inside.tolist(), beyond.tolist(), strict=True):
+    for one, there, is_inside, by in zip(
+        STATES.tolist(), moved.tolist(), inside.tolist(), beyond.tolist(), strict=True
+    ):
         distance = math.dist(one, CENTRE)
         shorter = min(1, 0.7 / distance)
         assert is_inside is (distance <= 0.7)
@@ -216,7 +201,11 @@ def test_a_set_between_levels_begins_and_ends_where_v_first_exceeds_them(
     found, reach = torch.cat(region._ends(DIRECTIONS), 1), region.reach(DIRECTIONS)
     states, expected, inside = [], [], []
     for (x, y), ends, far, exit_ in zip(
-        DIRECTIONS.tolist(), found.tolist(), reach.flatten().tolist(), base.exit(DIRECTIONS).flatten().tolist(), strict=True
+        DIRECTIONS.tolist(),
+        found.tolist(),
+        reach.flatten().tolist(),
+        base.exit(DIRECTIONS).flatten().tolist(),
+        strict=True,
     ):
 
         def value(length: float, x: float = x, y: float = y) -> float:
@@ -257,7 +246,12 @@ def test_a_boundary_is_where_v_first_exceeds_its_level(base: Ball | Box) -> None
 
 def test_what_is_drawn_between_levels_is_uniform_along_each_ray() -> None:
     base = Ball(numbers(0, 0, 0), 2.0)
-    for level, lower, on_boundary in [(1.5, -INFINITE, False), (1.5, 0.5, False), (INFINITE, 0.5, False), (1.5, 0.5, True)]:
+    for level, lower, on_boundary in [
+        (1.5, -INFINITE, False),
+        (1.5, 0.5, False),
+        (INFINITE, 0.5, False),
+        (1.5, 0.5, True),
+    ]:
         region = Sublevel(base, norm_of, level, lower, on_boundary=on_boundary)
         drawn = region.sample(50, generator())
         same = generator()
@@ -311,7 +305,7 @@ def test_the_next_look_is_that_of_the_itp_method() -> None:
     low, length, below, above = torch.rand(4, 400, generator=generator(), dtype=torch.float64)
     part, left, kinds = 1.0, 5, set()
     length = length ** torch.linspace(1, 40, 400).double()
-    below, above = -below ** torch.linspace(8, 1, 400).double(), above + 1e-3
+    below, above = -(below ** torch.linspace(8, 1, 400).double()), above + 1e-3
     columns = [one[:, None] for one in (low, low + length, below, above, torch.full_like(low, part))]
     found = sublevel._between(*columns, left).flatten().tolist()
     for a, b, f_a, f_b, trial in zip(*(one.flatten().tolist() for one in columns[:4]), found, strict=True):
@@ -339,7 +333,9 @@ def test_a_level_is_found_to_its_resolution_by_few_looks() -> None:
         return of
 
     jump = 0.73172
-    found = Sublevel(Ball(numbers(0, 0), 2.0), counted(lambda z: (norm_of(z) > jump).double()), 0.5).reach(DIRECTIONS[:3])
+    found = Sublevel(Ball(numbers(0, 0), 2.0), counted(lambda z: (norm_of(z) > jump).double()), 0.5).reach(
+        DIRECTIONS[:3]
+    )
     assert float((found - jump).abs().max()) <= 2e-14
     assert 30 < len(looks) <= 2 + 40  # at first 64 steps and 8 parts, then as many as halving takes, and one more
     assert looks[:2] == [3 * 65, 3 * 7]
@@ -348,7 +344,9 @@ def test_a_level_is_found_to_its_resolution_by_few_looks() -> None:
     assert float((region.reach(DIRECTIONS[:3]) - jump).abs().max()) <= 4e-14
     assert len(looks) <= 2 + 8
     looks.clear()
-    assert Sublevel(Ball(numbers(0, 0), 2.0), counted(norm_of), 3.0).reach(DIRECTIONS[:3]).flatten().tolist() == [2.0] * 3
+    assert (
+        Sublevel(Ball(numbers(0, 0), 2.0), counted(norm_of), 3.0).reach(DIRECTIONS[:3]).flatten().tolist() == [2.0] * 3
+    )
     assert looks == [3 * 65]  # nowhere above the level: no looks between the steps
 
 
@@ -356,7 +354,9 @@ def test_values_along_rays_are_found_in_batches() -> None:
     base = Ball(numbers(*CENTRE), 2.0)
     rays, lengths = sampling.directions(70, 2, generator()), random(70, 65, 1).abs()
     found = Sublevel(base, hilly, 1.0)._values(rays, lengths)
-    expected = torch.stack([hilly(base.centre + along[:, None] * ray) for ray, along in zip(rays, lengths, strict=True)])
+    expected = torch.stack(
+        [hilly(base.centre + along[:, None] * ray) for ray, along in zip(rays, lengths, strict=True)]
+    )
     close(found, expected.tolist())
 
 
