@@ -97,6 +97,7 @@ SUBJECTS = {
         ("analysis/evidence/*.py",),
         (
             "test_constants",
+            "test_constrained_states",
             "test_evidence",
             "test_evidence_parts",
             "test_evidence_references",
