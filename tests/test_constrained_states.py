@@ -58,6 +58,7 @@ def test_a_state_of_the_set_is_on_the_circle_in_the_base_and_between_the_levels(
         assert found == [lower <= one <= level for one in heights]
     boundary = of_circle(0.5, on_boundary=True)
     assert boundary.contains(at(math.pi / 6, 5 * math.pi / 6, 0.5, 0.0)).tolist() == [True, True, False, False]
+    assert boundary.contains(at(math.pi / 6) + numbers(0, 1e-13)).tolist() == [True]  # above the level by rounding
     near = of_circle(base=Ball(numbers(1, 0), 0.5))
     assert near.contains(at(0.1, 0.4, 0.6)).tolist() == [True, True, False]
     assert of_circle(0.9, base=Ball(numbers(1, 0), 0.5)).contains(at(0.4, 0.6)).tolist() == [True, False]
@@ -152,7 +153,9 @@ def test_so_many_states_are_drawn_however_few_arrive(monkeypatch: pytest.MonkeyP
         parts.append(states[arrived])
         found += len(parts[-1])
     assert len(parts) > 1
-    assert torch.equal(half.sample(300, generator()), torch.cat(parts)[:300])
+    drawing = generator()
+    assert torch.equal(half.sample(300, drawing), torch.cat(parts)[:300])
+    assert torch.equal(torch.rand(2, generator=drawing), torch.rand(2, generator=same))  # no more than those were drawn
     monkeypatch.setattr(constrained, "BATCHES", 2)
     alone = of_circle(constraint=lambda z: (z - numbers(1, 0)).norm(dim=1).sqrt())  # no step leads to it
     assert alone.sample(5, generator()).tolist() == [[1, 0]] * 5

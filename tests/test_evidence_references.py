@@ -243,6 +243,18 @@ def test_a_state_is_moved_to_the_zero_beyond_the_tangent_s_or_towards_the_neares
     assert zeros.drawn.startswith("on segments from states drawn uniformly by volume")
 
 
+def test_a_state_whose_tangent_says_nothing_goes_to_the_nearest_anchor() -> None:
+    base, below, above = Ball(numbers(0, 0), 4.0), numbers(-1, 1)[None], torch.stack([numbers(1, 2), numbers(2, 3)])
+    states = torch.stack([numbers(-1, 0), numbers(3, 0)])
+    for slope in (torch.nan, torch.inf, -torch.inf, 0.0):
+        zeros = ZeroSet(base, lambda z: z[:, 0], lambda z, slope=slope: 0 * z + slope, below, above, 1.0)
+        # On the segments to (1, 2) and to (-1, 1).
+        close(zeros.project(states), [[0.0, 1.0], [0.0, 0.75]])
+    # Where twice the tangent's step is a zero, that is it.
+    zeros = ZeroSet(base, lambda z: z[:, 0], lambda z: 2 * torch.eye(2).double()[0].expand_as(z), below, above, 1.0)
+    close(zeros.project(numbers(3, 0)[None]), [[0.0, 0.0]])
+
+
 @pytest.mark.parametrize("steepness", [1.0, 100.0])
 def test_a_state_belongs_to_a_zero_set_where_b_is_rounding(steepness: float) -> None:
     base = Ball(numbers(0, 0), 2.0)
@@ -383,6 +395,8 @@ def test_states_lie_along_the_axes_of_curvature_and_along_the_gradient() -> None
     assert min(directions) < 1e-8
     pairs = landmarks.landmarks(violation_of(lambda z: z.square().sum(1)), Pairs(Ball(numbers(0, 0), 1.0)), generator())
     assert pairs.shape == (5 * 2 * len(landmarks.FRACTIONS), 4)  # no constants: the axes and the gradient alone
+    overflowing = violation_of(lambda z: 1.5e308 * (z - region.centre).abs().sum(1))
+    assert landmarks._along_axes(overflowing, region).shape == (0, 3)
 
 
 # --- shrinking ---
@@ -399,12 +413,16 @@ def test_offsets_are_rounded_to_ever_more_places() -> None:
             close(row - centre, [round(one, places - first) for one in offset], 1e-14)
 
 
-def test_the_largest_coordinates_are_kept() -> None:
+def test_the_largest_coordinates_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     centre, state = numbers(1, 1, 1, 1), numbers(3, -4, 1.5, 2)
     expected = [[1, -4, 1, 1], [3, -4, 1, 1], [3, -4, 1, 2]]
     assert shrink._with_fewer_coordinates(state, centre).tolist() == expected
     assert shrink._with_fewer_coordinates(numbers(3), numbers(1)).tolist() == [[3]]
     assert shrink._with_fewer_coordinates(numbers(3, 4), numbers(1, 1)).tolist() == [[1, 4]]
+    monkeypatch.setattr(shrink, "ONE_BY_ONE", 4)
+    assert len(shrink._with_fewer_coordinates(state, centre)) == 3
+    halved = shrink._with_fewer_coordinates(numbers(5, 4, 3, 2, 1), torch.zeros(5).double())
+    assert halved.tolist() == [[5, 0, 0, 0, 0], [5, 4, 0, 0, 0], [5, 4, 3, 2, 0]]
 
 
 @pytest.mark.parametrize(("nearest", "expected"), [(0.0, 0.2), (1.0, 1.0), (9.0, 5.0)])

@@ -171,12 +171,12 @@ LEVELS = [(INFINITE, -INFINITE), (0.8, -INFINITE), (0.8, 0.3), (INFINITE, 0.3), 
 def hilly(z: Tensor) -> Tensor:
     """It falls again behind hills."""
     x, y = (z - numbers(*CENTRE)).unbind(1)
-    return x.square() / 2 + y.square() + 0.8 * (2 * x + y).sin().square()
+    return x.square() / 2 + y.square() + 0.8 * (2 * x + y).sin().square() + x.pow(3) / 8
 
 
 def hilly_along(x: float, y: float, length: float) -> float:
     x, y = length * x, length * y
-    return x * x / 2 + y * y + 0.8 * math.sin(2 * x + y) ** 2
+    return x * x / 2 + y * y + 0.8 * math.sin(2 * x + y) ** 2 + x**3 / 8
 
 
 def first_beyond(value: Callable[[float], float], exit_: float, level: float) -> float:
