@@ -68,10 +68,10 @@ def test_what_runs_at_import_and_lambdas_of_one_line_do_not(source: tuple[Path, 
 
 def test_a_fault_is_shown_to_the_tests_that_run_its_line_the_quickest_first() -> None:
     tests = {
-        "t.py::slow": {"seconds": 2.0, "lines": {"f.py": [3, 4]}},
-        "t.py::quick": {"seconds": 1.0, "lines": {"f.py": [3]}},
-        "t.py::other": {"seconds": 1.5, "lines": {"g.py": [3]}},
-        "t.py::third": {"seconds": 2.5, "lines": {"f.py": [3]}},
+        "t.py::slow": {"seconds": 2.0, "preparing": 0.0, "lines": {"f.py": [3, 4]}},
+        "t.py::quick": {"seconds": 1.0, "preparing": 0.0, "lines": {"f.py": [3]}},
+        "t.py::other": {"seconds": 1.5, "preparing": 0.0, "lines": {"g.py": [3]}},
+        "t.py::third": {"seconds": 2.5, "preparing": 0.0, "lines": {"f.py": [3]}},
     }
     followed = Followed({"f.py": [1]}, tests)
     assert followed.wanted(ROOT / "f.py", range(3, 4), enough=4) == [
@@ -86,6 +86,17 @@ def test_a_fault_is_shown_to_the_tests_that_run_its_line_the_quickest_first() ->
         "t.py::quick",
         "t.py::slow",
     ]  # of the import's file
+
+
+def test_what_is_prepared_for_a_file_counts_once() -> None:
+    tests = {
+        "t.py::first": {"seconds": 0.1, "preparing": 2.0, "lines": {"f.py": [3]}},
+        "t.py::second": {"seconds": 0.1, "preparing": 2.0, "lines": {"f.py": [3]}},
+        "u.py::alone": {"seconds": 1.0, "preparing": 0.0, "lines": {"f.py": [3]}},
+    }
+    followed = Followed({}, tests)
+    assert followed.wanted(ROOT / "f.py", [3], enough=2) == ["u.py::alone"]
+    assert followed.wanted(ROOT / "f.py", [3], enough=4) == ["u.py::alone", "t.py::first", "t.py::second"]
 
 
 def test_the_lines_that_run_are_followed_and_tracing_is_left_as_it_was() -> None:

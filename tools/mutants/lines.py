@@ -6,7 +6,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -26,7 +25,8 @@ class Lines:
 
     ``tests`` has for each test, by its name, the lines it ran, and ``seconds`` the processor's time it took; ``imported`` are the lines
     that ran before any test, and ``shared`` those of fixtures, by test file: another test of the file may be the one that looks at
-    what they made. ``failed`` are the tests that failed, or were slow.
+    what they made. ``preparing`` has the longest time that fixtures took before a test, by test file. ``failed`` are the tests that
+    failed, or were slow.
     """
 
     def __init__(self, files: Iterable[Path], longest: float) -> None:
@@ -36,6 +36,7 @@ class Lines:
         self.shared: dict[str, Ran] = defaultdict(lambda: defaultdict(set))
         self.tests: dict[str, Ran] = {}
         self.seconds: dict[str, float] = {}
+        self.preparing: dict[str, float] = defaultdict(float)
         self.failed: list[str] = []
 
     @contextmanager
@@ -72,8 +73,12 @@ class Lines:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        with self.following(self.shared[_file(item.nodeid)]):
-            return (yield)
+        name, began = _file(item.nodeid), time.process_time()
+        try:
+            with self.following(self.shared[name]):
+                return (yield)
+        finally:
+            self.preparing[name] = max(self.preparing[name], time.process_time() - began)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
@@ -95,7 +100,8 @@ class Lines:
             if test not in self.failed:
                 lines = {name: sorted(_both(ran, self.shared[_file(test)], name)) for name in self._files.values()}
                 ran_lines = {name: numbers for name, numbers in lines.items() if numbers}
-                files[_file(test)][test] = {"seconds": self.seconds[test], "lines": ran_lines}
+                preparing = self.preparing[_file(test)]
+                files[_file(test)][test] = {"seconds": self.seconds[test], "preparing": preparing, "lines": ran_lines}
         imported = {name: sorted(numbers) for name, numbers in self.imported.items()}
         return {"imported": imported, "files": files}
 
@@ -113,14 +119,21 @@ class Followed(NamedTuple):
     def wanted(self, path: Path, lines: Iterable[int], enough: float) -> list[str]:
         """Return the tests that run any of these lines of a file, or any of its lines where an import runs these.
 
-        They are the quickest, which together take at most ``enough`` seconds.
+        They are the quickest, which together take at most ``enough`` seconds, what is prepared for a file once included.
         """
         name, numbers, any_line = str(path.relative_to(ROOT)), set(lines), self.at_import(path, lines)
         ran = {test: one["lines"].get(name, ()) for test, one in self.tests.items()}
         running = [test for test, own in ran.items() if own and (any_line or not numbers.isdisjoint(own))]
-        running.sort(key=lambda test: self.tests[test]["seconds"])
-        totals = accumulate(self.tests[test]["seconds"] + OVERHEAD for test in running)
-        return [test for test, total in zip(running, totals, strict=True) if total <= enough]
+        running.sort(key=lambda test: self.tests[test]["seconds"] + self.tests[test]["preparing"])
+        chosen, begun, total = [], set(), 0.0
+        for test in running:
+            total += self.tests[test]["seconds"] + OVERHEAD
+            total += 0.0 if _file(test) in begun else self.tests[test]["preparing"]
+            if total > enough:
+                break
+            chosen.append(test)
+            begun.add(_file(test))
+        return chosen
 
     def at_import(self, path: Path, lines: Iterable[int]) -> bool:
         """Whether any of these lines ran before the tests did."""
