@@ -110,7 +110,7 @@ def halved(low: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] 
     """Return both halves of each box, cut across the side of most doubt; None where no side has a number inside."""
     length = high - low
     doubt = torch.where(weights.isfinite().all(1, keepdim=True), weights, 1) * length
-    # A side is not left alone for ever, however little the bounds say of it.
+    # Of sides of nearly the same doubt, the longer one.
     doubt = doubt + 1e-3 * doubt.amax(1, keepdim=True) * length / length.amax(1, keepdim=True)
     cuts = middle(low, high)
     splits = (cuts > low) & (cuts < high)
