@@ -103,6 +103,8 @@ def solved_lyapunov(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def _are_finite(matrices: Tensor) -> Tensor:
+    if not matrices.numel():
+        return matrices.isfinite().all(-1).all(-1)
     largest, least = matrices.amax((-2, -1)), matrices.amin((-2, -1))  # NaN where any entry is
     return largest.isfinite() & least.isfinite()
 

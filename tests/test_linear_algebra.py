@@ -119,6 +119,15 @@ def test_cholesky_says_where_it_failed() -> None:
     assert bool(cholesky(matrices[2]).failed)
 
 
+def test_matrices_without_an_entry_have_their_empty_factors() -> None:
+    """As the multipliers of a map without a ReLU."""
+    for count in (1, 3):
+        factor, failed = cholesky(torch.zeros(count, 0, 0, dtype=torch.float64))
+        assert (factor.shape, failed.tolist()) == ((count, 0, 0), [False] * count)
+        assert symmetric_eigenvalues(torch.zeros(count, 0, 0, dtype=torch.float64)).shape == (count, 0)
+    assert cholesky(symmetric(0, 2)).failed.shape == (0,)
+
+
 def test_a_singular_matrix_solves_nothing() -> None:
     right = torch.ones(2, 1, dtype=torch.float64)
     assert bool(solved(torch.ones(2, 2, dtype=torch.float64), right).isnan().all())
