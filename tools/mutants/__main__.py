@@ -103,7 +103,9 @@ def _unseen(mutant: Mutant, old: dict[str, Any] | None, enough: float) -> set[st
 
 def _try(subject: Subject, mutants: list[Mutant], out: Path, enough: float) -> None:
     """Add the results of ``mutants`` to ``out``: first of those that can be put into a process that has imported all, then the rest."""
-    followed = _followed(subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines.json"), min(SLOW, enough / 2))
+    followed = _followed(
+        subject, out.with_suffix(f".{mutants[0].subject.split()[0]}.lines.json"), min(SLOW, enough / 2)
+    )
     known = _known(out)
     versions = sorted(_versions(subject).values())
     killers: Counter[tuple[Path, str]] = Counter()  # what noticed other faults of a file is tried first
