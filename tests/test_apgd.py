@@ -76,6 +76,20 @@ def test_apgd_reaches_the_optimum_of_a_linear_model(norm: Any, eps: float) -> No
     assert not judge(model, found.images, labels)[0][stands].any()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_apgd_takes_as_many_steps_as_it_says(steps: int) -> None:
+    plain, seen = TwoClassLinear(), []
+
+    def model(images: Tensor) -> Tensor:
+        if images.requires_grad:
+            seen.append(images.detach())
+        return plain(images)
+
+    images, _ = random_batch(3, classes=2, dtype=torch.float64)
+    APGD(eps=1e-6, steps=steps)(model, images, plain(images).argmax(1), generator=generator())
+    assert len(seen) == 1 + steps
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("steps", [10, 40])
 def test_apgd_is_at_least_as_strong_as_pgd_with_the_same_steps(norm: Any, steps: int) -> None:

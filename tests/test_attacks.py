@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from stabdeq.attacks import IFGSM, PGD, ClampNormalised, build_attack, evaluate, paper_steps, schedule, usual_step_size
-from stabdeq.attacks.ball import L2Ball
+from stabdeq.attacks.ball import L2Ball, build_ball
 from stabdeq.errors import ConfigError, DataError
 
 
@@ -83,6 +83,16 @@ def test_the_l2_ball_and_the_box_are_respected(dtype: torch.dtype, eps: float) -
     length = (found - images).double().flatten(1).norm(dim=1)
     assert (length <= eps * (1 + 4 * torch.finfo(dtype).eps) + 4 * torch.finfo(dtype).eps).all()
     assert eps == 0 or (length > 0.5 * min(eps, 1)).any()
+
+
+def test_what_left_the_ball_returns_to_the_nearest_of_it() -> None:
+    images = torch.full((3, 1, 1, 2), 0.5, dtype=torch.float64)
+    change = torch.tensor([[0.3, 0.4], [0.0, 0.1], [3.0, -4.0]], dtype=torch.float64).view(3, 1, 1, 2)
+    found = {
+        norm: build_ball(0.25, norm).project(images + change, images).flatten(1).tolist() for norm in ("l2", "linf")
+    }
+    assert found["l2"] == [pytest.approx(image) for image in ([0.65, 0.7], [0.5, 0.6], [0.65, 0.3])]
+    assert found["linf"] == [pytest.approx(image) for image in ([0.75, 0.75], [0.5, 0.6], [0.75, 0.25])]
 
 
 def test_l2_starts_are_uniform_by_volume() -> None:

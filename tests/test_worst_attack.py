@@ -29,6 +29,16 @@ class MovesTo:
         return Adversarial(torch.full_like(images, self.value), no, no)
 
 
+class Misled:
+    """An attack that changes nothing, and says whose gradient held NaN, and whose was 0."""
+
+    def __init__(self, nonfinite: list[bool], zero: list[bool]) -> None:
+        self.eps, self.nonfinite, self.zero = 1.0, torch.tensor(nonfinite), torch.tensor(zero)
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Adversarial:
+        return Adversarial(images, self.nonfinite, self.zero)
+
+
 def test_each_attack_gets_what_still_stands_and_the_one_that_broke_it_is_told() -> None:
     def model(x: Tensor) -> Tensor:  # class 0 below 0.5, class 1 above; class 2 never
         return torch.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5, x[:, 0, 0, 0] * 0 - 9], dim=1)
@@ -53,6 +63,18 @@ def test_a_sample_that_stands_keeps_its_worst_image() -> None:
     found = Worst(attacks)(model, images, labels, generator=generator())
     assert broken_by(found).tolist() == [STANDS] * 2
     assert found.images.flatten().tolist() == pytest.approx([0.2, 0.2])
+
+
+def test_whose_gradient_misled_one_of_the_attacks_is_told() -> None:
+    def model(x: Tensor) -> Tensor:  # class 0 wherever the image is
+        return torch.stack([0 * x[:, 0, 0, 0] + 1, 0 * x[:, 0, 0, 0]], dim=1)
+
+    images, labels = torch.full((4, 1, 1, 1), 0.5), torch.zeros(4, dtype=torch.int64)
+    attacks = {"first": Misled([True, False, False, False], [False, True, False, False])}
+    attacks["second"] = Misled([False, True, False, False], [False, False, True, False])
+    found = Worst(attacks)(model, images, labels, generator=generator())
+    assert found.nonfinite.tolist() == [True, True, False, False]
+    assert found.zero.tolist() == [False, True, True, False]
 
 
 def test_once_seen_wrong_a_random_model_is_counted_wrong() -> None:
