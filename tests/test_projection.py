@@ -175,6 +175,15 @@ def test_identity_where_the_bound_holds(case: Case) -> None:
     assert torch.equal(case.project(), case.field)
 
 
+def test_a_field_that_falls_fast_enough_stays_where_it_is_0_in_one_place() -> None:
+    field = torch.tensor([[-3.0, 0.0], [-3.0, 1e-300], [0.0, -3.0]], dtype=torch.float64)
+    gradient, value = (
+        torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=torch.float64),
+        torch.full((3,), 0.5).double(),
+    )
+    assert torch.equal(project(field, gradient, value, 1.0), field)
+
+
 @given(cases(), st.data())
 def test_non_expansive(case: Case, data: st.DataObject) -> None:
     exponent = data.draw(st.integers(-30, 30))
