@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from plain_states import generator, numbers
+from plain_states import numbers
+from solver_problems import generator
 from torch import Tensor
 
 from analysis.evidence.claim import Claim
@@ -23,16 +24,22 @@ def from_centre(z: Tensor) -> Tensor:
     return (z - REGION.centre).norm(dim=1)
 
 
-def claim_of(excess: Callable[[Tensor], Tensor], scale: float = 1.0, **changes: Any) -> Claim:
+def violation_of(excess: Callable[[Tensor], Tensor], scale: float = 1.0) -> Callable[[Tensor], Violation]:
+    """The violation by ``excess`` of terms of the size ``scale``."""
+
     def violation(states: Tensor) -> Violation:
         return Violation(excess(states), torch.full((len(states),), scale, dtype=torch.float64))
 
+    return violation
+
+
+def claim_of(excess: Callable[[Tensor], Tensor], scale: float = 1.0, **changes: Any) -> Claim:
     words = {
         "check": "checked",
         "name": "named",
         "sentence": "It holds.",
         "tolerance": TOLERANCE,
-        "violation": violation,
+        "violation": violation_of(excess, scale),
     }
     return Claim(**(words | changes))  # pyrefly: ignore
 

@@ -1,6 +1,7 @@
 """States written as numbers, and drawn at random, for tests that go through them one at a time."""
 
 import torch
+from solver_problems import normal
 from torch import Tensor
 
 
@@ -8,12 +9,8 @@ def numbers(*values: float | list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def random(count: int, dim: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(count, dim, generator=generator(seed), dtype=torch.float64)
+    return normal(count, dim, seed=seed)
 
 
 def close(found: Tensor, expected: Tensor | list, within: float = 1e-12) -> None:

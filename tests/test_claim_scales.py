@@ -2,17 +2,13 @@
 
 import pytest
 import torch
+from plain_states import numbers
 from small_models import generator
-from torch import Tensor
 
 from stabdeq.cells.relu import Rates
 from stabdeq.config import LyapunovConfig
 from stabdeq.lyapunov import InputConvexLyapunov, build_lyapunov, proved_rate
 from stabdeq.lyapunov.claims import Floored, Violation, convex, decay, positive, tolerance, zero
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

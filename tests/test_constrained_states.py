@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from plain_states import close, generator, numbers, random
+from plain_states import close, numbers, random
+from solver_problems import generator
 from torch import Tensor
 
 from analysis.evidence import constrained, sampling

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plain_states import numbers
 from torch import Tensor
 
 from analysis.evidence import falsifier, landmarks, smoothing, zero_set
@@ -17,10 +18,6 @@ from analysis.evidence.shrink import shrink
 from analysis.evidence.sublevel import Sublevel
 from analysis.evidence.zero_set import ZeroSet, extreme, find_zero_set
 from stabdeq.lyapunov.claims import Violation
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def generator(seed: int = 0) -> torch.Generator:

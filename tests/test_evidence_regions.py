@@ -6,7 +6,8 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from plain_states import close, generator, numbers, random
+from plain_states import close, numbers, random
+from solver_problems import generator
 from torch import Tensor
 
 from analysis.evidence import sampling, sublevel

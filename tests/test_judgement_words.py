@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from hand_made_claims import INNER, REGION, TOLERANCE, beyond_two, claim_of, from_centre, search_of
-from plain_states import generator, numbers
+from plain_states import numbers
+from solver_problems import generator
 from torch import Tensor
 
 from analysis.evidence.effort import Effort
