@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import torch
 from check_runs import OWN
 from command_runs import contents, run
 from hypothesis import settings
+from pretended_gpu import pretended_gpu
 from sample_report import sample_report
 from short_hunts import shorten_hunts
 from solver_problems import DIM
@@ -198,3 +200,16 @@ def splitting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(loop, "FEW", 1)
     monkeypatch.setattr(loop, "CROWD", crowd)
     return request.param
+
+
+REAL_GPU = pytest.param(
+    "real",
+    marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")],
+)
+
+
+@pytest.fixture(params=["pretended", REAL_GPU])
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """A GPU, or what is taken for one during the test."""
+    with nullcontext() if request.param == "real" else pretended_gpu():
+        yield torch.device("cuda", 0)

@@ -69,8 +69,6 @@ def test_augmentation_leaves_its_input_and_takes_an_empty_batch() -> None:
     assert augment(images[:0], generator(0)).shape == (0, 1, 8, 8)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_all_devices_draw_the_same() -> None:
+def test_all_devices_draw_the_same(gpu: torch.device) -> None:
     images = torch.randint(256, (16, 3, 8, 8), dtype=torch.uint8, generator=generator(0))
-    assert torch.equal(augment(images.cuda(), generator(3)).cpu(), augment(images, generator(3)))
+    assert torch.equal(augment(images.to(gpu), generator(3)).cpu(), augment(images, generator(3)))

@@ -167,10 +167,8 @@ def test_residence_takes_at_most_half_of_the_free_memory(
         assert result.labels.tolist() == [100, 101, 102]
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_of_a_resident_split_are_on_the_gpu() -> None:
-    split = resident(numbered(9), torch.device("cuda", torch.cuda.current_device()))
+def test_batches_of_a_resident_split_are_on_the_gpu(gpu: torch.device) -> None:
+    split = resident(numbered(9), gpu)
     generator = torch.Generator().manual_seed(0)
     for (images, labels), (_, expected) in zip(
         batches(split, 4, generator=generator),
