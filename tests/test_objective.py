@@ -134,8 +134,9 @@ def known_case(field: Callable[[Tensor], Tensor], alpha: float) -> tuple[Any, Pr
             return self
 
         def __call__(self, z: Tensor, h: Tensor) -> Tensor:
-            visited.append(z - equilibrium)
-            return z + field(z - equilibrium)
+            offsets = z - equilibrium.repeat(len(z) // SAMPLES, 1)
+            visited.extend(offsets.split(SAMPLES))
+            return z + field(offsets)
 
     class Square:
         centre = "equilibrium"
