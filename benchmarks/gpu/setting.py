@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from stabdeq.data import DataSet, Split
+from stabdeq.solvers.compiled import can_compile
 
 
 def device() -> torch.device:
@@ -65,7 +66,7 @@ FULL = Setting(
     channels=64,
     side=16,
     race_seconds=1.5,
-    modes=("eager", "compiled"),
+    modes=("eager", "compiled") if can_compile() else ("eager",),
     attacked=10_000,
     honest=250,
     most_epochs=50,

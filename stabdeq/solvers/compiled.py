@@ -14,10 +14,12 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.utils._pytree import tree_map
 
+from stabdeq.errors import ConfigError
 from stabdeq.solvers.iteration import Problem, State, observe
 from stabdeq.solvers.solver import Solver
 
 RunAhead = Callable[[Problem, Solver, Tensor | State, Tensor], tuple[State, Tensor]]
+OLDEST = "2.13"  # of PyTorch: before, the body of a compiled loop may write into no tensor, and a solver writes into its memory
 
 
 def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
@@ -91,9 +93,18 @@ def _without(memory: Any, kept: dict[str, Any]) -> Any:
     return () if memory is None else memory
 
 
+def can_compile() -> bool:
+    """Return whether this PyTorch compiles a solver's loop."""
+    return torch.__version__ >= OLDEST
+
+
 @cache
 def compiled_for(*kind: Hashable) -> RunAhead:
-    """Return ``run_ahead`` compiled for one ``kind`` of solver, map and states."""
+    """Return ``run_ahead`` compiled for one ``kind`` of solver, map and states; raise ConfigError where PyTorch is too old for it."""
+    if not can_compile():
+        raise ConfigError(
+            f"a compiled solver needs PyTorch {OLDEST} or newer, and this is {torch.__version__}: leave compiled=true out"
+        )
     # What torch.compile has made, eight versions of it, and which sizes it takes for changing, is kept by the code's name.
     code = run_ahead.__code__.replace(co_name=f"run_ahead_{next(_number)}")
     # States are flattened between evaluations: channels last, they would be transposed each time.
