@@ -210,6 +210,7 @@ REAL_GPU = pytest.param(
 
 @pytest.fixture(params=["pretended", REAL_GPU])
 def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """A GPU, or what is taken for one during the test."""
-    with nullcontext() if request.param == "real" else pretended_gpu():
+    """A GPU, or what is taken for one during the test, which has to use it."""
+    with nullcontext() if request.param == "real" else pretended_gpu() as devices:
         yield torch.device("cuda", 0)
+    assert devices is None or devices.used

@@ -27,13 +27,14 @@ class DevicesMixedError(RuntimeError):
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[None]:
+def pretended_gpu() -> Iterator["Devices"]:
     """Within it there is one GPU, ``cuda``: what is put there says so of itself, and so does all that is computed from it.
 
-    Raises DevicesMixedError where an operation gets tensors of both devices that a GPU would not take together.
+    What is yielded says whether it was ``used``. Raises DevicesMixedError where an operation gets tensors of both devices that a GPU
+    would not take together.
     """
     memory = SimpleNamespace(total_memory=2**35)
-    calls = _Calls(devices := _Devices())
+    calls = _Calls(devices := Devices())
     engine, autocast = torch.autograd._engine_run_backward, torch.autocast.__init__  # type: ignore[attr-defined]
 
     def run_backward(*arguments: Any, **options: Any) -> Any:
@@ -61,13 +62,14 @@ def pretended_gpu() -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(calls)
         stack.enter_context(_Operations(devices))
-        yield
+        yield devices
 
 
-class _Devices:
+class Devices:
     """Where each storage lies: on the GPU, on the CPU, or, made inside of PyTorch, on the device that its maker had in mind (None)."""
 
     def __init__(self) -> None:
+        self.used = False  # whether anything was put on the GPU
         # By number, which no other storage gets as long as there is a reference to this one.
         self._elsewhere: dict[int, tuple[StorageWeakRef, torch.device | None]] = {}
 
@@ -82,6 +84,7 @@ class _Devices:
                 self._elsewhere.pop(reference.cdata, None)
             else:
                 self._elsewhere[reference.cdata] = (reference, device)
+                self.used = self.used or device == GPU
         return tensors
 
 
@@ -105,7 +108,7 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
 class _Operations(TorchDispatchMode):
     """Gives the result of an operation the device of its tensors."""
 
-    def __init__(self, devices: _Devices) -> None:
+    def __init__(self, devices: Devices) -> None:
         super().__init__()
         self._devices = devices
 
@@ -133,7 +136,7 @@ class _Operations(TorchDispatchMode):
 class _Calls(TorchFunctionMode):
     """Answers for the GPU where a program names a device, asks for one, or moves a tensor."""
 
-    def __init__(self, devices: _Devices) -> None:
+    def __init__(self, devices: Devices) -> None:
         super().__init__()
         self._devices = devices
 
@@ -192,7 +195,7 @@ class _Copy(torch.autograd.Function):
     """A copy on the other device; its gradient goes the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, devices: _Devices, device: torch.device) -> Tensor:
+    def forward(ctx: Any, x: Tensor, devices: Devices, device: torch.device) -> Tensor:
         ctx.devices, ctx.back = devices, devices.of(x)
         return devices.put(x.detach().clone(), device)
 
