@@ -8,10 +8,8 @@ import torch
 from compilation import end_compilation_in
 from solver_problems import Crowd, normal, speeds, statuses
 from torch import Tensor
-from torch.torch_version import TorchVersion
 
-from stabdeq.errors import ConfigError
-from stabdeq.solvers import Anderson, Broyden, Solver, loop, relative_residual, solve
+from stabdeq.solvers import Anderson, Broyden, Solver, compiled, loop, relative_residual, solve
 
 # A solver of one's own
 
@@ -84,22 +82,10 @@ def test_compiled_is_the_same_as_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     require_same(Anderson(window=2), monkeypatch)
 
 
-def test_a_pytorch_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", TorchVersion("2.12.1+cpu"))
-    start = torch.zeros(3, 8, dtype=torch.float64)
-    with pytest.raises(ConfigError, match=r"PyTorch 2\.13 or newer, and this is 2\.12\.1"):
-        solve(
-            compiled_cell,
-            start,
-            Anderson(window=6),
-            context=(RATES[:3], start),
-            tolerance=1e-8,
-            max_evaluations=9,
-            compiled=True,
-        )
-
-
-def test_what_is_compiled_of_broyden_is_the_same_as_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("writes", [True, False], ids=["written in place", "copied"])
+def test_what_is_compiled_of_broyden_is_the_same_as_eager(writes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is with the PyTorch that is here, and as it is with an older one."""
+    monkeypatch.setattr(compiled, "WRITES", writes)
     end_compilation_in("aot_eager", monkeypatch)
     require_same(Broyden(), monkeypatch, alone=True)
 

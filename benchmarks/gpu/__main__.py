@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ Measure = Callable[[Setting, DataSet, Clock], Any]
 
 MEASURES: dict[str, Measure] = {
     "training": training.measure,
+    "training_compiled": training.measure_compiled,
     "solving": solving.measure,
+    "solving_compiled": partial(solving.measure, mode="compiled"),
     "tests": cuda_tests.measure,
     "table": table.measure,
 }
@@ -46,6 +49,8 @@ def main(arguments: list[str]) -> int:
     data = load_data(DataConfig(name="folder", augment=True), data_dir=options.data_dir)
     results["read_seconds"] = round(clock.spent, 1)
     for name, measure in MEASURES.items():
+        if name.endswith("compiled") and not setting.compiled:
+            continue
         begin = clock.spent
         print(f"{name}: {clock.left / 60:.1f} min left", file=sys.stderr, flush=True)
         try:

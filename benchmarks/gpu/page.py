@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.gpu.training import GOALS
 from stabdeq.percent import percent
 
 Record = dict[str, Any]
@@ -9,15 +10,25 @@ COMMAND = "sh run.sh (from `make gpu-bundle`)"
 
 
 def epochs(results: Record) -> Record:
-    """Return seconds of an epoch by contestant and precision, and the ratios beside their goals."""
+    """Return seconds of an epoch by contestant and precision, and their ratios beside the goals."""
     measured = results["training"]["epoch_seconds"]
-    ratios = results["training"]["ratios"]
-    rows = [[name, *(f"{each[name]:.2f}" for each in measured.values())] for name in next(iter(measured.values()))]
+    compiled = results.get("training_compiled", {}).get("epoch_seconds", {})
+    seconds = {precision: each | compiled.get(precision, {}) for precision, each in measured.items()}
+    rows = [[name, *(_number(each.get(name)) for each in seconds.values())] for name in next(iter(seconds.values()))]
     rows += [
-        [f"**{name}**", *(f"{each[name]:.2f}" for each in ratios.values())] for name in next(iter(ratios.values()))
+        [f"**{name} / {other} (goal: {goal})**", *(_number(_ratio(each, name, other)) for each in seconds.values())]
+        for name, other, goal in GOALS
     ]
     note = f"Timed on {results['training']['images']} images, scaled to all; ratios of the seconds below them."
-    return _published(results, "Seconds of an epoch of training on CIFAR-10", ["", *measured], rows, note)
+    return _published(results, "Seconds of an epoch of training on CIFAR-10", ["", *seconds], rows, note)
+
+
+def _ratio(seconds: dict[str, float], name: str, other: str) -> float | None:
+    return seconds[name] / seconds[other] if name in seconds else None
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
 
 
 def table(results: Record) -> Record:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from stabdeq.data import DataSet, Split
-from stabdeq.solvers.compiled import can_compile
 
 
 def device() -> torch.device:
@@ -37,8 +36,8 @@ class Clock:
 class Setting:
     """Sizes: ``images`` for an epoch that is timed; ``backbone``; batches of the solvers; seconds of a race; attacked images.
 
-    ``modes`` are those of our solver: "eager", and "compiled", which takes a minute to begin. ``most_epochs`` bounds the trainings
-    of the table; ``tests`` are the arguments of pytest.
+    ``compiled`` says whether a compiled solver is measured too, which takes a minute to begin. ``most_epochs`` bounds the
+    trainings of the table; ``tests`` are the arguments of pytest.
     """
 
     images: int
@@ -47,7 +46,7 @@ class Setting:
     channels: int
     side: int
     race_seconds: float
-    modes: tuple[str, ...]
+    compiled: bool
     attacked: int
     honest: int
     most_epochs: int
@@ -66,7 +65,7 @@ FULL = Setting(
     channels=64,
     side=16,
     race_seconds=1.5,
-    modes=("eager", "compiled") if can_compile() else ("eager",),
+    compiled=True,
     attacked=10_000,
     honest=250,
     most_epochs=50,
@@ -79,7 +78,7 @@ TINY = Setting(
     channels=2,
     side=4,
     race_seconds=0.01,
-    modes=("eager",),
+    compiled=False,
     attacked=4,
     honest=2,
     most_epochs=1,

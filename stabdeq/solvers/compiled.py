@@ -14,12 +14,13 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.utils._pytree import tree_map
 
-from stabdeq.errors import ConfigError
 from stabdeq.solvers.iteration import Problem, State, observe
 from stabdeq.solvers.solver import Solver
 
 RunAhead = Callable[[Problem, Solver, Tensor | State, Tensor], tuple[State, Tensor]]
-OLDEST = "2.13"  # of PyTorch: before, the body of a compiled loop may write into no tensor, and a solver writes into its memory
+WRITES = (
+    torch.__version__ >= "2.13"
+)  # whether a compiled loop may write into tensors; before, what it writes into is copied
 
 
 def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
@@ -42,7 +43,8 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
     def iterate(evaluations: Tensor, halted: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         evaluations = evaluations + 1
         state, field = observe(problem, state, evaluations)
-        z, memory = solver.step(state.z, field, whole(state.memory))
+        memory = state.memory if WRITES else tree_map(torch.clone, state.memory)
+        z, memory = solver.step(state.z, field, whole(memory))
         z = torch.where(state.active[:, None], z, state.best)  # as ``loop`` does
         working = state.active.sum()
         halted = (state.astray(problem.coupled) | state.stuck(evaluations)).any() | (working == 0)
@@ -55,9 +57,11 @@ def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: T
 
     halted = torch.zeros((), dtype=torch.bool, device=limits.device)
     state = state._replace(memory=_without(state.memory, kept))
+    if isinstance(start, State):
+        state = tree_map(torch.clone, state)  # no two may share memory
     evaluations, _, state = while_loop(going, iterate, (limits[0].clone(), halted, state))
     progress = torch.stack((evaluations, state.astray(problem.coupled).sum(), state.active.sum()))
-    return state._replace(memory=whole(state.memory)), progress
+    return State(*state[:-1], memory=whole(state.memory)), progress
 
 
 def _prepare(problem: Problem, solver: Solver, z: Tensor) -> State:
@@ -78,12 +82,16 @@ def _tensor(leaf: Any, z: Tensor) -> Any:
 
 
 def _kept(solver: Solver, memory: Any) -> dict[str, Any]:
-    """Return what of its memory the solver hands on as it is, or writes in place."""
-    return {name: getattr(memory, name) for name in solver.kept}
+    """Return what of its memory the solver hands on as it is, or writes in place where it may."""
+    kept = {name: getattr(memory, name) for name in solver.kept}
+    return kept if WRITES else {name: value for name, value in kept.items() if not isinstance(value, Tensor)}
 
 
 def _with(memory: Any, kept: dict[str, Any]) -> Any:
-    return memory._replace(**kept) if kept else memory
+    if not kept:
+        return memory
+    # PyTorch 2.11 returns from compiled code no tuple that ``_replace`` made.
+    return type(memory)(*(kept.get(name, value) for name, value in zip(memory._fields, memory, strict=True)))
 
 
 def _without(memory: Any, kept: dict[str, Any]) -> Any:
@@ -93,18 +101,9 @@ def _without(memory: Any, kept: dict[str, Any]) -> Any:
     return () if memory is None else memory
 
 
-def can_compile() -> bool:
-    """Return whether this PyTorch compiles a solver's loop."""
-    return torch.__version__ >= OLDEST
-
-
 @cache
 def compiled_for(*kind: Hashable) -> RunAhead:
-    """Return ``run_ahead`` compiled for one ``kind`` of solver, map and states; raise ConfigError where PyTorch is too old for it."""
-    if not can_compile():
-        raise ConfigError(
-            f"a compiled solver needs PyTorch {OLDEST} or newer, and this is {torch.__version__}: leave compiled=true out"
-        )
+    """Return ``run_ahead`` compiled for one ``kind`` of solver, map and states."""
     # What torch.compile has made, eight versions of it, and which sizes it takes for changing, is kept by the code's name.
     code = run_ahead.__code__.replace(co_name=f"run_ahead_{next(_number)}")
     # States are flattened between evaluations: channels last, they would be transposed each time.

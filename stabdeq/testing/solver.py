@@ -175,8 +175,6 @@ def _check_compiled(
     limits = {"tolerance": tolerance, "max_evaluations": max_evaluations}
     try:
         compiled = solve(f, start, solver, context=(f.rate, f.offset), compiled=True, **limits)
-    except ConfigError:  # it says what is to be mended, and is no fault of the solver's
-        raise
     except Exception as error:  # torch.compile may raise anything of a step that it cannot trace
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise AssertionError(
