@@ -98,7 +98,7 @@ soak: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak.memory
 
 # The quick tests with all that pyproject.toml requires at its lowest, or at its newest version, in an environment of its own.
-QUICK := checkpoint model solvers implicit lyapunov projection audit report reading files intervals onnx_files command_line
+QUICK := checkpoint model solvers compiled_solvers implicit lyapunov projection audit report reading files intervals onnx_files command_line
 
 oldest newest: $(VENV)/.uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$@
