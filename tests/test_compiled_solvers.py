@@ -11,7 +11,9 @@ from torch import Tensor
 
 from stabdeq.solvers import Anderson, Broyden, Solver, compiled, loop, relative_residual, solve
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch 2.11
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+)  # PyTorch 2.11
 
 # A solver of one's own
 

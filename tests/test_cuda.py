@@ -57,6 +57,13 @@ def test_a_training_its_scores_and_its_attack(gpu: torch.device, precision: str,
     trained_and_attacked(tiny_recipe(epochs=2, precision=precision), gpu, tmp_path)
 
 
+def test_images_that_do_not_fit_are_copied_batch_by_batch(
+    gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 1))
+    trained_and_attacked(tiny_recipe(epochs=2), gpu, tmp_path)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

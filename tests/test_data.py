@@ -8,7 +8,7 @@ import pytest
 import torch
 from data_files import load, write_folder
 
-from stabdeq.data import Split, batches, resident, to_unit
+from stabdeq.data import Split, batches, on_device, resident, to_unit
 from stabdeq.errors import ConfigError, DataError
 
 # Embedded digits.
@@ -158,13 +158,22 @@ def test_residence_takes_at_most_half_of_the_free_memory(
 ) -> None:
     split = numbered(3)  # 12 bytes of pixels and 24 of labels
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)
     monkeypatch.setattr(Split, "to", lambda self, device: f"all on {device}")
     result = resident(split, torch.device("cuda", 0))
     if fits:
         assert result == "all on cuda:0"
     else:
-        assert result.labels.tolist() == [100, 101, 102]
+        assert result is split
+
+
+def test_a_batch_goes_to_the_gpu_through_pinned_memory(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.dtype) or tensor)
+    split = numbered(3)
+    images, labels = on_device(gpu, split.images, split.labels.to(gpu))  # what is there already needs no copy
+    assert images.is_cuda
+    assert labels.is_cuda
+    assert pinned == [torch.uint8]
 
 
 def test_batches_of_a_resident_split_are_on_the_gpu(gpu: torch.device) -> None:

@@ -17,7 +17,7 @@ from stabdeq.bounds.interval import require_interval_bounds
 from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ModelConfig, parse_config
 from stabdeq.config.kinds import model_config
-from stabdeq.data import DataSet, Split, augment, batches, resident, to_unit
+from stabdeq.data import DataSet, Split, augment, batches, on_device, resident, to_unit
 from stabdeq.errors import CheckpointError, ConfigError, TrainingDivergedError
 from stabdeq.files import append_line, replace_file
 from stabdeq.model import StabilisedDEQ
@@ -203,7 +203,7 @@ class _Run:
             self.set_learning_rate(fraction)
             with shared(len(labels)) as own, warnings.catch_warnings():
                 warnings.simplefilter("ignore", InexactGradientWarning)  # ``adjoint_unconverged`` counts them
-                measured = self.step(images[own].to(self.device), labels[own].to(self.device), generator, fraction)
+                measured = self.step(*on_device(self.device, images[own], labels[own]), generator, fraction)
             for name, value in measured.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(labels[own])
             count += len(labels)
@@ -282,9 +282,8 @@ class _Run:
             }
         self.write_metrics(metrics)
         best = validation is None or self.best_validation is None or validation.accuracy >= self.best_validation
-        if best and validation:
-            self.best_validation = validation.accuracy
         if best:
+            self.best_validation = validation.accuracy if validation else None
             self.save(BEST_NAME, with_optimiser=False)
         self.save(CHECKPOINT_NAME)
 
@@ -296,9 +295,10 @@ class _Run:
         self.model.eval()
         sums = torch.zeros(3, dtype=torch.float64)
         own = processes.rows(len(split))
-        for images, labels in batches(Split(split.images[own], split.labels[own]), EVALUATION_BATCH):
-            prediction = self.model.predict(to_unit(images.to(self.device)))
-            right, solution = prediction.logits.argmax(1) == labels.to(self.device), prediction.solution
+        for batch in batches(Split(split.images[own], split.labels[own]), EVALUATION_BATCH):
+            images, labels = on_device(self.device, *batch)
+            prediction = self.model.predict(to_unit(images))
+            right, solution = prediction.logits.argmax(1) == labels, prediction.solution
             sums += torch.stack([right.sum(), solution.converged.sum(), solution.evaluations.sum()]).cpu()
         correct, converged, evaluations = (processes.summed(sums) / len(split)).tolist()
         return Scores(correct, 1 - converged, evaluations)
