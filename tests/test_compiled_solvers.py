@@ -11,9 +11,8 @@ from torch import Tensor
 
 from stabdeq.solvers import Anderson, Broyden, Solver, compiled, loop, relative_residual, solve
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
-)  # PyTorch 2.11
+# PyTorch 2.11 warns of itself.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 
 # A solver of one's own
 

@@ -18,9 +18,7 @@ from stabdeq.solvers.iteration import Problem, State, observe
 from stabdeq.solvers.solver import Solver
 
 RunAhead = Callable[[Problem, Solver, Tensor | State, Tensor], tuple[State, Tensor]]
-WRITES = (
-    torch.__version__ >= "2.13"
-)  # whether a compiled loop may write into tensors; before, what it writes into is copied
+WRITES = torch.__version__ >= "2.13"  # whether a compiled loop may write into tensors; else these are copied each time
 
 
 def run_ahead(problem: Problem, solver: Solver, start: Tensor | State, limits: Tensor) -> tuple[State, Tensor]:
