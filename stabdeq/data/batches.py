@@ -69,8 +69,11 @@ def resident(split: Split, device: torch.device) -> Split:
     return split.to(device)
 
 
-def on_device(device: torch.device, *batch: Tensor) -> list[Tensor]:
-    """Return tensors (B, *) on ``device``: on a GPU through pinned memory, so that nobody waits for the copies."""
-    if device.type == "cuda":
-        batch = tuple(tensor if tensor.is_cuda else tensor.pin_memory() for tensor in batch)
-    return [tensor.to(device, non_blocking=True) for tensor in batch]
+def on_device(device: torch.device, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images (B, *) and labels (B,) on ``device``: on a GPU through pinned memory, so that nobody waits for the copies."""
+
+    def placed(tensor: Tensor) -> Tensor:
+        tensor = tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
+        return tensor.to(device, non_blocking=True)
+
+    return placed(images), placed(labels)
