@@ -53,7 +53,11 @@ def test_every_measurement_runs_and_is_written(images: Path, tmp_path: Path, mon
         for attack in row["attacks"].values():
             assert attack["robust"] <= attack["clean"] <= 1
     compiled = {"training_compiled": {"epoch_seconds": {"float32": {COMPILED: 2.0}}}}
-    assert page.epochs(results | compiled)["rows"][4] == [COMPILED, "2.00", "not measured"]
+    rows = page.epochs(results | compiled)["rows"]
+    assert rows[4] == [COMPILED, "2.00", "not measured"]
+    plain = results["training"]["epoch_seconds"]["float32"]["resnet20"]
+    assert [row[1:] for row in rows if row[0].startswith(f"**{COMPILED}")] == [[f"{2 / plain:.2f}", "not measured"]]
+    assert len(rows) == 8  # five contestants and three goals
     for record in (page.epochs(results), page.epochs(results | compiled), page.table(results)):
         assert record.keys() == results_page.FIELDS
         assert all(len(row) == len(record["columns"]) for row in record["rows"])
