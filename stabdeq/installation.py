@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from stabdeq import __version__
+from stabdeq.cpu_features import cpu_features, multiplies_bfloat16
 
 Standing = Literal["ok", "missing", "optional"]
 
@@ -24,8 +25,6 @@ OPTIONAL = {
     "torchdeq": "models of TorchDEQ, and the benchmarks against it (pip install torchdeq)",
 }
 COMPILED = "model.solver.compiled=true"
-FEATURES = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
-BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # those with products of bfloat16
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,14 @@ def _devices() -> Iterator[Found]:
 
 
 def _cpu() -> Found:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
+    features = cpu_features()
+    if features is None:
         return Found("CPU features", "optional", "cannot be told on this system")
-    there = ", ".join(name for name in FEATURES if name in flags) or "none of those that matter"
+    there = ", ".join(features) or "none of those that matter"
     pays = (
-        "trains faster" if flags & BFLOAT16 else "is slower than float32 on this CPU, which has no instructions for it"
+        "trains faster"
+        if multiplies_bfloat16()
+        else "is slower than float32 on this CPU, which has no instructions for it"
     )
     return Found("CPU features", "ok", f"{there}; precision=bfloat16 {pays}")
 

@@ -12,6 +12,7 @@ import pytest
 from command_runs import REPOSITORY, run
 
 from stabdeq import installation
+from stabdeq.cpu_features import cpu_features
 
 pytestmark = pytest.mark.usefixtures("folder")
 REAL = installation.distribution
@@ -129,4 +130,8 @@ def test_features_of_the_cpu(flags: str | None, words: str, monkeypatch: pytest.
         return f"flags : fpu {flags}\n"
 
     monkeypatch.setattr(Path, "read_text", read)
-    assert words in installation._cpu().words
+    cpu_features.cache_clear()
+    try:
+        assert words in installation._cpu().words
+    finally:
+        cpu_features.cache_clear()

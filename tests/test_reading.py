@@ -73,7 +73,7 @@ def test_files_are_opened_by_one_function() -> None:
         # A part of our own in a folder of ours, a regular file as was asked before: safetensors maps it into memory.
         'train/robust_data.py: with safe_open(path, "pt") as file:',
         # Of the system, and of the package.
-        'stabdeq/installation.py: flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())',
+        'stabdeq/cpu_features.py: flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())',
         'train/recipe.py: return files("train").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")',
     }
 

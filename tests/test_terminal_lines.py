@@ -48,7 +48,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, validation: float 
         "train.progress.Console", lambda **options: Console(file=file, force_terminal=terminal, **options)
     )
     progress = Progress()
-    progress.begin(999, 998, torch.device("cpu"))
+    progress.begin(999, 998, torch.device("cpu"), "bfloat16")
     worst = {"loss": 1234.5678, "accuracy": 1.0, "unconverged": 1.0}
     progress.update(998.5, worst)
     progress.bar.refresh()

@@ -108,6 +108,19 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert distance(first[name], alone[name]) < (1e-2 if name == "resnet20" else 1e-4), name
 
 
+def agreed_precision(out: Path) -> str:
+    """What "auto" is in this process, of which the first one's CPU alone multiplies bfloat16."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("train.precision.multiplies_bfloat16", processes.is_first)
+        patched.setattr(trainer, "_finish", lambda run, progress: run.recipe.precision)
+        recipe = replace(RECIPES["resnet20"], precision="auto")
+        return train(recipe, data_of(recipe), out)  # type: ignore[return-value]
+
+
+def test_processes_on_different_machines_train_in_one_precision(tmp_path: Path) -> None:
+    assert in_a_group(2, agreed_precision, tmp_path / "store", tmp_path / "run") == ["bfloat16", "bfloat16"]
+
+
 def coupled_solve() -> tuple[Tensor, Tensor, list[int]]:
     """Equilibria of five samples that pull at each other, of which this process has its own, their gradient, and the evaluations."""
     h = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

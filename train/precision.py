@@ -4,11 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from stabdeq.cpu_features import multiplies_bfloat16
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-PrecisionName = Literal["float32", "bfloat16"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
+
+def precision_of(
+    precision: PrecisionName, backbone: "nn.Module", device: "torch.device"
+) -> Literal["float32", "bfloat16"]:
+    """Return the precision of ``backbone`` on ``device``; "auto" is bfloat16 where it was measured to pay, and as accurate.
+
+    That is for a ``ResNet`` on a CPU with instructions for it (docs/results, CIFAR-10).
+    """
+    from stabdeq.backbones import ResNet  # recipes, which name a precision, are read without torch
+
+    if precision != "auto":
+        return precision
+    return "bfloat16" if isinstance(backbone, ResNet) and device.type == "cpu" and multiplies_bfloat16() else "float32"
 
 
 @contextmanager
@@ -17,10 +33,10 @@ def backbone_in(precision: PrecisionName, backbone: "nn.Module", device: "torch.
 
     "bfloat16" is torch's autocast: convolutions and matrix products round to 8 bits, sums and statistics do not.
     """
-    if precision == "float32":
+    if precision_of(precision, backbone, device) == "float32":
         yield
         return
-    import torch  # recipes, which name a precision, are read without it
+    import torch
 
     plain = backbone.forward
 

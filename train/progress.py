@@ -34,12 +34,12 @@ class Progress:
         )
         self.task: TaskID | None = None
 
-    def begin(self, epochs: int, done: int, device: torch.device) -> None:
-        """Start showing a run of ``epochs`` of which ``done`` are behind it."""
+    def begin(self, epochs: int, done: int, device: torch.device, precision: str) -> None:
+        """Start showing a run of ``epochs`` of which ``done`` are behind it, its extractor in ``precision``."""
         self.epochs = epochs
         if done:
             self.console.print(f"resuming after epoch {done} of {epochs}")
-        self.console.print(f"training on {device.type}")
+        self.console.print(f"training on {device.type}, the extractor in {precision}")
         self.console.print(HEADS)
         self.bar.start()
         self.task = self.bar.add_task("", total=epochs, completed=done, state="")

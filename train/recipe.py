@@ -62,7 +62,8 @@ class JacobianConfig:
 class Recipe:
     """Everything that decides a training run; Adam with betas (0.9, 0.999) and a cosine schedule to 0 by steps.
 
-    ``precision`` is the extractor's in training steps (``train.precision``); scores are always of the model in float32.
+    ``precision`` is the extractor's in training steps, "auto" bfloat16 where that is known to pay (``train.precision``); scores are
+    always of the model in float32.
     """
 
     kind: str = "lyadeq-anchored"

@@ -1,11 +1,10 @@
 """The training loop: epochs, metrics, atomic checkpoints, exact resume, and a clear stop on NaN."""
 
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ from stabdeq.solvers.implicit import InexactGradientWarning, is_lost
 from train.loss import training_loss
 from train.metrics import lines_up_to, metrics_line
 from train.objectives.ibp import IntervalTraining
-from train.precision import backbone_in
+from train.precision import backbone_in, precision_of
 from train.progress import Progress
 from train.proved_decay import limit_curvature
 from train.recipe import Recipe, plain_recipe
 from train.run_folder import BEST_NAME, CHECKPOINT_NAME, METRICS_NAME, RunFolder
+from train.same_recipe import require_same_recipe
 from train.shared_norms import shared_norms
 from train.tensorboard import event_files
 from train.together import require_shareable, sum_gradients
@@ -86,7 +86,7 @@ def train(
 def _finish(run: "_Run", progress: Progress) -> Scores:
     """Train to the last epoch, and score the test images."""
     recipe = run.recipe
-    progress.begin(recipe.epochs, run.epoch, run.device)
+    progress.begin(recipe.epochs, run.epoch, run.device, recipe.precision)
     try:
         while run.epoch < recipe.epochs:
             started = time.perf_counter()
@@ -106,9 +106,10 @@ class _Run:
     """A training run at the end of some epoch."""
 
     def __init__(self, recipe: Recipe, data: DataSet, out: Path, model: StabilisedDEQ) -> None:
-        self.recipe, self.out = recipe, out
+        self.out = out
         self.objective = recipe.objective
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.recipe = replace(recipe, precision=precision_of(recipe.precision, model.backbone, self.device))
         self.model = model.to(self.device)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
         self.data = replace(
@@ -151,11 +152,9 @@ class _Run:
         # Settings that are newer than the checkpoint had their defaults then.
         trained = parse_config(Recipe, checkpoint.recipe, f"the recipe in {out / CHECKPOINT_NAME}")
         config = _model_config(recipe, data)
-        _require_same_recipe(
-            plain_recipe(recipe) | {"model": _settings(config)},
-            plain_recipe(trained) | {"model": _settings(checkpoint.model.config)},
-            out,
-        )
+        if recipe.precision == "auto":
+            recipe = replace(recipe, precision=trained.precision)  # as it began, on whatever machine that was
+        require_same_recipe((recipe, config), (trained, checkpoint.model.config), out)
         if checkpoint.model.config != config or checkpoint.class_names != data.classes:
             raise ConfigError(
                 f"{out} was trained on other images or classes: give the same --data-dir, or another --out"
@@ -185,8 +184,9 @@ class _Run:
             {name: value.cpu() for name, value in those.items()}
             for those in (self.model.state_dict(), self.optimiser_tensors())
         )
-        told = processes.of_the_first((self.epoch, self.best_validation, *tensors))
-        self.epoch, self.best_validation, state, optimiser = told
+        told = processes.of_the_first((self.epoch, self.best_validation, self.recipe.precision, *tensors))
+        self.epoch, self.best_validation, precision, state, optimiser = told
+        self.recipe = replace(self.recipe, precision=precision)
         self.model.load_state_dict(state)
         self.load_optimiser(optimiser)
 
@@ -371,24 +371,6 @@ def _model_config(recipe: Recipe, data: DataSet) -> ModelConfig:
         mean=data.mean,
         std=data.std,
     )
-
-
-def _settings(config: ModelConfig) -> dict[str, Any]:
-    """A model's settings but what its data decide; a recipe may leave some of them to the kind."""
-    return {key: value for key, value in asdict(config).items() if key not in ("image_shape", "classes", "mean", "std")}
-
-
-def _require_same_recipe(wanted: dict[str, Any], found: dict[str, Any], out: Path, group: str = "") -> None:
-    wanted, found = (json.loads(json.dumps(one)) for one in (wanted, found))  # as the reader wrote them
-    for key in sorted(wanted):
-        ours, theirs = wanted[key], found[key]
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            _require_same_recipe(ours, theirs, out, f"{group}{key}.")
-        elif ours != theirs:
-            raise ConfigError(
-                f"{out} was trained with {group}{key} = {theirs}, not {ours}: "
-                "resume with the same settings, or choose another --out"
-            )
 
 
 def _steps_per_epoch(split: Split, batch_size: int) -> int:
