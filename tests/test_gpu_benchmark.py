@@ -1,6 +1,7 @@
 """The benchmark for a GPU, run whole on a pretended one with tiny settings, so that a GPU's few minutes are not lost to a slip."""
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -72,11 +73,20 @@ def test_a_measurement_that_fails_costs_only_itself(
     def broken(*_: object) -> None:
         raise RuntimeError("no such kernel")
 
-    chosen = {"training": broken, "solving": lambda *_: [1], "table": broken}
-    monkeypatch.setattr(script, "MEASURES", chosen)
+    def broken_later(*_: object) -> Iterator[list[int]]:
+        yield [1]
+        assert json.loads((tmp_path / "out" / "gpu.json").read_text())["table"] == [
+            1
+        ]  # also where this process is killed
+        broken()
+
+    monkeypatch.setattr(
+        script, "MEASURES", {"training": broken, "solving": lambda *_: [[1], [1, 2]], "table": broken_later}
+    )
     assert main(["--tiny", "--data-dir", str(images), "--out", str(tmp_path / "out")]) == 1
     results = json.loads((tmp_path / "out" / "gpu.json").read_text())
-    assert results["solving"] == [1]
+    assert results["solving"] == [1, 2]
+    assert results["table"] == [1]
     assert set(results["failed"]) == {"training", "table"}
     assert results["failed"]["table"] == "RuntimeError: no such kernel"
 
@@ -87,3 +97,9 @@ def test_what_the_time_does_not_allow_is_left_out(images: Path, tmp_path: Path) 
     results = json.loads((out / "gpu.json").read_text())
     assert list(results["training"]["epoch_seconds"]) == ["float32"]
     assert results["solving"] == results["table"] == []
+
+
+def test_results_are_never_written_over(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--tiny", "--data-dir", str(images), "--out", str(images)])
+    assert "name a new folder" in capsys.readouterr().err

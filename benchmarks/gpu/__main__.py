@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu``: each measurement in turn, the most telling first, its results written as soon as it ends.
+"""``python -m benchmarks.gpu``: each measurement in turn, the most telling first, its results written as they come.
 
 Without a GPU the same code runs on the CPU, where ``--tiny`` makes it small enough for a test.
 """
@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,7 @@ from stabdeq.config import DataConfig
 from stabdeq.data import DataSet, load_data
 from stabdeq.files import replace_file
 
-Measure = Callable[[Setting, DataSet, Clock], Any]
+Measure = Callable[[Setting, DataSet, Clock], Iterator[Any]]  # of all that it has so far
 
 MEASURES: dict[str, Measure] = {
     "training": training.measure,
@@ -40,10 +40,13 @@ VERSIONS = ("torch", "torchvision", "torchdeq", "numpy", "stabdeq")
 
 def main(arguments: list[str]) -> int:
     """Run all measurements in the time given; return 1 where one of them failed, 0 otherwise."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.out.exists():
+        parser.error(f"--out {options.out} is there already: name a new folder, so that the results in it stay")
     clock = Clock(60 * options.minutes)
     setting = TINY if options.tiny else FULL
-    options.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True)
     setting = setting.writing_to(options.out)
     results: dict[str, Any] = {"schema": 1, "date": date.today().isoformat(), "machine": machine(), "failed": {}}
     data = load_data(DataConfig(name="folder", augment=True), data_dir=options.data_dir)
@@ -54,15 +57,20 @@ def main(arguments: list[str]) -> int:
         begin = clock.spent
         print(f"{name}: {clock.left / 60:.1f} min left", file=sys.stderr, flush=True)
         try:
-            results[name] = measure(setting, data, clock)
+            for found in measure(setting, data, clock):
+                results[name] = found
+                _write(results, options.out)
         except Exception as error:  # one measurement that fails must not cost the others
             results["failed"][name] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         results.setdefault("seconds", {})[name] = round(clock.spent - begin, 1)
-        text = json.dumps(results, indent=1) + "\n"
-        replace_file(options.out / "gpu.json", text.encode())
+        _write(results, options.out)
     print(json.dumps(results))
     return 1 if results["failed"] else 0
+
+
+def _write(results: dict[str, Any], out: Path) -> None:
+    replace_file(out / "gpu.json", (json.dumps(results, indent=1) + "\n").encode())
 
 
 def machine() -> dict[str, str]:
@@ -83,7 +91,7 @@ def machine() -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with train/CLASS/* and test/CLASS/*")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and the trained models")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for gpu.json and the trained models")
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("GPU_MINUTES", "9")))
     parser.add_argument("--tiny", action="store_true", help="the same code on a few images, for the tests")
     return parser

@@ -38,15 +38,16 @@ BESIDE = ("torchdeq", "pytest-timeout")
 # Newest first: pip takes a wheel only for a platform that is named.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 16, -1)] + ["manylinux2014_x86_64", "linux_x86_64"]
 RUN = """#!/bin/sh
-# sh run.sh [--minutes 9] [--data-dir FOLDER]: results go to ./out/gpu.json
+# sh run.sh [--minutes 9] [--data-dir FOLDER]: results go to out/gpu.json beside this script, of a second run to out2
 set -e
-cd "$(dirname "$0")"
+home="$(cd "$(dirname "$0")" && pwd)"
 PYTHON="${PYTHON:-python3}"
-test -d site || "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target site wheels/*.whl
-test -d images || test ! -f images.tar || { mkdir images && tar -xf images.tar -C images; }
-export PYTHONPATH="$PWD/tree:$PWD/site"
-cd tree
-exec "$PYTHON" -P -m benchmarks.gpu --data-dir ../images --out ../out "$@"
+test -d "$home/site" || "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$home/site" "$home"/wheels/*.whl
+test -d "$home/images" || test ! -f "$home/images.tar" || { mkdir "$home/images" && tar -xf "$home/images.tar" -C "$home/images"; }
+out="$home/out" run=1
+while [ -e "$out" ]; do run=$((run + 1)) out="$home/out$run"; done
+export PYTHONPATH="$home/tree:$home/site"
+exec "$PYTHON" -P -m benchmarks.gpu --data-dir "$home/images" --out "$out" "$@"
 """
 
 

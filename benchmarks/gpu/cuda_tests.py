@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ AT_MOST = 120  # seconds
 TAIL = 2000  # characters of the output that are kept
 
 
-def measure(setting: Setting, data: DataSet, clock: Clock) -> dict[str, Any]:
-    """Return pytest's exit code (None: out of time) and the end of its output."""
+def measure(setting: Setting, data: DataSet, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Yield pytest's exit code (None: out of time) and the end of its output."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *setting.tests]
     try:
         end = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=max(10.0, min(AT_MOST, clock.left))
         )
     except subprocess.TimeoutExpired as late:
-        return {"code": None, "output": str(late.stdout or "")[-TAIL:]}
-    return {"code": end.returncode, "output": (end.stdout + end.stderr)[-TAIL:]}
+        yield {"code": None, "output": str(late.stdout or "")[-TAIL:]}
+        return
+    yield {"code": end.returncode, "output": (end.stdout + end.stderr)[-TAIL:]}

@@ -69,7 +69,7 @@ FULL = Setting(
     attacked=10_000,
     honest=250,
     most_epochs=50,
-    tests=("-m", "cuda", "tests"),
+    tests=("-m", "cuda", "tests/test_cuda.py"),
 )
 TINY = Setting(
     images=8,

@@ -1,5 +1,6 @@
 """Solves beside TorchDEQ's at equal true residual, on the device: the race of ``python -m benchmarks``, on other problems."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import contest
@@ -11,8 +12,8 @@ from stabdeq.data import DataSet
 TOLERANCE = 1e-3
 
 
-def measure(setting: Setting, data: DataSet, clock: Clock, mode: str = "eager") -> list[dict[str, Any]]:
-    """Return the records of each problem and solver, as in ``benchmarks/results.json``; what the time does not allow is left out.
+def measure(setting: Setting, data: DataSet, clock: Clock, mode: str = "eager") -> Iterator[list[dict[str, Any]]]:
+    """Yield the records so far of each problem and solver, as in ``benchmarks/results.json``, until the time is over.
 
     ``mode`` is that of our solver, "eager" or "compiled".
     """
@@ -20,12 +21,13 @@ def measure(setting: Setting, data: DataSet, clock: Clock, mode: str = "eager") 
     problems = [linear_problem(batch) for batch in setting.batches]
     problems += [convolutional_problem(batch, setting.channels, setting.side) for batch in setting.batches]
     records: list[dict[str, Any]] = []
+    yield records
     for problem in problems:
         for solver in SOLVERS:
             if clock.left < 0:
-                return records
+                return
             records += Case(_on_device(problem), solver, TOLERANCE, (mode,)).race()
-    return records
+            yield records
 
 
 def _on_device(problem: Problem) -> Problem:

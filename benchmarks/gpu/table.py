@@ -1,6 +1,7 @@
 """Rows of the paper's Table 1 for CIFAR-10: kinds trained for as many epochs as fit, and attacked."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import stabdeq
@@ -14,18 +15,21 @@ EPS = (2, 4, 6, 8)
 TRAINED = 0.7  # of a kind's share of the time, the rest for its attacks
 
 
-def measure(setting: Setting, data: DataSet, clock: Clock) -> list[dict[str, Any]]:
-    """Return a row for each kind: epochs, accuracies in training and test, and under attack what the time allowed."""
-    rows = []
+def measure(setting: Setting, data: DataSet, clock: Clock) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows so far, one for each kind: epochs, test accuracy, and accuracies under attack, as many as the time allows."""
+    rows: list[dict[str, Any]] = []
+    yield rows
     for done, kind in enumerate(KINDS):
         share = clock.left / (len(KINDS) - done)
         if share <= 0:
-            break
-        rows.append(_row(kind, setting, data, share))
-    return rows
+            return
+        for row in _row(kind, setting, data, share):
+            yield [*rows, row]
+        rows.append(row)
 
 
-def _row(kind: str, setting: Setting, data: DataSet, share: float) -> dict[str, Any]:
+def _row(kind: str, setting: Setting, data: DataSet, share: float) -> Iterator[dict[str, Any]]:
+    """Yield the row of ``kind`` when it is trained, and after each attack."""
     clock = Clock(share)
     probed = part_of(data, setting.images // 4)
     seconds = epoch_seconds(recipe_of(setting, kind, "bfloat16"), probed, setting.out / "timed")
@@ -34,7 +38,7 @@ def _row(kind: str, setting: Setting, data: DataSet, share: float) -> dict[str, 
     out = setting.out / kind
     scores = train(recipe_of(setting, kind, "bfloat16", epochs=epochs), data, out)
     lines = [json.loads(line) for line in (out / METRICS_NAME).read_text().splitlines()]
-    row = {
+    row: dict[str, Any] = {
         "kind": kind,
         "epochs": epochs,
         "test_accuracy": scores.accuracy,
@@ -42,12 +46,13 @@ def _row(kind: str, setting: Setting, data: DataSet, share: float) -> dict[str, 
         "epoch_seconds": [line["seconds"] for line in lines[:-1]],
         "attacks": {},
     }
+    yield row
     model = stabdeq.load(out / CHECKPOINT_NAME).to(device()).eval()
     for attack, count in (("pgd", setting.attacked), ("ifgsm", setting.attacked), ("honest", setting.honest)):
         chosen = first(data.test, count)
         for eps in EPS:
             if clock.left <= 0:
-                return row
+                return
             result = stabdeq.attack(model, chosen.images, chosen.labels, name=attack, eps=f"{eps}/255", batch_size=1000)
             row["attacks"][f"{attack}-{eps}"] = {"n": len(chosen), **result.accuracies}
-    return row
+            yield row

@@ -3,7 +3,7 @@
 import json
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.nn import functional
 from benchmarks.contest import finish
 from benchmarks.contestants import DEFAULT_STEPS, their_deq
 from benchmarks.contestants import Setting as SolverSetting
-from benchmarks.gpu.setting import Clock, Setting, device, part_of
+from benchmarks.gpu.setting import Clock, Setting, device, first, part_of
 from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, augment, batches, resident, to_unit
 from stabdeq.model import StabilisedDEQ
@@ -36,8 +36,8 @@ GOALS = (
 )
 
 
-def measure(setting: Setting, data: DataSet, clock: Clock) -> dict[str, Any]:
-    """Return seconds of an epoch of the whole training set, by precision and contestant."""
+def measure(setting: Setting, data: DataSet, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Yield seconds of an epoch of the whole training set, by precision and contestant."""
 
     def contest(precision: PrecisionName, some: DataSet) -> dict[str, float]:
         seconds = {
@@ -48,8 +48,8 @@ def measure(setting: Setting, data: DataSet, clock: Clock) -> dict[str, Any]:
     return _by_precision(contest, setting, data, clock)
 
 
-def measure_compiled(setting: Setting, data: DataSet, clock: Clock) -> dict[str, Any]:
-    """Return the same for a compiled solver, which needs a compiler and so may fail where all else runs."""
+def measure_compiled(setting: Setting, data: DataSet, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Yield the same for a compiled solver, which needs a compiler and so may fail where all else runs."""
 
     def contest(precision: PrecisionName, some: DataSet) -> dict[str, float]:
         recipe = recipe_of(setting, "lyadeq-anchored", precision, "model.solver.compiled=true")
@@ -60,16 +60,17 @@ def measure_compiled(setting: Setting, data: DataSet, clock: Clock) -> dict[str,
 
 def _by_precision(
     contest: Callable[[PrecisionName, DataSet], dict[str, float]], setting: Setting, data: DataSet, clock: Clock
-) -> dict[str, Any]:
-    some = part_of(data, setting.images)
+) -> Iterator[dict[str, Any]]:
+    # The trainer's seconds count the scoring of the validation images, which the rival's do not.
+    some = replace(part_of(data, setting.images), validation=first(data.validation, 2))
     scale = len(data.train) / len(some.train)
     found: dict[str, Any] = {"images": len(some.train), "epoch_seconds": {}}
     for precision in PRECISIONS:
         seconds = contest(precision, some)
         found["epoch_seconds"][precision] = {name: round(scale * value, 3) for name, value in seconds.items()}
+        yield found
         if clock.left < 0:
-            break
-    return found
+            return
 
 
 def recipe_of(setting: Setting, kind: str, precision: PrecisionName, *settings: str, epochs: int = EPOCHS) -> Recipe:
