@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torchdeq")
 
 from benchmarks.gpu import bundle
-from benchmarks.gpu.setting import FULL
+from benchmarks.gpu.setting import CUDA_TESTS, FULL
 
 
 def test_the_script_runs_from_the_unpacked_bundle(tmp_path: Path) -> None:
@@ -49,6 +49,12 @@ def test_the_wheels_are_those_that_such_a_machine_lacks() -> None:
 
 def test_the_tests_for_a_gpu_are_found_with_the_packages_that_such_a_machine_has() -> None:
     there = bundle._closure((*bundle.PRESENT, "stabdeq", *bundle.BESIDE), set(bundle.NOT_NEEDED))
+    asked = [
+        path
+        for path in Path(__file__).parent.glob("test_*.py")
+        if "gpu: torch.device" in path.read_text() and path != Path(__file__)
+    ]
+    assert sorted(f"tests/{path.name}" for path in asked) == list(CUDA_TESTS)
     lacking = [
         module
         for module, owners in packages_distributions().items()

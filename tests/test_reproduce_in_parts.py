@@ -97,6 +97,34 @@ def test_a_data_set_read_as_a_folder() -> None:
         training(data="cifar10").is_done()
 
 
+def test_of_a_folder_all_images_are_those_in_it() -> None:
+    write_folder(Path("images/cifar10/test"), {"a": 7, "b": 5})
+    job = training(data="cifar10", data_dir=Path("images"), as_folder=True)
+    assert [Attack(training=job, attack="pgd", eps=2, limit=limit).count for limit in (None, 5, 100)] == [12, 5, 12]
+
+
+def test_a_model_that_is_not_trained_to_the_end_is_not_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, (begun, waiting) = jobs_of("figure3", kinds="lyadeq,deq-orth")
+    engine = FakeEngine()
+    monkeypatch.setattr(run, "LocalEngine", lambda lanes: engine)
+    monkeypatch.setattr(run, "run_jobs", lambda *_, **__: {})  # the time is over at once
+    call("figure3", kinds="lyadeq,deq-orth", hours=1e-9)
+    write_checkpoint(begun, epoch=0)
+    call("figure3", kinds="lyadeq,deq-orth", hours=1e-9)
+    assert not list(Path("out").rglob("figure3*"))
+    assert not waiting.checkpoint.exists()
+
+
+def test_a_figure_says_what_is_missing_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "run_jobs", lambda *_, **__: {})
+    call("figure4", hours=1e-9)
+    assert "27 of 27 results are missing" in capsys.readouterr().out
+
+
 def test_folders_must_be_there_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--data-dir"):
         call("table1", data="cifar10", folders=True)

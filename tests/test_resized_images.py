@@ -53,6 +53,41 @@ def test_a_picture_is_scaled_by_means_and_one_of_the_size_is_left(tmp_path: Path
     assert torch.equal(read_images([tmp_path / "b.png"], 4), torch.from_numpy(halves[:4])[None, None])
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_stands_as_its_camera_was_held(suffix: str, orientation: int, tmp_path: Path) -> None:
+    """Orientations as in EXIF 2.3, tag 0x0112: what is stored, from what is seen."""
+    seen = np.kron(np.array([[0, 80], [160, 240], [40, 120]], np.uint8), np.ones((16, 16), np.uint8))
+    turned = seen if orientation <= 4 else seen.T
+    rows, columns = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}[
+        orientation
+    ]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(turned[::rows, ::columns]).save(path, exif=exif, **({"quality": 95} if suffix != "tif" else {}))
+    (found,) = read_images([path])
+    assert found.shape[1:] == seen.shape
+    assert (found[0].int() - torch.from_numpy(seen).int()).abs().max() < 10
+
+
+def test_an_unreadable_orientation_is_no_reason_to_refuse_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("L", (8, 4), 100).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        assert read_images([path]).shape == (1, 1, 4, 8)
+
+
+def test_a_picture_as_large_as_a_camera_s_is_scaled_and_not_kept(tmp_path: Path) -> None:
+    Image.new("1", (8000, 6000), 1).save(tmp_path / "a.png")
+    assert read_images([tmp_path / "a.png"], 4).unique().tolist() == [255]
+    with pytest.raises(DataError, match="48000000 pixels, more than 16777216"):
+        read_images([tmp_path / "a.png"])
+    Image.new("1", (16384, 8193), 1).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="134234112 pixels, more than 134217728"):
+        read_images([tmp_path / "b.png"], 4)
+
+
 def test_without_being_asked_for_nothing_is_scaled(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--set data\.resize=32 in training, --resize 32 beside --images"):
         load_data(DataConfig(name="folder"), data_dir=write_mixed(tmp_path))

@@ -114,7 +114,7 @@ def reproduce(
         if what.startswith("table"):
             _show_table(what, study, results, chosen_seeds, out)
     if what == "figure3":
-        _draw_figure3([model for model in models if model.name not in failures], limit)
+        _draw_figure3([model for model in models if model.name not in failures and model.is_done()], limit)
     if what == "figure4":
         _draw_figure4(study, results, chosen_seeds, out)
     if failures:
@@ -221,9 +221,11 @@ def _draw_figure3(models: "list[Training]", limit: int | None) -> None:
 def _draw_figure4(study: "Study", results: "list[Attack]", seeds: Sequence[int], out: Path) -> None:
     """Draw one figure for each data set, and write its numbers."""
     from analysis.reproduce.figure4 import draw_radii
-    from analysis.reproduce.table import make_rows
+    from analysis.reproduce.table import make_rows, notes
 
     rows = make_rows(study, results)
+    for note in notes(rows):
+        print(note)
     for data in study.data:
         drawn = draw_radii([row for row in rows if row.data == data], data, len(seeds))
         _write({out / f"figure4-{data}{suffix}": content for suffix, content in drawn.items()})

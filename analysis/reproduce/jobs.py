@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ class Training:
         """What ``--data-dir`` names: the folder of images, or where the data sets lie."""
         return self.data_dir / self.data if self.as_folder and self.data_dir else self.data_dir
 
+    @property
+    def test_images(self) -> int:
+        """How many test images there are: of a folder that is here, those in it."""
+        folder = self.images_dir / "test" if self.as_folder and self.images_dir else None
+        return _count(folder.resolve()) if folder and folder.is_dir() else TEST_IMAGES[self.data]
+
     def command(self) -> list[str]:
         """Return the arguments of ``stabdeq``."""
         words = ["train", self.data, "--kind", self.system.kind, "--seed", str(self.seed), "--epochs", str(self.epochs)]
@@ -147,7 +154,7 @@ class Attack:
     @property
     def count(self) -> int:
         """How many images are attacked."""
-        everything = TEST_IMAGES[self.data]
+        everything = self.training.test_images
         return everything if self.limit is None else min(self.limit, everything)
 
     def command(self) -> list[str]:
@@ -187,6 +194,13 @@ class Attack:
     def is_done(self) -> bool:
         """Whether the file is there with the settings of this job."""
         return self.read() is not None
+
+
+@cache
+def _count(folder: Path) -> int:
+    from stabdeq.data.folder import list_images
+
+    return len(list_images(folder)[0])
 
 
 def _data_dir(folder: Path | None) -> list[str]:

@@ -32,6 +32,10 @@ class Clock:
         return self._seconds - self.spent
 
 
+# By name: pytest would not find the packages there that other tests need.
+CUDA_TESTS = ("tests/test_augmentation.py", "tests/test_cuda.py", "tests/test_data.py")
+
+
 @dataclass(frozen=True)
 class Setting:
     """Sizes: ``images`` for an epoch that is timed; ``backbone``; batches of the solvers; seconds of a race; attacked images.
@@ -69,7 +73,7 @@ FULL = Setting(
     attacked=10_000,
     honest=250,
     most_epochs=50,
-    tests=("-m", "cuda", "tests/test_cuda.py"),
+    tests=("-m", "cuda", *CUDA_TESTS),
 )
 TINY = Setting(
     images=8,
@@ -82,7 +86,7 @@ TINY = Setting(
     attacked=4,
     honest=2,
     most_epochs=1,
-    tests=("-m", "cuda", "--collect-only", "tests/test_cuda.py"),
+    tests=("-m", "cuda", "--collect-only", *CUDA_TESTS),
 )
 
 

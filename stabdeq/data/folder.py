@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY_MODES = ("1", "L", "LA")
 # A file of a few bytes can claim any number of pixels: what is claimed is looked at before anything is decoded.
-MOST_PIXELS = 2**24  # of one image: 4096 x 4096
+MOST_PIXELS = 2**24  # of one image that is kept, and of a tile: 4096 x 4096
+MOST_SCALED = 2**27  # of one image that is scaled: more than cameras take
 MOST_BYTES = 2**32  # of a folder's images, decoded, a byte a channel
 LARGEST_FILE = 2**27  # bytes
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
@@ -78,9 +79,10 @@ def read_images(paths: Sequence[Path], resize: int | None = None) -> Tensor:
     """Return the images as uint8 ``(N, C, H, W)``: C is 1 where every image is greyscale, otherwise 3.
 
     With ``resize`` each is scaled to that height and that width, whatever its proportions are: bilinear, and where it shrinks the
-    mean over what a pixel covers. An alpha channel is dropped; of several frames the first is read. Raises DataError, naming the file, for
-    one that is no regular file or no readable image of 8 bits a channel, for one that is too large (``MOST_PIXELS``,
-    ``LARGEST_FILE``, all together ``MOST_BYTES``), and for the first that differs in size from the first, where they are not scaled.
+    mean over what a pixel covers. One that its camera marks as turned (EXIF) is turned back. An alpha channel is dropped; of several
+    frames the first is read. Raises DataError, naming the file, for one that is no regular file or no readable image of 8 bits a
+    channel, for one that is too large (``MOST_PIXELS``, or ``MOST_SCALED`` with ``resize``, ``LARGEST_FILE``, all together
+    ``MOST_BYTES``), and for the first that differs in size from the first, where they are not scaled.
     """
     if resize is not None and not 1 <= resize**2 <= MOST_PIXELS:
         raise DataError(
@@ -111,15 +113,16 @@ def _is_visible(path: str) -> bool:
 
 def _read_image(path: Path, resize: int | None) -> np.ndarray:
     """Return one image, scaled where ``resize`` is given, as uint8: (H, W) where it is greyscale, otherwise (H, W, 3)."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limits are lower
             _require_small(os.fstat(file.fileno()).st_size, LARGEST_FILE, "bytes")
             image = Image.open(file, formats=FORMATS)
-            _require_small(image.width * image.height, MOST_PIXELS, "pixels")
+            _require_small(image.width * image.height, MOST_SCALED if resize else MOST_PIXELS, "pixels")
             _require_small(_pixels_of_a_tile(image), MOST_PIXELS, "pixels in a tile")
+            ImageOps.exif_transpose(image, in_place=True)  # cameras store how they were held beside the pixels
             if image.mode in GREY_MODES:
                 return _scaled(image.convert("L"), resize)
             if image.mode in COLOUR_MODES:
