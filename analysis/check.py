@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from analysis.user_function.barrier_settings import require_used
 from analysis.user_function.on_settings import require_judged_on_a_set
 from analysis.user_function.sentences import ALONG_THE_FLOW, GLOBAL, NAMES, NEEDS_DYNAMICS, OF_A_BARRIER
+from analysis.user_function.used_settings import require_used
 from analysis.user_function.whole_space_settings import require_whole_space
 from stabdeq.errors import ConfigError, closest
 from stabdeq.shard import WHOLE, Shard
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Function = str | Callable[[Any], Any]
 # A Lyapunov function need not be convex, growth without bound is for global claims, and attraction follows from the others.
 ON_REQUEST = ("proper", "convex", "attraction", GLOBAL, "barrier")
-JUDGED_TOGETHER = (("decrease", "invariant"), OF_A_BARRIER)  # what follows of one for another is told, too
+JUDGED_TOGETHER = (("decrease", "invariant"), (*OF_A_BARRIER, "decay"))  # what follows of one for another is told, too
 OF_ONE_EQUILIBRIUM = ("equilibrium", "attraction", GLOBAL)
 AT_REST = "where f(c, d) = 0 for every d, the claims positive, decay with alpha above 0, and invariant say that all tends to the centre"
 # Where the largest level is sought, each further out than the one before, as long as none is refuted.
@@ -108,7 +108,7 @@ def check(
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
     usual = _default_names(given, in_steps=step is not None)
     settings: dict[str, object] = {**sets, "sublevel": sublevel, "from_level": from_level, "alpha": alpha}
-    settings |= {"kappa": kappa, "inner_radius": inner_radius, "uncertain": uncertain}
+    settings |= {"kappa": kappa, "inner_radius": inner_radius, "uncertain": uncertain, "disturbance": disturbance}
     require_used(names, settings)
     require_whole_space(names, settings)
     beside: dict[str, object] = {"uncertain": uncertain, "initial": initial, "unsafe": unsafe, "sublevel": sublevel}

@@ -16,6 +16,7 @@ from analysis.report import figures
 from analysis.report.drawing import Drawing
 from analysis.report.figures import certified
 from analysis.report.header import title_of
+from analysis.report.likeness import same_sentence
 from analysis.report.made_by import command_line
 from analysis.report.page import templates
 from analysis.report.quantities import GAP, quantity
@@ -62,6 +63,7 @@ class Standing(StrEnum):
     """How reports stand to each other in a claim: the first of these that is so."""
 
     DIFFERS = "Verdicts that differ"
+    OTHERWISE = "Claims that differ"
     MISSING = "Not in every report"
     ALIKE = "Alike in all"
 
@@ -85,6 +87,12 @@ class Claim:
         return len({cell.verdict for cell in self.cells if isinstance(cell, Judged)}) > 1
 
     @property
+    def is_worded_otherwise(self) -> bool:
+        """Whether the reports claim different things under the one name."""
+        said = [cell.claim for cell in self.cells if isinstance(cell, Judged)]
+        return not all(same_sentence(said[0], other) for other in said[1:])
+
+    @property
     def is_missing(self) -> bool:
         """Whether a report says nothing of it."""
         return any(isinstance(cell, Gap) for cell in self.cells)
@@ -97,7 +105,11 @@ class Claim:
     @property
     def standing(self) -> Standing:
         """Where the row belongs."""
-        return Standing.DIFFERS if self.differs else Standing.MISSING if self.is_missing else Standing.ALIKE
+        if self.differs:
+            return Standing.DIFFERS
+        if self.is_worded_otherwise:
+            return Standing.OTHERWISE
+        return Standing.MISSING if self.is_missing else Standing.ALIKE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +162,14 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """How many claims end differently, and how many are not in every report, for which reason."""
+        """How many claims end differently, or are other ones, and how many are not in every report, for which reason."""
         differing = sum(row.differs for row in self.claims)
+        otherwise = sum(row.standing is Standing.OTHERWISE for row in self.claims)
         missing = [row for row in self.claims if row.standing is Standing.MISSING]
         unclaimed = sum(row.is_unclaimed for row in missing)
         said = f"{differing} of {len(self.claims)} claims end differently."
+        if otherwise:
+            said += f" {otherwise} more {'does' if otherwise == 1 else 'do'} not say the same."
         if not missing:
             return said
         reasons = [(unclaimed, "not claimed"), (len(missing) - unclaimed, "not judged")]

@@ -15,6 +15,7 @@ from analysis.findings.values import mapping, printable, sequence
 from analysis.measure.sample import levels
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.report.checkpoint_of import checkpoint_of
+from analysis.report.made_by import own_images
 from analysis.report.reading import read_report
 from analysis.report.report import Report, images_named
 from stabdeq.checkpoint import Checkpoint
@@ -120,6 +121,11 @@ class Replayer:
         seed = self.report.sample.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise NotReplayableError("the report does not hold the seed of its sample (is it older?): audit anew")
+        if place := own_images(self.report.command):
+            raise NotReplayableError(
+                f"the report is of images of your own, {place}: audit them again into another folder, then stabdeq compare "
+                "--fail-on-difference"
+            )
         images, labels = self.fetch(places)
         for position, place in enumerate(places):
             if place in named and mapping(self.report.images.get(str(place))).get("pixels") != levels(images[position]):

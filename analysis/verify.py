@@ -1,7 +1,6 @@
 """A report repeated: its checkpoint is judged again as the report says it was, and what came is compared with it claim by claim."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +11,11 @@ from typing import Any
 
 from analysis.audit import MOST_STATES, audit
 from analysis.certify import certify
-from analysis.checks.witness import SAME
 from analysis.findings import Finding
 from analysis.findings.catalogue import CHECKS
-from analysis.findings.values import mapping, number, printable, sequence
+from analysis.findings.values import mapping, printable, sequence
 from analysis.measure.sample import describe, draw_images, drawn
-from analysis.measure.subject import TOLERANCE
+from analysis.report.likeness import NUMBER, alike, same_sentence
 from analysis.report.made_by import command_line, how_again
 from analysis.report.page import render_html
 from analysis.report.reading import LARGEST, parse, read_plain, schema_at_odds
@@ -34,7 +32,6 @@ OPTIONS = {  # that a report of the command may name
     "audit": {"checks", "images", "states", "data-dir", "seed"},
     "certify": {"deployed", "images", "data-dir", "seed", "proof"},
 }
-_NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?")
 _DRAWING = re.compile(r"<svg.*?</svg>", re.DOTALL)
 _FOREIGN = re.compile(
     r"<(?:script|style|foreignObject|iframe|image|a)\b|\bon\w+\s*=|position\s*:|href\s*=\s*[\"'](?!#)", re.IGNORECASE
@@ -229,12 +226,12 @@ def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterato
     if told is None or again is None or told.verdict != again.verdict:
         words = [ABSENT if one is None else str(one.verdict) for one in (told, again)]
         yield Difference(what=name, reported=words[0], now=words[1])
-    elif not _same_sentence(told.claim, again.claim):
+    elif not same_sentence(told.claim, again.claim):
         yield Difference(what=name, reported=told.claim, now=again.claim)
     else:
         # Time is not repeated, and what was compared need not be again.
         parts = [{key: value for key, value in asdict(one).items() if key != "seconds"} for one in (told, again)]
-        other = [key for key in parts[0] if not _alike(parts[0][key], parts[1][key])]
+        other = [key for key in parts[0] if not alike(parts[0][key], parts[1][key])]
         if other:
             yield Difference(
                 what=name, reported=f"{told.verdict}", now=f"same, other {', '.join(other)}", decides=False
@@ -259,7 +256,7 @@ def _to_the_letter(told: Any, again: Any) -> bool:
 def _numbers(what: str, told: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[Difference]:
     """Yield the parts in which a number differs, which decides nothing: another machine rounds otherwise."""
     for key in dict.fromkeys([*again, *told]):
-        if not _alike(told.get(key), again.get(key)):
+        if not alike(told.get(key), again.get(key)):
             words = [_short(one[key]) if key in one else ABSENT for one in (told, again)]
             yield Difference(what=f"{what} {printable(key)}", reported=words[0], now=words[1], decides=False)
 
@@ -267,7 +264,7 @@ def _numbers(what: str, told: Mapping[str, Any], again: Mapping[str, Any]) -> It
 def _measured(report: Report) -> dict[str, Any]:
     names = numbered(f"{printable(item.check)}.{printable(item.name)}" for item in report.measurements)
     return {
-        name: {"value": item.value, "words": _NUMBER.sub("0", item.text)}
+        name: {"value": item.value, "words": NUMBER.sub("0", item.text)}
         for name, item in zip(names, report.measurements, strict=True)
     }
 
@@ -280,36 +277,9 @@ def _short(value: Any) -> str:
     return "other numbers" if isinstance(value, dict | list) else printable(value)[:80]
 
 
-def _alike(told: Any, again: Any) -> bool:
-    """Return whether two values are the same, numbers to what another machine leaves of them."""
-    if isinstance(told, dict) and isinstance(again, dict):
-        return told.keys() == again.keys() and all(_alike(told[key], again[key]) for key in told)
-    if isinstance(told, list | tuple) and isinstance(again, list | tuple):
-        return len(told) == len(again) and all(map(_alike, told, again))
-    if not {type(told), type(again)} <= {int, float}:  # "one", True, None, or a list and an object
-        return type(told) is type(again) and told == again
-    a, b = number(told), number(again)
-    return a == b or math.isclose(a, b, rel_tol=SAME, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
-
-
 def _words(page: str) -> str:
     """Return a page with the tags and attributes of its drawings in their place: another version of matplotlib draws otherwise.
 
     A drawing of a page of ours has no script, no style sheet, no foreign element, and nothing that lays it over the page.
     """
     return _DRAWING.sub(lambda drawing: "<svg>" + " ".join(sorted(set(_FOREIGN.findall(drawing[0])))), page)
-
-
-def _same_sentence(told: str, again: str) -> bool:
-    """Return whether two claims have the same words, and numbers that are the same to what another machine leaves of them."""
-    if _NUMBER.sub("0", told) != _NUMBER.sub("0", again):
-        return False
-    pairs = zip(_NUMBER.finditer(told), _NUMBER.finditer(again), strict=True)
-    return all(a[0] == b[0] or _alike(_value(a[0]), _value(b[0])) for a, b in pairs)
-
-
-def _value(text: str) -> float | str:
-    try:
-        return float(text.rstrip(".,").replace("−", "-").replace(",", ""))
-    except ValueError:
-        return text

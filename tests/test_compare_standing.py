@@ -8,9 +8,10 @@ ALIKE, OTHER, MISSING = finding("equilibrium", "exists", "PROVED"), "PROVED", fi
 
 
 def pair() -> list[dict[str, object]]:
-    """Two reports that have one claim alike, one with another verdict, and one that the second does not make."""
-    first = report_of("a", ALIKE, finding("decay", "flow", OTHER), MISSING)
-    return [first, report_of("b", ALIKE, finding("decay", "flow", "REFUTED"), exit_code=1)]
+    """Two reports that have one claim alike, one with another verdict, one of another rate, and one that the second does not make."""
+    rates = [finding("decay", "raw", "PROVED", claim=f"V-dot <= -{rate} V.") for rate in (0.1, 0.5)]
+    first = report_of("a", ALIKE, finding("decay", "flow", OTHER), rates[0], MISSING)
+    return [first, report_of("b", ALIKE, finding("decay", "flow", "REFUTED"), rates[1], exit_code=1)]
 
 
 def test_what_differs_stands_before_what_is_missing_and_what_is_alike() -> None:
@@ -21,6 +22,7 @@ def test_what_differs_stands_before_what_is_missing_and_what_is_alike() -> None:
     }
     assert list(names.items()) == [
         (Standing.DIFFERS, ["decay.flow"]),
+        (Standing.OTHERWISE, ["decay.raw"]),
         (Standing.MISSING, ["spectrum.stable"]),
         (Standing.ALIKE, ["equilibrium.exists"]),
     ]
@@ -28,17 +30,17 @@ def test_what_differs_stands_before_what_is_missing_and_what_is_alike() -> None:
     for text in (page, printed(comparison, 100), printed(comparison, 45)):
         places = [text.index(word) for word in Standing]
         assert places == sorted(places)
-        assert text.index("decay.flow") < text.index("spectrum.stable") < text.index("equilibrium.exists")
-    said = "1 of 3 claims end differently. 1 is not in every report: 1 not claimed."
+        assert text.index("decay.flow") < text.index("decay.raw") < text.index("spectrum.stable") < text.index("equilibrium.exists")
+    said = "1 of 4 claims end differently. 1 more does not say the same. 1 is not in every report: 1 not claimed."
     assert page.index(said) < page.index("<nav")
-    assert said in printed(comparison, 100)
+    assert said in " ".join(printed(comparison, 100).split())
 
 
 def test_reports_that_agree_have_one_part() -> None:
     comparison = compared(pair()[0], pair()[0])
     assert list(comparison.standings) == [Standing.ALIKE]
     assert "Verdicts that differ" not in render_comparison(comparison)
-    assert "0 of 3 claims end differently.\n" in printed(comparison, 100)
+    assert "0 of 4 claims end differently.\n" in printed(comparison, 100)
 
 
 def test_why_a_claim_is_missing_is_told_in_words_and_in_symbols() -> None:

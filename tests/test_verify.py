@@ -11,11 +11,11 @@ import pytest
 import torch
 from command_runs import run, save_untrained
 
-import analysis.verify as analysis_verify
 import stabdeq
 from analysis import verify as verify_module
 from analysis.audit import audit
 from analysis.report.reading import read_report
+from analysis.report.likeness import same_sentence
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, DataError, NotReplayableError, ReportError
 
@@ -190,11 +190,10 @@ def test_a_drawing_with_what_ours_never_hold_is_found(foreign: str, copied: Path
 
 
 def test_numbers_of_a_claim_are_part_of_it() -> None:
-    same = analysis_verify._same_sentence
-    assert same("V >= 0.1 ||z||^2, to 1e-12.", "V >= 0.10000001 ||z||^2, to 1e-12.")
-    assert not same("V >= 1000 ||z||^2.", "V >= 0.1 ||z||^2.")
-    assert not same("V-dot <= -1 V.", "V-dot <= 1 V.")
-    assert not same("V >= 0.1 ||z||^2.", "V > 0.1 ||z||^2.")
+    assert same_sentence("V >= 0.1 ||z||^2, to 1e-12.", "V >= 0.10000001 ||z||^2, to 1e-12.")
+    assert not same_sentence("V >= 1000 ||z||^2.", "V >= 0.1 ||z||^2.")
+    assert not same_sentence("V-dot <= -1 V.", "V-dot <= 1 V.")
+    assert not same_sentence("V >= 0.1 ||z||^2.", "V > 0.1 ||z||^2.")
 
 
 @pytest.mark.usefixtures("once")

@@ -1,5 +1,6 @@
 """``stabdeq certify``: what the weights of a checkpoint, or of somebody's own dynamics, prove."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,6 +107,7 @@ def certify(
     from analysis.certify import certify as prove
     from analysis.certify import units
     from analysis.commands.in_ci import InCI
+    from analysis.report.made_by import made_by
     from analysis.report.page import write_data
     from analysis.report.terminal import print_verdicts
     from analysis.shards.jobs import parts_by_jobs
@@ -148,6 +150,9 @@ def certify(
                 shard=shard or WHOLE,
                 on_stage=lambda words: status.update(f"certifying: {words}"),
             )
+            if images:  # the function was given tensors, which have no names
+                named = asked | {"images": place, "limit": count, "proof": proof}
+                report = replace(report, command=made_by("certify", subject, named))
     if shard is not None and out is not None:
         written = write_part(out, report_part(work, shard, units(deployed=deployed), report))
         console.print(f"wrote {written}", soft_wrap=True, highlight=False)

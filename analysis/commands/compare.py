@@ -34,7 +34,7 @@ def compare(
     out
         Write the comparison as a page to this file, such as compare.html.
     fail_on_difference
-        Exit with 1 where a claim ends differently, or is not in every report: of one model judged twice, say.
+        Exit with 1 where a claim ends differently, says something else, or is not in every report: of one model judged twice, say.
     """
     if len(reports) < 2:
         raise ConfigError("compare takes two or more reports: stabdeq compare A/report.json B/report.json")
@@ -42,7 +42,7 @@ def compare(
         raise ConfigError(f"--out {out} is one of the reports: name another file")
     require_writable("--out", out, reports[0])
 
-    from analysis.compare import compare_reports, render_comparison
+    from analysis.compare import Standing, compare_reports, render_comparison
     from analysis.report.reading import read_report
     from stabdeq.errors import ReportError
     from stabdeq.files import encoded, replace_file
@@ -58,7 +58,7 @@ def compare(
     if out is not None:
         replace_file(out, encoded(render_comparison(comparison)))
         console.print(f"wrote {out}", soft_wrap=True, highlight=False)
-    return int(fail_on_difference and any(row.differs or row.is_missing for row in comparison.claims))
+    return int(fail_on_difference and any(row.standing is not Standing.ALIKE for row in comparison.claims))
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:

@@ -10,7 +10,7 @@ from analysis.findings.values import mapping, number, printable, sequence
 from analysis.report.front_matter import yaml_lines
 from analysis.report.made_by import command_line, draws_images
 from analysis.report.markdown import badge, escaped, table, why
-from analysis.report.next_steps import is_repeatable
+from analysis.report.next_steps import can_replay, is_repeatable
 from analysis.report.plain_words import in_plain_words
 from analysis.report.quantities import quantity
 from analysis.report.report import Report
@@ -190,7 +190,7 @@ def _commands(report: Report, checkpoint: Checkpoint, report_path: Path) -> list
     elsewhere = checkpoint.data.name != "digits" or checkpoint.data.robust
     data = " --data-dir DIR" if elsewhere else ""
     lines = [f"stabdeq verify {file} {page}{data}"] if is_repeatable(report) else []
-    if report.exit_code == 1:
+    if report.exit_code == 1 and can_replay(report):
         lines.append(f"stabdeq replay {page} --checkpoint {file}{data}")
     made = command_line(report.command)
     lines = [*([f"{made}  # made the report"] if made else []), *lines]

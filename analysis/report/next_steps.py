@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from analysis.findings import Finding, Verdict
 from analysis.findings.values import mapping, printable
 from analysis.report.header import in_words
-from analysis.report.made_by import command_line, draws_images
+from analysis.report.made_by import command_line, draws_images, own_images
 from analysis.report.report import Report
 
 
@@ -38,8 +38,8 @@ def next_steps(report: Report) -> list[Step]:
 
 
 def replay_line(report: Report, finding: Finding, name: str) -> str:
-    """Return the command that evaluates a refuted finding's witness anew; empty where the report names no checkpoint."""
-    if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
+    """Return the command that evaluates a refuted finding's witness anew; empty where none does (``can_replay``)."""
+    if finding.verdict is not Verdict.REFUTED or not can_replay(report):
         return ""
     return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
 
@@ -59,9 +59,14 @@ def is_repeatable(report: Report) -> bool:
     return report.command.get("name") in ("audit", "certify") and draws_images(report.command)
 
 
+def can_replay(report: Report) -> bool:
+    """Return whether the report is of a checkpoint and of its test images, which "stabdeq replay" reads."""
+    return bool(report.checkpoint.get("path")) and not own_images(report.command)
+
+
 def _replay(report: Report) -> str:
     has_witness = any(finding.verdict is Verdict.REFUTED and finding.witness for finding in report.findings)
-    return f"stabdeq replay report.json{_data_option(report)}" if has_witness and report.checkpoint.get("path") else ""
+    return f"stabdeq replay report.json{_data_option(report)}" if has_witness and can_replay(report) else ""
 
 
 def _whole_audit(report: Report) -> str:

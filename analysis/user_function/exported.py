@@ -41,7 +41,8 @@ def write_proof(
 ) -> tuple[list[Finding], list[Skipped]]:
     """Write what ``findings`` prove of ``subject`` to ``path``; return them with what was written, and the claims left out.
 
-    No file is written where nothing is proved, or nothing can be shown by the checker's bounds.
+    Where nothing is proved, or nothing can be shown by the checker's bounds, there is no file, nor one of an earlier check: its proof
+    would be taken for one of these functions.
     """
     functions: dict[str, Plain] = {}
     claims: list[Plain] = []
@@ -73,6 +74,8 @@ def write_proof(
             "claims": claims,
         }
         replace_file(path, (json.dumps(proof, separators=(",", ":")) + "\n").encode())
+    elif path.is_file():
+        path.unlink()
     return found, skipped
 
 

@@ -157,6 +157,8 @@ def _require_labels(labels: Tensor, count: int, path: Path) -> Tensor:
 
 
 def draw(split: Split, count: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``count`` of the samples at random, or all where that is None or too many: images, labels (N,) and places (N,)."""
+    """Return ``count`` of the samples at random, all of them in their order where that is None: images, labels (N,) and places (N,)."""
+    if count is None:
+        return split.images, split.labels, torch.arange(len(split))
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
     return split.images[places], split.labels[places], places
