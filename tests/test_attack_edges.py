@@ -54,6 +54,13 @@ def test_the_table_has_a_row_for_each_kind_of_image() -> None:
     assert ["attacked,", "eps", "=", "1/1000", "66.67%", "66.67%"] in lines
 
 
+@pytest.mark.parametrize(("weights", "pixels"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_images_are_read_in_the_dtype_of_the_weights(weights: torch.dtype, pixels: torch.dtype) -> None:
+    given, labels = images()
+    found = attack(classifier().to(weights), given.to(pixels), labels, eps=0.01, steps=1)
+    assert found.accuracies["clean"] == 1
+
+
 def test_where_apgd_looks_back() -> None:
     assert step_checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert step_checkpoints(10) == [3, 5, 6, 7, 8, 9, 10]

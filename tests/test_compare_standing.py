@@ -30,7 +30,12 @@ def test_what_differs_stands_before_what_is_missing_and_what_is_alike() -> None:
     for text in (page, printed(comparison, 100), printed(comparison, 45)):
         places = [text.index(word) for word in Standing]
         assert places == sorted(places)
-        assert text.index("decay.flow") < text.index("decay.raw") < text.index("spectrum.stable") < text.index("equilibrium.exists")
+        assert (
+            text.index("decay.flow")
+            < text.index("decay.raw")
+            < text.index("spectrum.stable")
+            < text.index("equilibrium.exists")
+        )
     said = "1 of 4 claims end differently. 1 more does not say the same. 1 is not in every report: 1 not claimed."
     assert page.index(said) < page.index("<nav")
     assert said in " ".join(printed(comparison, 100).split())

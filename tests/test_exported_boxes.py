@@ -117,6 +117,7 @@ def test_the_command_writes_the_file(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written_is_said(tmp_path):
     path = tmp_path / "p.json"
+    path.write_text("a proof of before, about other functions")
     report = stabdeq.check(lambda z: torch.erf(z).square().sum(1), dim=2, claims=["positive"], proof=path, **QUICK)
     assert report.findings[0].verdict.name == "PROVED"
     assert not path.exists()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_runs import run
+from command_runs import run, save_untrained
+
+from analysis.report.made_by import command_line
 
 MODULE = """
 import torch
@@ -88,6 +90,49 @@ def test_an_attack(own: str, folder: Path) -> None:
         found = json.loads((folder / "out.json").read_text())
         assert found["n"] == count
         assert found["checkpoint"] is None
+
+
+@pytest.mark.parametrize("count", [(), ("--images", "5")])
+def test_outcomes_of_an_attack_are_told_by_the_places_of_their_images(
+    count: tuple[str, ...], own: str, folder: Path
+) -> None:
+    """The first six images, of label 0, are right, the others wrong: no attack at so small a radius changes that."""
+    (folder / f"{own}_sorted.py").write_text(
+        "import torch\n\n\ndef net(x):\n    level = x.flatten(1).mean(1) - 0.5\n    return torch.stack([level, -level], 1)\n"
+    )
+    levels = np.where(np.arange(12) < 6, 0.9, 0.1)
+    images = np.broadcast_to(levels[:, None, None, None], (12, 1, 4, 4))
+    np.savez(folder / "sorted.npz", images=images, labels=np.zeros(12, np.int64))
+    given = ("--images", "sorted.npz", *count, "--eps", "0.01", "--json", "out.json", "--seed", "3")
+    assert run("attack", f"{own}_sorted:net", *given) == 0
+    samples = json.loads((folder / "out.json").read_text())["samples"]
+    assert len(samples["index"]) == (5 if count else 12)
+    assert samples["robust_correct"] == [place < 6 for place in samples["index"]]
+
+
+def test_the_honest_attack_of_a_classifier_without_an_equilibrium(own: str, folder: Path) -> None:
+    given = ("--attack", "honest", "--steps", "2", "--images", "images.npz", "--json", "out.json")
+    attacks = {}
+    for name in ("Classifier", "make"):
+        assert run("attack", f"{own}:{name}", *given) == 0
+        attacks[name] = list(json.loads((folder / "out.json").read_text())["attacks"])
+    assert attacks["make"] == [*attacks["Classifier"], "intermediate"]
+
+
+def test_images_of_ones_own_for_a_checkpoint_are_named_in_reports_and_not_replayed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).random((6, 1, 8, 8))
+    np.savez(folder / "mine.npz", images=images, labels=np.arange(6))
+    model = save_untrained(folder / "model.safetensors", "lyadeq")
+    given = ("--images", "mine.npz", "--quiet")
+    assert run("audit", model, *given, "--checks", "equilibrium", "--out", "own") == 1
+    assert "stabdeq replay" not in (folder / "own" / "report.html").read_text()
+    assert run("replay", "own/report.json") == 3
+    assert "mine.npz: audit them" in capsys.readouterr().out
+    run("certify", model, *given, "--json", "certified.json")
+    command = json.loads((folder / "certified.json").read_text())["command"]
+    assert command_line(command) == f"stabdeq certify {model} --images mine.npz --seed 0"
 
 
 def test_what_cannot_be_audited_is_refused(own: str, refusal: Callable[..., str]) -> None:

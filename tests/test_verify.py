@@ -14,8 +14,8 @@ from command_runs import run, save_untrained
 import stabdeq
 from analysis import verify as verify_module
 from analysis.audit import audit
-from analysis.report.reading import read_report
 from analysis.report.likeness import same_sentence
+from analysis.report.reading import read_report
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.errors import ConfigError, DataError, NotReplayableError, ReportError
 

@@ -14,7 +14,7 @@ from stabdeq.attacks.pgd import PGD
 from stabdeq.attacks.threat_model import Adversarial, Classifier, check_batch, check_counts, refuse_restarts
 from stabdeq.attacks.worst import attack_standing
 from stabdeq.errors import ConfigError
-from stabdeq.model import EquilibriumModel
+from stabdeq.model import EquilibriumClassifier, EquilibriumModel
 from stabdeq.radius import NormName
 
 STEPS = 20
@@ -116,11 +116,20 @@ def _ascend(
     return attack(surrogate, images, labels, generator=generator)
 
 
+def absent_parts(model: Any) -> list[str]:
+    """Return what ``model`` lacks of an ``EquilibriumModel``."""
+    return [name for name in ("inject", "cell", "readout", "solve") if not hasattr(_in_parts(model), name)]
+
+
+def _in_parts(model: Any) -> Any:
+    return model.model if isinstance(model, EquilibriumClassifier) else model
+
+
 def _require_equilibrium(model: Any) -> EquilibriumModel:
-    absent = [name for name in ("inject", "cell", "readout", "solve") if not hasattr(model, name)]
+    absent = absent_parts(model)
     if absent:
         raise ConfigError(
             f"the model has no {', '.join(absent)}: attacks on intermediate states need an EquilibriumModel; "
             "use the other attacks for this one"
         )
-    return model
+    return _in_parts(model)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stabdeq.attacks import IFGSM, PGD, Attack, ClampNormalised, NormName, Worst, build_attack, schedule
 from stabdeq.attacks.evaluate import evaluate
+from stabdeq.attacks.intermediate import Intermediate, absent_parts
 from stabdeq.attacks.result import AttackResult
 from stabdeq.attacks.threat_model import Classifier
 from stabdeq.checkpoint import load_checkpoint
@@ -50,9 +51,9 @@ def attack(
     Args:
         model: a classifier of images in [0, 1] in evaluation mode, on its own device; or the path of a checkpoint, whose model
             is put on a GPU where there is one.
-        images: (N, C, H, W), floats in [0, 1] or uint8; None for the test images of the checkpoint's data set.
+        images: (N, C, H, W), floats in [0, 1], which are rounded to the model's dtype, or uint8; None for the test images of the checkpoint's data set.
         labels: (N,) int64, of ``images``.
-        name: one of ``stabdeq.registry.ATTACKS``.
+        name: one of ``stabdeq.registry.ATTACKS``; "honest" is without "intermediate" where the model has no equilibrium.
         eps: the radius of the ball in pixels of [0, 1], as a number or as a text such as "8/255".
         norm: "linf", of the largest pixel, or "l2".
         steps: None for the attack's own number; of PGD in l2, 50.
@@ -81,8 +82,10 @@ def attack(
         raise ConfigError(f"batch size {batch_size}: expected 1 or more")
     chosen = build_attack(name, eps=radius, steps=steps, restarts=restarts, norm=norm)
     control: Attack = build_attack(name, eps=0.0, steps=1, norm=norm)
-    settings = {"attack": name, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
     network, whole, subject, device = _subject(model, images, labels, data_dir, trusted)
+    if name == "honest" and absent_parts(network):
+        chosen, control = (_without_intermediate(each) for each in (chosen, control))
+    settings = {"attack": name, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
     split, indices = _draw(whole, samples, seed)
     attacks: dict[str, Attack] = {CONTROL: control, "attack": chosen}
     parts = tuple(getattr(chosen, "attacks", ()))
@@ -137,7 +140,7 @@ def _subject(
     """Return the model, the images to draw from, what both are called, and where the model is."""
     if (images is None) != (labels is None):
         raise DataError("images and labels belong together: give both, or neither for a checkpoint's test images")
-    given = None if images is None or labels is None else Split(_require_pixels(images), labels)
+    given = None if images is None or labels is None else Split(_in_dtype_of(model, _require_pixels(images)), labels)
     if not isinstance(model, str | Path):
         if given is None:
             raise DataError("a model in memory has no test images of its own: give images and labels")
@@ -154,6 +157,22 @@ def _subject(
         "data": None if given else loaded.data.name,
     }
     return loaded.model.to(device), split, subject, device
+
+
+def _without_intermediate(attack: Attack) -> Attack:
+    """Return the set of attacks without those through the states of an equilibrium, which the model has not."""
+    assert isinstance(attack, Worst)
+    return Worst({name: each for name, each in attack.attacks.items() if not isinstance(each, Intermediate)})
+
+
+def _in_dtype_of(model: Classifier | str | Path, images: Tensor) -> Tensor:
+    """Return floating ``images`` in the dtype of the model's weights, float32 of a checkpoint; others as they are."""
+    if not images.is_floating_point():
+        return images
+    if isinstance(model, str | Path):
+        return images.float()
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return images.to(next((each.dtype for each in parameters if each.is_floating_point()), images.dtype))
 
 
 def _require_pixels(images: Tensor) -> Tensor:
