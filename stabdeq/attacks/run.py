@@ -51,7 +51,8 @@ def attack(
     Args:
         model: a classifier of images in [0, 1] in evaluation mode, on its own device; or the path of a checkpoint, whose model
             is put on a GPU where there is one.
-        images: (N, C, H, W), floats in [0, 1], which are rounded to the model's dtype, or uint8; None for the test images of the checkpoint's data set.
+        images: (N, C, H, W), floats in [0, 1], which are rounded to the model's dtype, or uint8; None for the test images of the
+            checkpoint's data set.
         labels: (N,) int64, of ``images``.
         name: one of ``stabdeq.registry.ATTACKS``; "honest" is without "intermediate" where the model has no equilibrium.
         eps: the radius of the ball in pixels of [0, 1], as a number or as a text such as "8/255".
