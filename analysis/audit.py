@@ -42,6 +42,7 @@ def audit(
     states: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    trusted: bool = False,
     shard: Shard = WHOLE,
     on_check: Callable[[str], None] = lambda name: None,
 ) -> Report:
@@ -53,7 +54,7 @@ def audit(
     images of its own data set (``data_dir`` says where that lies, where it is not embedded), drawn at random by ``seed``, unless
     images are given. A model that is an ``nn.Module`` is judged in float64 and in evaluation mode, and is left as it was.
     Each search for a counterexample to V's positivity, convexity and decay draws so many ``states``, by default as many as take
-    seconds.
+    seconds. A checkpoint that is ``trusted`` may ask for more work (``stabdeq.checkpoint.load_checkpoint``).
 
     ``checks`` names the checks, by default all that are not on request, and a ``shard`` makes its own of their ``units``, as all would be;
     ``indices`` (N,) name the images in witnesses;
@@ -65,10 +66,11 @@ def audit(
         raise ConfigError(f"states = {states}: expected from 1 to {MOST_STATES} states to draw in a search")
     wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]
     names = [check.name for check in wanted]
-    model, checkpoint, loaded = loaded_model(model)
+    model, checkpoint, loaded = loaded_model(model, trusted=trusted)
+    given = images is not None
     options = {"checks": names, "images": samples, "states": states, "data-dir": data_dir, "seed": seed}
     # Images of one's own are no option of the command.
-    command = made_by("audit", checkpoint.get("path") if images is None else None, options)
+    command = made_by("audit", None if given else checkpoint.get("path"), options)
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
@@ -96,7 +98,7 @@ def audit(
             checkpoint=checkpoint,
             environment=environment(),
             # What "stabdeq verify" and "replay" need: which images were drawn, in which order, and those that witnesses name.
-            sample=drawn(seed, subject.indices, subject.images, subject.labels) | _right(subject),
+            sample=drawn(seed, subject.indices, subject.images, subject.labels, given=given) | _right(subject),
             images=_images_in_witnesses(subject, findings),
         )
 

@@ -85,7 +85,8 @@ def certify(
         return _certify_velocity(load_function(velocity, dim, "velocity"), dim, seed, command)
     options = {"deployed": deployed, "images": samples, "data-dir": data_dir, "seed": seed, "proof": proof}
     # Images of one's own are no option of the command.
-    command = made_by("certify", subject if images is None else None, options)
+    given = images is not None
+    command = made_by("certify", None if given else subject, options)
     # Read once: what is hashed into a proof is what was certified, whatever becomes of the file meanwhile.
     content, whole = b"", subject
     if proof is not None and isinstance(subject, str | Path):
@@ -108,7 +109,7 @@ def certify(
             written = write_proof(content, judged, gathered.certificates, radii)
             replace_file(Path(proof), written.text.encode())
             gathered.certificates["proof"] = {"claims": list(written.held), "omitted": written.omitted}
-    sample = drawn(seed, judged.indices, judged.images, judged.labels)
+    sample = drawn(seed, judged.indices, judged.images, judged.labels, given=given)
     return _report(gathered, command=command, checkpoint=checkpoint, sample=sample)
 
 

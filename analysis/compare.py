@@ -93,6 +93,12 @@ class Claim:
         return not all(same_sentence(said[0], other) for other in said[1:])
 
     @property
+    def sentences(self) -> str:
+        """What each report claims, a line a report."""
+        said = {_letter(place): cell.claim for place, cell in enumerate(self.cells) if isinstance(cell, Judged)}
+        return "\n".join(f"{letter}: {claim}" for letter, claim in said.items())
+
+    @property
     def is_missing(self) -> bool:
         """Whether a report says nothing of it."""
         return any(isinstance(cell, Gap) for cell in self.cells)
@@ -165,7 +171,7 @@ class Comparison:
         """How many claims end differently, or are other ones, and how many are not in every report, for which reason."""
         differing = sum(row.differs for row in self.claims)
         otherwise = sum(row.standing is Standing.OTHERWISE for row in self.claims)
-        missing = [row for row in self.claims if row.standing is Standing.MISSING]
+        missing = [row for row in self.claims if row.is_missing]
         unclaimed = sum(row.is_unclaimed for row in missing)
         said = f"{differing} of {len(self.claims)} claims end differently."
         if otherwise:

@@ -15,7 +15,7 @@ from analysis.findings.values import mapping, printable, sequence
 from analysis.measure.sample import levels
 from analysis.measure.subject import Subject, left_as_it_was, prepare
 from analysis.report.checkpoint_of import checkpoint_of
-from analysis.report.made_by import own_images
+from analysis.report.next_steps import are_given
 from analysis.report.reading import read_report
 from analysis.report.report import Report, images_named
 from stabdeq.checkpoint import Checkpoint
@@ -49,7 +49,8 @@ def replay(
     told = read_report(path, of_this_schema=True)
     chosen = _refuted(path, told, finding)
     loaded = checkpoint_of(told, path, None if checkpoint is None else Path(checkpoint), trusted=trusted)
-    replayer = Replayer(report=told, model=loaded.model, fetch=_fetch_from(loaded, data_dir))
+    fetch = _fetch_from(loaded, data_dir)
+    replayer = Replayer(report=told, model=loaded.model, fetch=fetch, gives_its_images=not are_given(told))
     results: dict[str, Replay | NotReplayableError] = {}
     for name, item in chosen.items():
         on_finding(name)
@@ -62,14 +63,15 @@ def replay(
 
 @dataclass(frozen=True, kw_only=True)
 class Replayer:
-    """Replays findings of ``report`` on ``model``, with the images that ``fetch`` gives by their places in the test split.
+    """Replays findings of ``report`` on ``model``, with the images that ``fetch`` gives by their places.
 
-    The model is left as it was.
+    ``gives_its_images``: they are the report's, not test images in the place of others that it was given. The model is left as it was.
     """
 
     report: Report
     model: EquilibriumModel
     fetch: Fetch
+    gives_its_images: bool = True
 
     def replay(self, finding: Finding) -> Replay:
         """Evaluate the witness of ``finding`` anew; raises NotReplayableError, saying why it cannot be."""
@@ -83,10 +85,12 @@ class Replayer:
         if check.all_images_at_once:  # it is run again, once, on all
             return check.part("replay")(self._whole_sample, finding, self._again(check.name))
         named = images_named(finding.witness)
+        if named:
+            self._require_its_images()
         # A claim about V or the orthogonal layer alone holds or fails whatever the image: the first that was audited will do.
         if not named and "image" in check.needs:
             raise NotReplayableError("the witness names no image")
-        subject = self._subject(named or self._drawn[:1], named)
+        subject = self._subject(named or (self._drawn[:1] if self.gives_its_images else [0]), named)
         words = words_of(check.name, finding.name, finding.claim)
         if words is not None and words.by_some and f"{check.name}.{finding.name}" not in subject.claims:
             raise NotReplayableError("the model makes no such claim")
@@ -103,8 +107,16 @@ class Replayer:
 
     @cached_property
     def _whole_sample(self) -> Subject:
+        self._require_its_images()
         named = [place for place in self._drawn if str(place) in self.report.images]
         return self._subject(self._drawn, named)
+
+    def _require_its_images(self) -> None:
+        if not self.gives_its_images:
+            raise NotReplayableError(
+                "it is about images that were given, not of the test split: audit them again into another folder, then stabdeq compare "
+                "--fail-on-difference"
+            )
 
     @cached_property
     def _results(self) -> dict[str, CheckResult]:
@@ -121,11 +133,6 @@ class Replayer:
         seed = self.report.sample.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise NotReplayableError("the report does not hold the seed of its sample (is it older?): audit anew")
-        if place := own_images(self.report.command):
-            raise NotReplayableError(
-                f"the report is of images of your own, {place}: audit them again into another folder, then stabdeq compare "
-                "--fail-on-difference"
-            )
         images, labels = self.fetch(places)
         for position, place in enumerate(places):
             if place in named and mapping(self.report.images.get(str(place))).get("pixels") != levels(images[position]):

@@ -116,17 +116,18 @@ def compare_solvers(
     seed: int = 0,
     tolerances: Sequence[float] = TOLERANCES,
     evaluations: int = EVALUATIONS,
+    trusted: bool = False,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Comparison:
     """Compare the library's solvers, the model's own and the named ``solvers`` on ``model``, from z = 0, at equal evaluations of the cell.
 
-    The model, a checkpoint or the path of one among them, and its ``images`` and ``labels`` are as an audit takes them
-    (``analysis.audit.audit``); it is left as it was. ``evaluations`` is the most that each solver may make for an image. ``on_step``
-    is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a solver does not meet
-    the protocol or the cell is no fixed map.
+    The model, a checkpoint or the path of one among them, its ``images`` and ``labels``, and whether it is ``trusted`` are as an audit
+    takes them (``analysis.audit.audit``); the model is left as it was. ``evaluations`` is the most that each solver may make for an
+    image. ``on_step`` is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a solver
+    does not meet the protocol or the cell is no fixed map.
     """
     gather(solvers or {})  # a solver that lacks a method is refused before the model is read
-    model, checkpoint, loaded = loaded_model(model)
+    model, checkpoint, loaded = loaded_model(model, trusted=trusted)
     if images is None or labels is None:
         images, labels, indices = own_images(loaded, images, labels, data_dir, samples, seed)
     with left_as_it_was(model):
@@ -250,8 +251,8 @@ def _own_solver(comparison: Comparison) -> str | None:
     model = comparison.subject.model
     if not isinstance(model, StabilisedDEQ):
         return None
-    own = build_solver(model.config.solver)
-    return next(name for name, record in comparison.records.items() if record.settings and record.solver == own)
+    rule = build_solver(model.config.solver)
+    return next(iter(own_settings(model)), None) or next(name for name, each in SOLVERS.items() if each == rule)
 
 
 def choice(settings: SolverConfig) -> str:

@@ -108,6 +108,25 @@ def test_what_is_only_supported_fails_with_its_own_proof_as_the_line() -> None:
         run_line(equilibrium)
 
 
+@pytest.mark.parametrize(
+    ("motion", "options"),
+    [
+        ({"f": of_arrays}, {"alpha": 0.5}),
+        ({"f": of_arrays}, {"sublevel": "max", "claims": ["positive", "decrease"]}),
+        ({"step": lambda z: 0.5 * np.asarray(z)}, {"kappa": 0.1, "sublevel": 0.5}),
+    ],
+)
+def test_the_line_of_a_claim_has_the_settings_that_it_is_about_alone(
+    motion: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Others are refused, which would be another error than the failure that is to be kept."""
+    found = pasted(failure(V, **motion, **options))
+    assert len(found) > 1
+    for line in found:
+        with pytest.raises(AssertionError):
+            exec(line.replace("step=step", "step=motion['step']"), globals(), {"motion": motion})
+
+
 def test_the_line_of_one_claim_of_a_barrier_names_only_its_set() -> None:
     def barrier(z: Tensor) -> Tensor:
         return z.square().sum(1) - 0.5

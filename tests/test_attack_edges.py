@@ -61,6 +61,30 @@ def test_images_are_read_in_the_dtype_of_the_weights(weights: torch.dtype, pixel
     assert found.accuracies["clean"] == 1
 
 
+def test_whole_levels_are_read_in_the_dtype_of_the_weights() -> None:
+    levels = (images()[0] * 255).to(torch.uint8)
+    model = classifier().double()
+    labels = model(levels.double() / 255).argmax(1)
+    assert attack(model, levels, labels, eps=0.01, steps=1).accuracies["clean"] == 1
+
+
+def test_images_are_not_rounded_to_weights_of_half_precision() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = classifier().bfloat16()
+            self.seen: list[torch.dtype] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(x.dtype)
+            return self.inner(x.bfloat16()).float()
+
+    pixels, _ = images()
+    model = Half().eval()
+    attack(model, pixels, model(pixels).argmax(1), eps=0.01, steps=1)
+    assert set(model.seen) == {torch.float32}
+
+
 def test_where_apgd_looks_back() -> None:
     assert step_checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert step_checkpoints(10) == [3, 5, 6, 7, 8, 9, 10]

@@ -44,12 +44,15 @@ def test_it_fails_where_a_claim_ends_differently_or_is_missing(
     assert page.is_file()
 
 
-def test_it_fails_where_a_claim_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+def test_it_fails_where_a_claim_of_the_same_name_is_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = [saved(tmp_path / f"{rate}.json", HOLDS) for rate in (0.1, 0.1000001, 0.5)]
     for path in paths:
         path.write_text(path.read_text().replace('"decay.flow"', f'"V-dot <= -{path.stem} V"'))
     assert run("compare", *paths[:2], "--fail-on-difference") == 0
     assert run("compare", *paths[1:], "--fail-on-difference") == 1
+    assert "B: V-dot <= -0.5 V" in " ".join(capsys.readouterr().out.split())
     assert run("compare", *paths) == 0
 
 

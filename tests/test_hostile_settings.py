@@ -11,6 +11,7 @@ import torch
 from command_runs import run, save_untrained
 from tiny_checkpoints import header_size, parts_of, write_parts
 
+import stabdeq
 from stabdeq import load
 from stabdeq.attacks.run import attack
 from stabdeq.checkpoint import LARGEST_HEADER, load_checkpoint
@@ -103,6 +104,23 @@ def test_attack_in_python_takes_the_users_word(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="trusted=True in Python"):
         attack(path, samples=1, steps=1)
     assert attack(path, samples=1, steps=1, trusted=True).outcome.clean_correct.numel() == 1
+
+
+@pytest.mark.parametrize(
+    ("judge", "options"),
+    [
+        (stabdeq.audit, {"samples": 1, "checks": ["equilibrium"]}),
+        (stabdeq.certify, {"samples": 1}),
+        (stabdeq.compare_solvers, {"samples": 1, "evaluations": 2}),
+    ],
+    ids=["audit", "certify", "compare_solvers"],
+)
+def test_each_door_in_python_takes_the_users_word(judge: Any, options: dict[str, Any], folder: Path) -> None:
+    path = save_untrained(folder / "x")
+    with_metadata(path.read_bytes(), path, model__solver__max_evaluations=10_001)
+    with pytest.raises(CheckpointError, match="trusted=True in Python"):
+        judge(path, **options)
+    assert judge(path, **options, trusted=True) is not None
 
 
 def test_no_recipe_turns_the_compiler_on_but_the_command_line_does(tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def adapted(seed: int = 0, *, cheats: bool = False, loops: int = 40) -> LoopedMo
     return looped(reasoner.cycle, reasoner.embedding, reasoner.answer, start=reasoner.start, loops=loops)
 
 
+def test_a_state_begins_at_zeros_of_the_features_whatever_they_are_made_of() -> None:
+    reasoner = Reasoner()
+
+    def injection(x: Tensor) -> dict[str, Tensor]:
+        return {"low": reasoner.embedding(x), "high": reasoner.embedding(x)}
+
+    def block(state: dict[str, Tensor], features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return reasoner.cycle(state, features["low"])
+
+    model, given = looped(block, injection, reasoner.answer, loops=5), adapted(loops=5)
+    assert torch.equal(model(TOKENS), given(TOKENS))
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_an_honest_reasoner_is_told_from_one_that_ignores_its_states(seed: int) -> None:
     for cheats in (False, True):

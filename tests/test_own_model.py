@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_runs import run, save_untrained
 
+import stabdeq
 from analysis.report.made_by import command_line
 
 MODULE = """
@@ -112,11 +114,14 @@ def test_outcomes_of_an_attack_are_told_by_the_places_of_their_images(
 
 def test_the_honest_attack_of_a_classifier_without_an_equilibrium(own: str, folder: Path) -> None:
     given = ("--attack", "honest", "--steps", "2", "--images", "images.npz", "--json", "out.json")
-    attacks = {}
+    attacks, told = {}, {}
     for name in ("Classifier", "make"):
         assert run("attack", f"{own}:{name}", *given) == 0
-        attacks[name] = list(json.loads((folder / "out.json").read_text())["attacks"])
+        found = json.loads((folder / "out.json").read_text())
+        attacks[name], told[name] = list(found["attacks"]), found["warnings"]
     assert attacks["make"] == [*attacks["Classifier"], "intermediate"]
+    assert [bool(warnings) for warnings in told.values()] == [True, False]
+    assert "was left out" in told["Classifier"][0]
 
 
 def test_images_of_ones_own_for_a_checkpoint_are_named_in_reports_and_not_replayed(
@@ -129,7 +134,9 @@ def test_images_of_ones_own_for_a_checkpoint_are_named_in_reports_and_not_replay
     assert run("audit", model, *given, "--checks", "equilibrium", "--out", "own") == 1
     assert "stabdeq replay" not in (folder / "own" / "report.html").read_text()
     assert run("replay", "own/report.json") == 3
-    assert "mine.npz: audit them" in capsys.readouterr().out
+    assert "audit them" in capsys.readouterr().out
+    given_in_python = stabdeq.audit(model, torch.from_numpy(images), torch.arange(6), checks=["equilibrium"])
+    assert "stabdeq replay" not in given_in_python._repr_html_()
     run("certify", model, *given, "--json", "certified.json")
     command = json.loads((folder / "certified.json").read_text())["command"]
     assert command_line(command) == f"stabdeq certify {model} --images mine.npz --seed 0"

@@ -15,6 +15,7 @@ from tiny_checkpoints import tiny_model
 from analysis import solver_comparison
 from analysis.measure.solvers import SETTINGS, SOLVERS, Reached
 from analysis.measure.subject import Subject, prepare
+from analysis.report import solvers
 from analysis.report.solvers import print_comparison
 from analysis.solver_comparison import Comparison, choice, compare_on, summarise
 from stabdeq.config import AndersonConfig, BroydenConfig, PicardConfig, SolverConfig
@@ -59,6 +60,18 @@ def printed(comparison: Comparison) -> str:
     output = io.StringIO()
     print_comparison(summarise(comparison), "a title", Console(width=300, file=output))
     return output.getvalue()
+
+
+def test_the_finest_tolerance_is_the_smallest_in_whatever_order_they_stand() -> None:
+    subject = subject_of(OWN)
+    summaries = [summarise(compare_on(subject, tolerances=each, evaluations=3)) for each in ((0.9, 1e-9), (1e-9, 0.9))]
+    arrived, failures = (
+        [[(row[0], row[-2]) for row in solvers._tables(summary)[0].rows] for summary in summaries],
+        [solvers._failures(summary) for summary in summaries],
+    )
+    assert arrived[0] == arrived[1]
+    assert ("picard", "0 %") in arrived[0]
+    assert failures[0] == failures[1] != []
 
 
 def test_the_least_median_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,12 @@ def test_folders_must_be_there_before_any_job(monkeypatch: pytest.MonkeyPatch) -
         call("table1", data="cifar10", folders=True, data_dir=Path("images"))
 
 
+def test_a_folder_that_is_not_divided_is_refused_before_any_job() -> None:
+    write_folder(Path("images/cifar10"), {"a": 20, "b": 20})
+    with pytest.raises(ConfigError, match="there is no test"):
+        call("table1", data="cifar10", folders=True, data_dir=Path("images"))
+
+
 def test_a_figure_of_states_reads_the_folder_of_its_data_set() -> None:
     write_folder(Path("images/cifar10/train"), {"a": 20, "b": 20})
     write_folder(Path("images/cifar10/test"), {"a": 7, "b": 7})

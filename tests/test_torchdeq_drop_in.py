@@ -16,6 +16,13 @@ from stabdeq.solvers.implicit import InexactGradientWarning
 torchdeq = pytest.importorskip("torchdeq")
 
 
+@pytest.mark.parametrize("solver", ["anderson", "broyden", "fixed_point_iter", "simple_fixed_point_iter"])
+def test_it_solves_in_inference_mode(solver: str) -> None:
+    with torch.inference_mode():
+        (z,), _ = get_deq(f_solver=solver).eval()(lambda z: 0.5 * z + 1, torch.zeros(2, 3))
+    assert z == pytest.approx(torch.full((2, 3), 2.0), abs=1e-2)
+
+
 class Program(nn.Module):
     """z = tanh(W z + V x), a contraction, in the dtype of ``x``."""
 

@@ -1,12 +1,13 @@
 """A solver from a user's code: registered, named in a recipe, trained, saved, loaded and compared."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from heavy_ball import HeavyBall
+from tiny_checkpoints import tiny_model
 from training_runs import tiny_data
 
 from analysis.measure.subject import prepare
@@ -59,6 +60,23 @@ def test_from_a_recipe_to_a_comparison(tmp_path: Path) -> None:
     compared = compare_on(prepare(checkpoint.model, images, labels), {"heavy-ball": mine}, evaluations=60)
     assert compared.records["heavy-ball"].solver == HeavyBall(momentum=0.3)
     assert summarise(compared)["solvers"]["heavy-ball"]["tolerances"][0]["converged"] == 1
+
+
+def test_a_solver_that_is_compared_by_identity_is_found_in_a_comparison() -> None:
+    class Plain:
+        """Heavy ball, made anew at each asking and equal to no other."""
+
+        def __init__(self) -> None:
+            self.rule = HeavyBall(momentum=0.3)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.rule, name)
+
+    register_solver("plain", Plain)
+    model = tiny_model("deq")
+    model.config = replace(model.config, solver=parse_config(SolverConfig, {"name": "plain"}, "it"))
+    compared = compare_on(prepare(model.eval(), torch.rand(4, 1, 3, 3), torch.arange(4) % 2), evaluations=30)
+    assert summarise(compared)["own_solver"] == "own (plain)"
 
 
 def test_it_meets_the_contract_as_built() -> None:

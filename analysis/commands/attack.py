@@ -43,7 +43,8 @@ def attack(
         Parameter(
             help="ifgsm, from the image, or pgd, from random points of the ball, as in the paper; apgd-ce and apgd-t, APGD on "
             "cross-entropy or targeted DLR; square, without gradients; intermediate, PGD through intermediate states; honest, "
-            "the worst over all but the first; or one that an installed package brings."
+            "the worst over all but the first, where there is no equilibrium without intermediate; or one that an installed "
+            "package brings."
         ),
     ] = "pgd",
     eps: Annotated[str, Parameter(help="Radius of the ball in pixels of [0, 1], such as 8/255 or 0.03.")] = "8/255",
@@ -92,9 +93,7 @@ def attack(
             "The result is no robust accuracy.",
         ),
     ] = False,
-    jobs: Annotated[
-        OptionalCount, Parameter(help="Attack in so many processes, of one thread each, which share the batches.")
-    ] = None,
+    jobs: Annotated[OptionalCount, Parameter(help="Attack in so many processes, which share the batches.")] = None,
     ray: Ray = False,
     shard: OptionalShard = None,
     out: Annotated[Path | None, Parameter(help="With --shard: the folder for its part.")] = None,

@@ -86,7 +86,7 @@ def audit(
     baseline
         A report.json of before: only claims that are new or end worse than in it decide the exit code.
     jobs
-        Make the checks in so many processes, of one thread each.
+        Make the checks in so many processes.
     """
     from analysis.commands.own_model import is_location, read_given
     from analysis.findings.catalogue import CHECKS, default_checks

@@ -81,7 +81,7 @@ def certify(
     baseline
         A file of --json of before: only claims that are new or end worse than in it decide the exit code.
     jobs
-        Prove in so many processes, of one thread each, which share the claims.
+        Prove in so many processes, which share the claims.
     out
         With --shard: the folder for its part.
     """

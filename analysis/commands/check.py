@@ -145,7 +145,7 @@ def check(
     baseline
         A file of --json of before: only claims that are new or end worse than in it decide the exit code.
     jobs
-        Judge in so many processes, of one thread each, which share the claims.
+        Judge in so many processes, which share the claims.
     out
         With --shard: the folder for its part.
     """

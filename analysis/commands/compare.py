@@ -128,6 +128,8 @@ def _verdicts(comparison: "Comparison", standing: "Standing", console: "Console"
     for group in comparison.groups:
         for row in group.rows(standing):
             name = Text(row.title, style="bold" if row.differs else "").append(f"\n{row.name}", style="not bold dim")
+            if row.is_worded_otherwise:
+                name.append(f"\n{row.sentences}", style="not bold")
             table.add_row(name, *(_cell(cell, console, is_wide) for cell in row.cells))
     return table
 

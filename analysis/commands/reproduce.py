@@ -72,7 +72,7 @@ def reproduce(
     folders
         Read each data set as a folder of images: --data-dir/cifar10/train/CLASS/* beside --data-dir/cifar10/test/CLASS/*.
     jobs
-        Jobs at a time on this machine; with several, each has one thread. 1 if not given.
+        Jobs at a time on this machine; with several, each has one thread, or as many as OMP_NUM_THREADS says. 1 if not given.
     hours
         End after this time: what is done stays, what is next is said, and the same command goes on from there.
     ray
@@ -149,6 +149,16 @@ def _require_data(missing: "list[Job]", download: bool) -> None:
     from stabdeq.data import load_data
 
     models = [job.training if isinstance(job, Attack) else job for job in missing]
+    for model in models:
+        if (
+            model.as_folder
+            and model.images_dir
+            and model.images_dir.is_dir()
+            and not (model.images_dir / "test").is_dir()
+        ):
+            raise ConfigError(
+                f"{model.images_dir}: --folders reads train/CLASS/* and test/CLASS/* there, and there is no test"
+            )
     for name, folder in dict.fromkeys((model.data_name, model.images_dir) for model in models):
         load_data(parse_config(DataConfig, {"name": name}, "--data"), data_dir=folder, download=download)
 

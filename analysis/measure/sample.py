@@ -67,9 +67,10 @@ def draw_images(
     return to_unit(data.test.images[order], torch.float64), data.test.labels[order], order
 
 
-def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
+def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor, *, given: bool = False) -> dict[str, Any]:
     """Return what a report says of its images: the seed, the places (N,) in the test split, and the SHA-256 of what stood there.
 
+    Where they were ``given``, not drawn from the test split, it says so.
     That is of ``images`` (N, *) as float64 and ``labels`` (N, *) as int64, or float64 where they are floating, little-endian.
     """
     content = sha256()
@@ -77,7 +78,9 @@ def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor) -> dict[st
         content.update(images[part].double().cpu().contiguous().numpy().astype("<f8").tobytes())
     kind = "<f8" if labels.is_floating_point() else "<i8"
     content.update(labels.cpu().contiguous().numpy().astype(kind).tobytes())
-    return {"seed": seed, "images": indices.tolist(), "sha256": content.hexdigest()}
+    return {"seed": seed, "images": indices.tolist(), "sha256": content.hexdigest()} | (
+        {"given": True} if given else {}
+    )
 
 
 def describe(loaded: Checkpoint) -> dict[str, Any]:

@@ -241,7 +241,12 @@ def _told_of_ones_own(model: EquilibriumModel, shape: tuple[int, ...], dtype: to
     except Exception as error:
         if isinstance(model, StabilisedDEQ):
             raise
-        raise failure_on(error, shape, dtype, "its weights are float64 here; ") from error
+        beside = (
+            "its weights are float64 here; "
+            if isinstance(model, nn.Module)
+            else "inputs are float64 here, and of a model that is no nn.Module the weights are not made so: make it one; "
+        )
+        raise failure_on(error, shape, dtype, beside) from error
 
 
 def _map(model: EquilibriumModel) -> tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]:

@@ -190,7 +190,7 @@ def _commands(report: Report, checkpoint: Checkpoint, report_path: Path) -> list
     elsewhere = checkpoint.data.name != "digits" or checkpoint.data.robust
     data = " --data-dir DIR" if elsewhere else ""
     lines = [f"stabdeq verify {file} {page}{data}"] if is_repeatable(report) else []
-    if report.exit_code == 1 and can_replay(report):
+    if any(can_replay(report, finding) for finding in report.findings):
         lines.append(f"stabdeq replay {page} --checkpoint {file}{data}")
     made = command_line(report.command)
     lines = [*([f"{made}  # made the report"] if made else []), *lines]

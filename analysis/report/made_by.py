@@ -43,13 +43,7 @@ def draws_images(command: Mapping[str, Any]) -> bool:
     >>> draws_images(audit | {"options": {"images": 8}}), draws_images(audit | {"options": {"images": "own.npz"}}), draws_images({})
     (True, False, False)
     """
-    return bool(command_line(command)) and not own_images(command)
-
-
-def own_images(command: Mapping[str, Any]) -> str:
-    """Return the path of the images that ``command`` names, of the user's own; empty where it names none."""
-    place = mapping(command.get("options")).get("images")
-    return printable(place) if isinstance(place, str) else ""
+    return bool(command_line(command)) and not isinstance(mapping(command.get("options")).get("images"), str)
 
 
 def how_again(command: Mapping[str, Any]) -> str:

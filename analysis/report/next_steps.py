@@ -4,10 +4,11 @@ import shlex
 from dataclasses import dataclass
 
 from analysis.findings import Finding, Verdict
+from analysis.findings.catalogue import CHECKS
 from analysis.findings.values import mapping, printable
 from analysis.report.header import in_words
-from analysis.report.made_by import command_line, draws_images, own_images
-from analysis.report.report import Report
+from analysis.report.made_by import command_line, draws_images
+from analysis.report.report import Report, images_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def next_steps(report: Report) -> list[Step]:
 
 def replay_line(report: Report, finding: Finding, name: str) -> str:
     """Return the command that evaluates a refuted finding's witness anew; empty where none does (``can_replay``)."""
-    if finding.verdict is not Verdict.REFUTED or not can_replay(report):
+    if not can_replay(report, finding):
         return ""
     return f"stabdeq replay report.json --finding {shlex.quote(name)}{_data_option(report)}"
 
@@ -59,14 +60,23 @@ def is_repeatable(report: Report) -> bool:
     return report.command.get("name") in ("audit", "certify") and draws_images(report.command)
 
 
-def can_replay(report: Report) -> bool:
-    """Return whether the report is of a checkpoint and of its test images, which "stabdeq replay" reads."""
-    return bool(report.checkpoint.get("path")) and not own_images(report.command)
+def are_given(report: Report) -> bool:
+    """Return whether the images of ``report`` were given to it, not drawn from the test split, which "stabdeq replay" reads."""
+    return report.sample.get("given") is True or isinstance(mapping(report.command.get("options")).get("images"), str)
+
+
+def can_replay(report: Report, finding: Finding) -> bool:
+    """Return whether "stabdeq replay" finds what it needs to evaluate the witness of ``finding`` anew."""
+    if finding.verdict is not Verdict.REFUTED or not finding.witness or not report.checkpoint.get("path"):
+        return False
+    at_once = finding.check in CHECKS and CHECKS[finding.check].all_images_at_once
+    of_images = bool(images_named(finding.witness)) or at_once
+    return not (of_images and are_given(report))
 
 
 def _replay(report: Report) -> str:
-    has_witness = any(finding.verdict is Verdict.REFUTED and finding.witness for finding in report.findings)
-    return f"stabdeq replay report.json{_data_option(report)}" if has_witness and can_replay(report) else ""
+    can = any(can_replay(report, finding) for finding in report.findings)
+    return f"stabdeq replay report.json{_data_option(report)}" if can else ""
 
 
 def _whole_audit(report: Report) -> str:

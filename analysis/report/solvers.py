@@ -127,10 +127,11 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
     work, times = [], []
     for name, record in summary["solvers"].items():
         runs, rate = record["tolerances"], record["rate"]["median"]
+        finest_run = _finest(runs)
         counts = [run["evaluations"]["median"] for run in runs]
         cells = [GAP if count is None else f"{count:.0f}" for count in counts]
         own = short(printable(name))
-        work.append([own, *cells, percent_in_digits(runs[-1]["converged"]), GAP if rate is None else f"{rate:.3f}"])
+        work.append([own, *cells, percent_in_digits(finest_run["converged"]), GAP if rate is None else f"{rate:.3f}"])
         marks = ["" if run["converged"] == 1 else ">" for run in runs]
         shown = [_milliseconds(run["seconds"]) for run in runs]
         times.append([own, *(mark + time for mark, time in zip(marks, shown, strict=True))])
@@ -169,6 +170,10 @@ def _tolerances(summary: dict[str, Any]) -> list[float]:
     return [each["tolerance"] for each in next(iter(summary["solvers"].values()))["tolerances"]]
 
 
+def _finest(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(runs, key=lambda run: run["tolerance"])
+
+
 def _power(tolerance: float) -> str:
     """Return a tolerance as briefly as it can be typed.
 
@@ -200,7 +205,7 @@ def _failures(summary: dict[str, Any]) -> list[str]:
     finest = _power(min(_tolerances(summary)))
     lines = []
     for name, record in summary["solvers"].items():
-        for failure in record["tolerances"][-1]["failures"]:
+        for failure in _finest(record["tolerances"])["failures"]:
             remedy = failure["remedy"].replace("max_evaluations", "--evaluations")
             met = f"{failure['count']} of {summary['images']} images {Status[failure['status']].words}"
             lines.append(f"{printable(name)}: {met} at {finest} ({remedy})")

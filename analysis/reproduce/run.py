@@ -41,7 +41,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Runs at most ``lanes`` processes on this machine, of one thread each where there are several."""
+    """Runs at most ``lanes`` processes on this machine, where there are several of one thread each, or as many as OMP_NUM_THREADS says."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes

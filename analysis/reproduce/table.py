@@ -122,7 +122,7 @@ def explanation(seeds: Sequence[int]) -> str:
     over = f"mean±standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
         f"Accuracy in %. Rows 'paper': as printed in arXiv 2304.12707. Rows 'n=': ours, on n test images, {over}; 'honest' is "
-        "the worst of several attacks, image by image."
+        f"the worst of several attacks, image by image; {GAP}: no result; *: fewer seeds than asked."
     )
 
 
@@ -136,7 +136,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     ours = [cell for row in rows if row.count is not None for eps, cell in row.cells.items() if eps]
     if missing := sum(cell.asked - len(cell.values) for cell in ours):
         asked = sum(cell.asked for cell in ours)
-        found.append(f"{missing} of {asked} results are missing ({GAP} none, * fewer seeds than asked).")
+        found.append(f"{missing} of {asked} results are missing.")
     if warned := [warning for row in rows for warning in row.warnings]:
         found.append(f"{len(warned)} warnings of the attacks; the first: {warned[0]}.")
     return found

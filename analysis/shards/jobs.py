@@ -1,4 +1,4 @@
-"""All shards of a work as processes of one thread each, on this machine or through Ray."""
+"""All shards of a work as processes, on this machine or through Ray."""
 
 import os
 import shutil

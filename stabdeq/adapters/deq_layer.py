@@ -195,7 +195,7 @@ class _Run:
         def f(y: Tensor) -> Tensor:
             state = y * scale
             image = self._damped(state)
-            if state._version:  # f has written into it
+            if not state.is_inference() and state._version:  # f has written into it
                 state = y * scale
             if _alike(image, state):  # else the solver says what is wrong
                 latest[:] = state, image

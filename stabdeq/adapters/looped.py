@@ -83,7 +83,7 @@ def looped(
     readout: Callable[[Any], Tensor],
     *,
     loops: int,
-    start: Callable[[Any], Any] = torch.zeros_like,
+    start: Callable[[Any], Any] | None = None,
     lyapunov: LyapunovFunction | None = None,
     tolerance: float = 1e-3,
 ) -> LoopedModel:
@@ -99,8 +99,14 @@ def looped(
     """
     if loops < 1:
         raise ConfigError(f"loops={loops}: expected how often the model applies its block, 1 or more")
-    parts = {"block": block, "injection": injection, "readout": readout, "start": start}
+    parts = {"block": block, "injection": injection, "readout": readout, "start": start or zeros_of}
     return LoopedModel(parts, loops, tolerance, lyapunov)
+
+
+def zeros_of(features: Any) -> Any:
+    """Return zeros of the shape of ``features``."""
+    layout = Layout.of(features)
+    return layout.restore(torch.zeros_like(layout.flatten(features)))
 
 
 def _as_one(layout: Layout, state: Any) -> Tensor:

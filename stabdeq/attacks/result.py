@@ -19,6 +19,11 @@ CLAMPED = (
     "changes images at eps = 0 and leaves the ball"
 )
 
+LEFT_OUT = (
+    "the model has no inject, cell, readout and solve: the attack through intermediate states, which is the strongest on some "
+    "equilibrium models, was left out; where there is an equilibrium inside, give its model itself"
+)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class AttackResult:
@@ -62,6 +67,8 @@ class AttackResult:
     def warnings(self) -> list[str]:
         """What makes the figures doubtful, each with what it means and what to do."""
         found = [CLAMPED] if self.settings["clamp_normalised"] else []
+        if self.settings["attack"] == "honest" and "intermediate" not in self.settings.get("attacks", ["intermediate"]):
+            found.append(LEFT_OUT)
         differing = int((self.control.robust_correct != self.control.clean_correct).sum())
         if differing:
             found.append(

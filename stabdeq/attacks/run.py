@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from stabdeq.attacks import IFGSM, PGD, Attack, ClampNormalised, NormName, Worst, build_attack, schedule
 from stabdeq.attacks.evaluate import evaluate
-from stabdeq.attacks.intermediate import Intermediate, absent_parts
+from stabdeq.attacks.honest import STEPS, honest
+from stabdeq.attacks.intermediate import absent_parts
 from stabdeq.attacks.result import AttackResult
 from stabdeq.attacks.threat_model import Classifier
 from stabdeq.checkpoint import load_checkpoint
-from stabdeq.data import Split
+from stabdeq.data import Split, to_unit
 from stabdeq.errors import ConfigError, DataError
 from stabdeq.shard import WHOLE, Shard
 from stabdeq.trained_on import data_of
@@ -85,7 +86,8 @@ def attack(
     control: Attack = build_attack(name, eps=0.0, steps=1, norm=norm)
     network, whole, subject, device = _subject(model, images, labels, data_dir, trusted)
     if name == "honest" and absent_parts(network):
-        chosen, control = (_without_intermediate(each) for each in (chosen, control))
+        chosen = honest(eps=radius, steps=steps or STEPS, restarts=restarts, norm=norm, equilibrium=False)
+        control = honest(eps=0.0, steps=1, norm=norm, equilibrium=False)
     settings = {"attack": name, "norm": norm, **_settings(chosen), "seed": seed, "batch_size": batch_size}
     split, indices = _draw(whole, samples, seed)
     attacks: dict[str, Attack] = {CONTROL: control, "attack": chosen}
@@ -160,20 +162,20 @@ def _subject(
     return loaded.model.to(device), split, subject, device
 
 
-def _without_intermediate(attack: Attack) -> Attack:
-    """Return the set of attacks without those through the states of an equilibrium, which the model has not."""
-    assert isinstance(attack, Worst)
-    return Worst({name: each for name, each in attack.attacks.items() if not isinstance(each, Intermediate)})
-
-
 def _in_dtype_of(model: Classifier | str | Path, images: Tensor) -> Tensor:
-    """Return floating ``images`` in the dtype of the model's weights, float32 of a checkpoint; others as they are."""
-    if not images.is_floating_point():
-        return images
-    if isinstance(model, str | Path):
-        return images.float()
+    """Return ``images`` in [0, 1] in the dtype of the model's weights where that is float32 or float64; else as they are.
+
+    A model of less precision gets them as they are, for rounded to that they would lie in another ball.
+    """
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return images.to(next((each.dtype for each in parameters if each.is_floating_point()), images.dtype))
+    dtype = next((each.dtype for each in parameters if each.is_floating_point()), None)
+    if isinstance(model, str | Path):
+        dtype = torch.float32
+    if dtype not in (torch.float32, torch.float64):
+        return images
+    if images.is_floating_point():
+        return images.to(dtype)
+    return to_unit(images, dtype) if dtype == torch.float64 else images
 
 
 def _require_pixels(images: Tensor) -> Tensor:

@@ -24,10 +24,20 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY_MODES = ("1", "L", "LA")
 # A file of a few bytes can claim any number of pixels: what is claimed is looked at before anything is decoded.
 MOST_PIXELS = 2**24  # of one image that is kept, and of a tile: 4096 x 4096
-MOST_SCALED = 2**27  # of one image that is scaled: more than cameras take
+MOST_SCALED = 2**27  # of one image that is scaled, 1.2 GB at most while it is
 MOST_BYTES = 2**32  # of a folder's images, decoded, a byte a channel
 LARGEST_FILE = 2**27  # bytes
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
+ORIENTATION = 0x0112  # tag of EXIF
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
@@ -113,7 +123,7 @@ def _is_visible(path: str) -> bool:
 
 def _read_image(path: Path, resize: int | None) -> np.ndarray:
     """Return one image, scaled where ``resize`` is given, as uint8: (H, W) where it is greyscale, otherwise (H, W, 3)."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with open_regular(path) as file, warnings.catch_warnings():
@@ -122,7 +132,9 @@ def _read_image(path: Path, resize: int | None) -> np.ndarray:
             image = Image.open(file, formats=FORMATS)
             _require_small(image.width * image.height, MOST_SCALED if resize else MOST_PIXELS, "pixels")
             _require_small(_pixels_of_a_tile(image), MOST_PIXELS, "pixels in a tile")
-            ImageOps.exif_transpose(image, in_place=True)  # cameras store how they were held beside the pixels
+            image.load()  # a TIFF is turned by this
+            turn = TURNS.get(image.getexif().get(ORIENTATION))  # cameras store how they were held beside the pixels
+            image = image if turn is None else image.transpose(Image.Transpose[turn])
             if image.mode in GREY_MODES:
                 return _scaled(image.convert("L"), resize)
             if image.mode in COLOUR_MODES:

@@ -17,6 +17,7 @@ from stabdeq.testing.shape import assert_positive_definite, assert_zero_at_centr
 from stabdeq.testing.steps import assert_step_decrease, assert_step_rests
 
 _OF_A_BARRIER = ("initial", "unsafe", "barrier")
+_ALONG_THE_FLOW = ("decrease", "decay", "invariant", "attraction")
 
 __tracebackhide__ = True  # pytest: a failure is shown at the caller's line
 
@@ -90,9 +91,16 @@ def _property(V: Any, f: Any, claim: str, states: Tensor, options: dict[str, Any
 def _line(V: Any, f: Any, dim: int, options: dict[str, Any], claim: str) -> str:
     """Return the call that asks for the proof of ``claim`` alone."""
     words = [_word(V, "V"), *([] if f is None else [_word(f, "f")]), f"dim={dim}"]
-    # A check of a barrier refuses what no claim of it is about.
-    others = {"initial", "unsafe", *(("alpha", "kappa", "inner_radius") if claim in _OF_A_BARRIER else ())} - {claim}
-    kept = {key: value for key, value in options.items() if key not in others}
+    # A check refuses what no claim of it is about.
+    read_by = {
+        "initial": claim == "initial",
+        "unsafe": claim == "unsafe",
+        "alpha": claim == "decay",
+        "kappa": claim == "decrease",
+        "inner_radius": claim not in _OF_A_BARRIER,
+        "sublevel": claim in _ALONG_THE_FLOW or options.get("sublevel") != "max",
+    }
+    kept = {key: value for key, value in options.items() if read_by.get(key, True)}
     words += [f"{key}={_word(value, key)}" for key, value in (kept | {"claims": [claim]}).items()]
     return f"assert_proved({', '.join(words)})"
 
