@@ -133,7 +133,7 @@ def _read_image(path: Path, resize: int | None) -> np.ndarray:
             _require_small(image.width * image.height, MOST_SCALED if resize else MOST_PIXELS, "pixels")
             _require_small(_pixels_of_a_tile(image), MOST_PIXELS, "pixels in a tile")
             image.load()  # a TIFF is turned by this
-            turn = TURNS.get(image.getexif().get(ORIENTATION))  # cameras store how they were held beside the pixels
+            turn = TURNS.get(image.getexif().get(ORIENTATION, 1))  # cameras store how they were held beside the pixels
             image = image if turn is None else image.transpose(Image.Transpose[turn])
             if image.mode in GREY_MODES:
                 return _scaled(image.convert("L"), resize)
