@@ -16,7 +16,7 @@ PrecisionName = Literal["auto", "float32", "bfloat16"]
 def precision_of(
     precision: PrecisionName, backbone: "nn.Module", device: "torch.device"
 ) -> Literal["float32", "bfloat16"]:
-    """Return the precision of ``backbone`` on ``device``; "auto" is bfloat16 where it was measured to pay, and as accurate.
+    """Return the precision of ``backbone`` on ``device``; "auto" is bfloat16 where that is faster.
 
     That is for a ``ResNet`` on a CPU with instructions for it (docs/results, CIFAR-10).
     """
