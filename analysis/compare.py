@@ -175,7 +175,7 @@ class Comparison:
         unclaimed = sum(row.is_unclaimed for row in missing)
         said = f"{differing} of {len(self.claims)} claims end differently."
         if otherwise:
-            said += f" {otherwise} more {'does' if otherwise == 1 else 'do'} not say the same."
+            said += f" {otherwise} say{'s' if otherwise == 1 else ''} something else."
         if not missing:
             return said
         reasons = [(unclaimed, "not claimed"), (len(missing) - unclaimed, "not judged")]

@@ -36,7 +36,7 @@ def test_what_differs_stands_before_what_is_missing_and_what_is_alike() -> None:
             < text.index("spectrum.stable")
             < text.index("equilibrium.exists")
         )
-    said = "1 of 4 claims end differently. 1 more does not say the same. 1 is not in every report: 1 not claimed."
+    said = "1 of 4 claims end differently. 1 says something else. 1 is not in every report: 1 not claimed."
     assert page.index(said) < page.index("<nav")
     assert said in " ".join(printed(comparison, 100).split())
 

@@ -149,17 +149,9 @@ def _require_data(missing: "list[Job]", download: bool) -> None:
     from stabdeq.data import load_data
 
     models = [job.training if isinstance(job, Attack) else job for job in missing]
-    for model in models:
-        if (
-            model.as_folder
-            and model.images_dir
-            and model.images_dir.is_dir()
-            and not (model.images_dir / "test").is_dir()
-        ):
-            raise ConfigError(
-                f"{model.images_dir}: --folders reads train/CLASS/* and test/CLASS/* there, and there is no test"
-            )
     for name, folder in dict.fromkeys((model.data_name, model.images_dir) for model in models):
+        if name == "folder" and folder and folder.is_dir() and not (folder / "test").is_dir():
+            raise ConfigError(f"{folder}: --folders reads train/CLASS/* and test/CLASS/* there, and there is no test")
         load_data(parse_config(DataConfig, {"name": name}, "--data"), data_dir=folder, download=download)
 
 

@@ -70,17 +70,16 @@ def draw_images(
 def drawn(seed: int, indices: Tensor, images: Tensor, labels: Tensor, *, given: bool = False) -> dict[str, Any]:
     """Return what a report says of its images: the seed, the places (N,) in the test split, and the SHA-256 of what stood there.
 
-    Where they were ``given``, not drawn from the test split, it says so.
-    That is of ``images`` (N, *) as float64 and ``labels`` (N, *) as int64, or float64 where they are floating, little-endian.
+    That is of ``images`` (N, *) as float64 and ``labels`` (N, *) as int64, or float64 where they are floating, little-endian. Images that
+    were ``given``, not drawn from the test split, are told by that word.
     """
     content = sha256()
     for part in in_parts(len(images), images[0].numel()):
         content.update(images[part].double().cpu().contiguous().numpy().astype("<f8").tobytes())
     kind = "<f8" if labels.is_floating_point() else "<i8"
     content.update(labels.cpu().contiguous().numpy().astype(kind).tobytes())
-    return {"seed": seed, "images": indices.tolist(), "sha256": content.hexdigest()} | (
-        {"given": True} if given else {}
-    )
+    told = {"seed": seed, "images": indices.tolist(), "sha256": content.hexdigest()}
+    return told | {"given": True} if given else told
 
 
 def describe(loaded: Checkpoint) -> dict[str, Any]:
