@@ -58,8 +58,9 @@ class Case:
     def judge(self, claim: str, boxes: int) -> list[str]:
         """Return the cells of one claim, as ``COLUMNS`` names them: boxes examined in all its parts, seconds of the whole call."""
         cpu, wall = process_time(), perf_counter()
+        stated = {key: value for key, value in self.stated.items() if key != "kappa" or claim == "decrease"}
         with timed("analysis.user_function.proofs._by_squares_or_boxes") as proof:
-            report = stabdeq.check(self.V, dim=self.dim, claims=[claim], boxes=boxes, **self.stated)
+            report = stabdeq.check(self.V, dim=self.dim, claims=[claim], boxes=boxes, **stated)
         spent = [proof.seconds, process_time() - cpu, perf_counter() - wall]
         (finding,) = report.findings
         examined = sum(int(found[1] or 1) for found in EXAMINED.finditer(finding.evidence))

@@ -67,7 +67,7 @@ def are_given(report: Report) -> bool:
 
 def can_replay(report: Report, finding: Finding) -> bool:
     """Return whether "stabdeq replay" finds what it needs to evaluate the witness of ``finding`` anew."""
-    if finding.verdict is not Verdict.REFUTED or not finding.witness or not report.checkpoint.get("path"):
+    if finding.verdict is not Verdict.REFUTED or not report.checkpoint.get("path"):
         return False
     at_once = finding.check in CHECKS and CHECKS[finding.check].all_images_at_once
     of_images = bool(images_named(finding.witness)) or at_once
@@ -75,7 +75,7 @@ def can_replay(report: Report, finding: Finding) -> bool:
 
 
 def _replay(report: Report) -> str:
-    can = any(can_replay(report, finding) for finding in report.findings)
+    can = any(finding.witness and can_replay(report, finding) for finding in report.findings)
     return f"stabdeq replay report.json{_data_option(report)}" if can else ""
 
 
