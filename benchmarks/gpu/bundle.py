@@ -45,7 +45,7 @@ PYTHON="${PYTHON:-python3}"
 test -d "$home/site" || "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$home/site" "$home"/wheels/*.whl
 test -d "$home/images" || test ! -f "$home/images.tar" || { mkdir "$home/images" && tar -xf "$home/images.tar" -C "$home/images"; }
 out="$home/out" run=1
-while [ -e "$out" ]; do run=$((run + 1)) out="$home/out$run"; done
+while [ -e "$out" ]; do run=$((run + 1)); out="$home/out$run"; done
 export PYTHONPATH="$home/tree:$home/site"
 exec "$PYTHON" -P -m benchmarks.gpu --data-dir "$home/images" --out "$out" "$@"
 """

@@ -20,8 +20,8 @@ CLAMPED = (
 )
 
 LEFT_OUT = (
-    "the model has no inject, cell, readout and solve: the attack through intermediate states, which is the strongest on some "
-    "equilibrium models, was left out; where there is an equilibrium inside, give its model itself"
+    "the model has no inject, cell, readout and solve: the attack through the states of an equilibrium was left out; where there is "
+    "an equilibrium inside, the accuracy under attack may be too high: give its model itself"
 )
 
 
