@@ -183,6 +183,25 @@ def test_regions_of_attraction(velocity: Function, options: dict[str, Any], expe
     assert found != "REFUTED"
 
 
+@pytest.mark.parametrize(
+    "motion",
+    [
+        {"velocity": lambda z: torch.stack([4 * z[:, 0] * (1 - z[:, 0] ** 2), -2 * z[:, 1]], 1)},
+        {"step": lambda z: torch.stack([z[:, 0] + 0.2 * z[:, 0] * (1 - z[:, 0] ** 2), 0.9 * z[:, 1]], 1)},
+    ],
+)
+@pytest.mark.parametrize(("box", "expected"), [([(-2, 2)] * 2, "not PROVED"), ([(0.1, 2), (-2, 2)], "PROVED")])
+def test_a_second_equilibrium_at_a_low_level_is_not_said_to_be_drawn_to_the_centre(
+    motion: dict[str, Function], box: list[tuple[float, float]], expected: str
+) -> None:
+    def wells(z: Tensor) -> Tensor:  # two, of which the box on the right holds one
+        return (z[:, 0] ** 2 - 1) ** 2 + z[:, 1] ** 2
+
+    options = {"centre": [1.0, 0.0], "sublevel": 0.5, "from_level": 0.01, "claims": ["attraction"]}
+    found = verdicts(wells, **motion, box=box, **options, **FEW)["attraction"]
+    assert (found == "PROVED") == (expected == "PROVED")
+
+
 def test_attraction_along_steps_whose_linearisation_is_the_identity() -> None:
     found = verdicts(square, step=lambda z: z - z**3 / 2, box=(-1, 1), sublevel=0.9, claims=["attraction"], **FEW)
     assert found == {"attraction": "PROVED"}

@@ -52,8 +52,11 @@ def prove_basin(
     stays = prove_claim("closed", bowl, None, set_of_bowl, None, **limits)
     if isinstance(stays, Unproved):
         return stays
-    above = Sublevel(search.base, bowl, lower=width)
-    holds = prove_claim("positive", lambda states: value(states) - lower, None, above, None, **limits)
+
+    def holds_or_is_above(states: Tensor) -> Tensor:  # > 0 where W < w, or V > C1
+        return torch.maximum(width - bowl(states), value(states) - lower)
+
+    holds = prove_claim("positive", holds_or_is_above, None, search.base, None, **limits)
     if isinstance(holds, Unproved):
         return Unproved(
             f"{{V <= {exactly(lower)}}} is not shown to lie where a quadratic function falls: {holds.reason}"

@@ -68,6 +68,12 @@ class Search:
     inner: float = 0.0
     enclosures: list[FunctionEnclosure] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # What lies outside of the levels is told by the bounds of this V: those of another function would close any box.
+        region = self.region
+        if isinstance(region, Sublevel) and region.has_levels and region.value != self.value_function:
+            raise ValueError("expected the levels of the region to be those of V, got levels of another function")
+
     @cached_property
     def value(self) -> FunctionEnclosure:
         return self.enclosure(self.value_function)
