@@ -21,6 +21,7 @@ from stabdeq.attacks.threat_model import is_correct
 from stabdeq.checkpoint import Checkpoint
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel
+from stabdeq.seed import require_seed
 from stabdeq.shard import WHOLE, Shard
 
 MOST_STATES = 2**24  # that a search draws: minutes of small ones, hours of large ones
@@ -62,8 +63,11 @@ def audit(
     for an unknown check, images without labels or a number of states that is not from 1 to 16777216, DataError for images or labels that
     do not fit, CheckpointError for a file that is no checkpoint.
     """
-    if states is not None and not 1 <= states <= MOST_STATES:
-        raise ConfigError(f"states = {states}: expected from 1 to {MOST_STATES} states to draw in a search")
+    if states is not None and not (isinstance(states, int) and 1 <= states <= MOST_STATES):
+        raise ConfigError(
+            f"states = {states}: expected a whole number, from 1 to {MOST_STATES}, of states to draw in a search"
+        )
+    require_seed(seed)
     wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]
     names = [check.name for check in wanted]
     model, checkpoint, loaded = loaded_model(model, trusted=trusted)

@@ -31,6 +31,7 @@ from stabdeq.errors import ConfigError
 from stabdeq.files import replace_file
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
+from stabdeq.seed import require_seed
 from stabdeq.shard import WHOLE, Shard
 
 # What is proved together, by the claims that it is about, in their order.
@@ -73,6 +74,7 @@ def certify(
     Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
     is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
     """
+    require_seed(seed)
     if proof is not None and (dim is not None or not isinstance(subject, str | Path)):
         raise ConfigError(
             "a proof file is about a checkpoint file: give its path in the place of the model or the velocity"

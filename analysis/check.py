@@ -12,6 +12,7 @@ from analysis.user_function.sentences import ALONG_THE_FLOW, GLOBAL, NAMES, NEED
 from analysis.user_function.used_settings import require_used
 from analysis.user_function.whole_space_settings import require_whole_space
 from stabdeq.errors import ConfigError, closest
+from stabdeq.seed import require_seed
 from stabdeq.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def check(
         "unsafe": unsafe is not None,
         "on": on is not None,
     }
+    require_seed(seed)
     sets = {role: g for role, g in (("initial", initial), ("unsafe", unsafe)) if g is not None}
     names = _claim_names(claims, given, sublevel, in_steps=step is not None)
     usual = _default_names(given, in_steps=step is not None)

@@ -34,6 +34,7 @@ from stabdeq.checkpoint import Checkpoint
 from stabdeq.config import SolverConfig
 from stabdeq.errors import ConfigError
 from stabdeq.model import EquilibriumModel, StabilisedDEQ
+from stabdeq.seed import require_seed
 from stabdeq.solvers import Solution, Status, build_solver, norm
 from stabdeq.solvers.checked import CheckedSolver
 from stabdeq.solvers.loop import unchanged_buffers
@@ -126,6 +127,7 @@ def compare_solvers(
     image. ``on_step`` is told what begins, how many of the steps are done, and how many there are. Raises ConfigError where a solver
     does not meet the protocol or the cell is no fixed map.
     """
+    require_seed(seed)
     gather(solvers or {})  # a solver that lacks a method is refused before the model is read
     model, checkpoint, loaded = loaded_model(model, trusted=trusted)
     if images is None or labels is None:

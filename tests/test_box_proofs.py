@@ -120,6 +120,28 @@ PROVED: dict[str, tuple[str, Function, Function | None, Region, float | None]] =
     "rest": ("equilibrium", square, lambda z: torch.sin(z) - torch.log1p(z), Ball(origin(2), 0.5), None),
     "a field with kinks": ("decrease", square, lambda z: -z - z.relu(), Ball(origin(2), 1.0), None),
     "a field with a jump": ("decrease", square, lambda z: -z - 0.01 * z * (z > 0.5), Ball(origin(2), 1.0), None),
+    "an empty part": (
+        "decrease",
+        lambda z: (1 - torch.cos(z[:, :2])).sum(1) + (1 - torch.cos(z[:, 2:])).sum(1),
+        lambda z: torch.stack([z[:, 1] - z[:, 0], -z[:, 0] - z[:, 1]], 1),
+        Ball(origin(2), 1.0),
+        None,
+    ),
+    "a sum of nothing": ("positive", lambda z: square(z) + z[:, :0].sum(1), None, Ball(origin(2), 1.0), None),
+    "a running sum": (
+        "positive",
+        lambda z: (1 - torch.cos(z)).cumsum(1, dtype=torch.float64)[:, -1],
+        None,
+        Ball(origin(2), 1.0),
+        None,
+    ),
+    "a product": (
+        "positive",
+        lambda z: (1 + z.square()).prod(1, dtype=torch.float64) - 1,
+        None,
+        Ball(origin(2), 1.0),
+        None,
+    ),
     "detached": ("positive", lambda z: (z.detach() * z).sum(1), None, Ball(origin(2), 1.0), None),
 }
 
@@ -186,6 +208,20 @@ NOT_PROVED: dict[str, tuple[str, Function, Function | None, Region, float | None
 @pytest.mark.parametrize("name", NOT_PROVED)
 def test_false_or_unclear_claims_are_not_proved(name: str) -> None:
     assert isinstance(prove_claim(*NOT_PROVED[name], max_boxes=1500), Unproved)
+
+
+def test_what_writes_into_a_tensor_is_named() -> None:
+    found = prove_claim(
+        "positive", lambda z: square(z) + torch.quantile(z.square(), 0.5, dim=1), None, Ball(origin(2), 1.0), None
+    )
+    assert isinstance(found, Unproved)
+    assert re.search(r"the operation aten\.\w+_\.\w+ writes into a tensor", found.reason)
+
+
+def test_the_levels_of_a_region_are_those_of_v() -> None:
+    region = Sublevel(Ball(origin(1), 4.0), square, lower=1.0)
+    with pytest.raises(ValueError, match="levels of another function"):
+        prove_claim("positive", lambda z: square(z) - 9, None, region, None)
 
 
 def test_a_claim_needs_what_it_is_about() -> None:

@@ -1,6 +1,7 @@
 """States on the unit circle, as a set {h = 0}: where they are moved to, and which belong to it, in plain numbers."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -10,9 +11,14 @@ from solver_problems import generator
 from torch import Tensor
 
 from analysis.evidence import constrained, sampling
+from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
+from analysis.evidence.effort import Effort
+from analysis.evidence.judge import judge
 from analysis.evidence.regions import Ball, Box
+from analysis.findings import Verdict
 from stabdeq.constraint import onto_set
+from stabdeq.lyapunov.claims import Violation
 
 BASE = Box(numbers(1, 0), numbers(-1.5, -1.5), numbers(1.5, 1.5))
 
@@ -142,7 +148,7 @@ def test_states_to_go_to_are_found_once_and_the_centre_first() -> None:
     assert nowhere.project(random(3)).shape == (3, 2)
 
 
-def test_so_many_states_are_drawn_however_few_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_states_are_drawn_as_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     region = of_circle()
     first = region._landed(BASE.sample(300, generator()))[0]
     assert torch.equal(region.sample(300, generator()), first)
@@ -159,7 +165,7 @@ def test_so_many_states_are_drawn_however_few_arrive(monkeypatch: pytest.MonkeyP
     assert torch.equal(torch.rand(2, generator=drawing), torch.rand(2, generator=same))  # no more than those were drawn
     monkeypatch.setattr(constrained, "BATCHES", 2)
     alone = of_circle(constraint=lambda z: (z - numbers(1, 0)).norm(dim=1).sqrt())  # no step leads to it
-    assert alone.sample(5, generator()).tolist() == [[1, 0]] * 5
+    assert alone.sample(5, generator()).tolist() == [[1, 0]]
     close(
         region.shells(64, generator()),
         region.project(sampling.on_shells(64, BASE.centre, 1e-9 * BASE.radius, BASE.radius, generator())),
@@ -176,3 +182,25 @@ def test_the_nearest_is_found_in_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     assert region._nearest(states).tolist() == expected
     monkeypatch.setattr(constrained, "BATCH", 1)
     assert region._nearest(states).tolist() == expected
+
+
+def test_states_that_were_not_found_are_not_made_up_of_copies() -> None:
+    def needle(z: Tensor) -> Tensor:
+        return torch.exp(-1e4 * (z - 0.5).square().sum(1)) - 0.5
+
+    region = Constrained(Ball(numbers(0, 0), 1.0), height, constraint=needle)
+    states = region.sample(1024, generator())
+    assert 0 < len(states) < 1024
+    assert len(states.unique(dim=0)) == len(states)
+    claim = Claim(
+        check="c",
+        name="positive",
+        sentence="V > 0",
+        violation=lambda z: Violation(-1 - 0 * height(z), 1 + 0 * height(z)),
+        tolerance=1e-12,
+    )
+    found = judge(claim, region, seed=0, effort=Effort(samples=1024, starts=0, shells=1))
+    assert found.verdict is Verdict.SUPPORTED
+    drawn = int(re.search(r"Of (\d+) drawn", found.evidence)[1])  # pyrefly: ignore
+    assert drawn < 1024
+    assert f"{100 * sampling.clopper_pearson_upper(0, drawn):.2g} %" in found.evidence

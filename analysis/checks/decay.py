@@ -1,6 +1,7 @@
 """Does V fall at its promised rate: along the stabilised field, along its trajectories, along the unprojected field?"""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from analysis.measure import phase_plane
 from analysis.measure.rows import in_parts
 from analysis.measure.subject import Subject
 from analysis.proofs.cells.unprojected_decay import unprojected_rate
+from stabdeq.errors import EvaluationError
 from stabdeq.lyapunov import LyapunovFunction, claims
 from stabdeq.percent import percent
 
@@ -36,6 +38,7 @@ RADII = 12
 DIRECTIONS = 256
 NUMBERS = 2**22  # in the states of all images that are measured: of large ones fewer directions are tried
 SEARCH = Effort(samples=4096, starts=16, steps=40)
+REPEATED = Effort(samples=512, starts=0)  # by the gradient that automatic differentiation gives of V
 THINNED = 4  # of so many states one shows the margins of both fields
 PIECES = ("claims", "field", "planes")
 STEPS = torch.logspace(-4, 6, 81, base=2, dtype=torch.float64)
@@ -131,6 +134,9 @@ def _violation(
         leaf = offsets.detach().requires_grad_()
         with torch.enable_grad():
             value = lyapunov(leaf)[0]
+            if not value.requires_grad:
+                reason = "V's value has no gradient by automatic differentiation: compute it by PyTorch's operations"
+                raise EvaluationError(reason, offsets[0].tolist())
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
     return claims.decay(gradient, velocity, value, lyapunov.alpha)
 
@@ -162,7 +168,14 @@ def _claim(subject: Subject, name: str, sentence: str) -> Claim:
 
 def _searched(subject: Subject, claim: Claim, effort: Effort) -> Finding:
     region = Ball(torch.zeros(subject.dim, dtype=torch.float64), subject.radius)
-    return judge(claim, region, seed=subject.seed, effort=effort)
+    finding = judge(claim, region, seed=subject.seed, effort=effort)
+    if finding.verdict is not Verdict.SUPPORTED or subject.structured or claim.replay is None:
+        return finding
+    # V's own gradient may not be V's: the projection, which rests on it too, then leaves no violation to be seen by it.
+    again = judge(
+        replace(claim, violation=claim.replay), region, seed=subject.seed, effort=REPEATED.affordable(subject.dim)
+    )
+    return finding if again.verdict is Verdict.SUPPORTED else again
 
 
 def _stabilised(subject: Subject) -> Finding:

@@ -1,5 +1,7 @@
 """Is there an equilibrium, is it the only one, and does the stabilised field keep it?"""
 
+from math import inf, isfinite
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,8 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
         for part in subject.parts(found)
         for position in subject.found[part].tolist()
     ]
-    worst = max(replayed, default=float("inf"))
+    replayed = [residual if isfinite(residual) else inf for residual in replayed]  # NaN, which is never the largest
+    worst = max(replayed, default=inf)
     common = {"samples": count, "tolerance": TOLERANCE}
     contraction = proved_contraction(subject)
     if found == count and worst <= 10 * TOLERANCE and contraction is not None:
@@ -72,7 +75,7 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
         evidence = (
             f"By construction: {contraction.words}, so it has an equilibrium, and no other. The state that the solver finds is within "
             f"{at_most(furthest)} of it in that norm, to rounding, at all {count} images: the residual is at most {worst:.1e} relative to "
-            "the state, evaluated anew one image at a time."
+            "max(1, ||z||), evaluated anew one image at a time."
         )
         return _finding(
             subject, "exists", claim, verdict=Verdict.PROVED, margin=1 - worst / TOLERANCE, evidence=evidence, **common
@@ -81,7 +84,7 @@ def _exists(subject: Subject, around: list[Located]) -> Finding:
     if found == count and worst <= 10 * TOLERANCE and not vague:
         bound = clopper_pearson_upper(0, count)
         evidence = (
-            f"All {count} images: residual at most {worst:.1e} relative to the state, evaluated anew one image at a time. "
+            f"All {count} images: residual at most {worst:.1e} relative to max(1, ||z||), evaluated anew one image at a time. "
             f"{_how_shown(subject, around)} Of all test images fewer than {100 * bound:.2g} % fail, with 95 % confidence."
         )
         return _finding(

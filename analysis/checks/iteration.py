@@ -7,6 +7,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from analysis.checks.uniqueness import DISTINCT, EXAMINED, doubt_of_two
 from analysis.checks.witness import (
     Replay,
     at_equilibrium,
@@ -25,7 +26,6 @@ from stabdeq.solvers import Anderson, norm, solve
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # of Anderson's method; one evaluation more measures where they led
 RESTARTS = 4
-DISTINCT = 1e-6  # relative distance beyond which two converged states are two, as in the check of equilibria
 UNMOVED = 1e-9  # relative change below which a second evaluation of the cell left the state where it was
 SAME_ANSWER = "The answer at an image is the class of the largest logit, of each token where it has several"
 
@@ -181,10 +181,11 @@ def _finding(subject: Subject, name: str, claim: str, **values: Any) -> Finding:
 
 
 def _moves(subject: Subject, states: Tensor, which: Tensor) -> Tensor:
-    """Return how far the cell's values at ``states`` (B, n) and at the equilibria lie from that at 0, relative to its size, (B,)."""
+    """Return how far the cell's values at ``states`` (B, n) and at the equilibria lie from that at 0, relative to the largest, (B,)."""
     at_zero = _next(subject, torch.zeros_like(states), which)
-    there = torch.stack([_next(subject, z, which) for z in (states, subject.equilibria[which])])
-    return (there - at_zero).norm(dim=2).amax(0) / at_zero.norm(dim=1).clamp(min=1)
+    there = torch.stack([at_zero, *(_next(subject, z, which) for z in (states, subject.equilibria[which]))])
+    size = there.norm(dim=2).amax(0)
+    return (there - at_zero).norm(dim=2).amax(0) / torch.where(size == 0, 1, size)
 
 
 def _reads_state(subject: Subject) -> Finding:
@@ -225,12 +226,12 @@ def _reads_state(subject: Subject) -> Finding:
 def _longer(subject: Subject, answers: Tensor, stopped: _Stopped) -> Finding:
     claim = "More iterations do not change the answer: it is the same where the model's own solver stops and at the equilibrium."
     changed, count = int(_differ(stopped.answers, answers).sum()), len(answers)
-    after = f"after {int(stopped.evaluations.double().median())} evaluations (median)"
+    after = f"after {int(stopped.evaluations[subject.found].double().median())} evaluations (median)"
     if stopped.farthest is None or stopped.state is None:
         bound = clopper_pearson_upper(0, count)
         evidence = (
-            f"At all {count} images the answer where the own solver stops, {after}, is that of the equilibrium at a residual of "
-            f"{TOLERANCE:g}. Fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+            f"At all {count} {subject.judged} the answer where the own solver stops, {after}, is that of the equilibrium at a residual of "
+            f"{TOLERANCE:g}. Fewer than {100 * bound:.2g} % of {subject.judged} differ, with 95 % confidence."
         )
         return _finding(
             subject, "longer", claim, verdict=Verdict.SUPPORTED, margin=None, samples=count, evidence=evidence
@@ -255,7 +256,7 @@ def _longer(subject: Subject, answers: Tensor, stopped: _Stopped) -> Finding:
 def _start(subject: Subject, answers: Tensor) -> Finding:
     claim = "The answer does not depend on the start: solved from random states the model answers as from 0."
     count, noise = len(subject.found), _Noise(subject)
-    differing, samples, witness = 0, 0, {}
+    differing, samples, witness, doubts = 0, 0, {}, []
     for part in in_parts(count, RESTARTS * subject.dim):
         which = torch.arange(part.start, part.stop).repeat_interleave(RESTARTS)
         states, converged = _restarted(subject, noise.draw(part.stop - part.start, RESTARTS), which)
@@ -265,10 +266,14 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
         other = _differ(subject.read(states.nan_to_num()), answers[which])
         differs = (converged & apart & other).nonzero().squeeze(1)
         samples, differing = samples + int(converged.sum()), differing + len(differs)
-        if len(differs) and not witness:
-            row = int(differs[0])
+        for row in differs.tolist():
+            if witness or len(doubts) == EXAMINED:
+                break
             image = int(subject.indices[subject.found[which[row]]])
-            witness = {"image": image, "state": states[row].tolist(), "first": first[row].tolist()}
+            if doubt := doubt_of_two(subject, states[row], int(which[row])):
+                doubts.append(f"at test image {image} {doubt}")
+            else:
+                witness = {"image": image, "state": states[row].tolist(), "first": first[row].tolist()}
     if witness:
         evidence = (
             f"At {differing} of {samples} restarts that converged the answer is another: two equilibria of one image are read as two "
@@ -285,9 +290,17 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
             evidence=evidence,
             witness=witness,
         )
+    common: dict[str, Any] = {"tolerance": DISTINCT, "samples": samples}
+    if differing:
+        evidence = (
+            f"At {differing} of {samples} restarts that converged the answer is another, but whether at two equilibria is not known: "
+            f"{doubts[0]}. {SAME_ANSWER}."
+        )
+        return _finding(subject, "start", claim, verdict=Verdict.INCONCLUSIVE, margin=None, evidence=evidence, **common)
     enough = samples >= 0.9 * RESTARTS * count
     evidence = (
-        f"{samples} of {RESTARTS * count} restarts, {RESTARTS} for each of {count} images, converged, and all of these answer alike."
+        f"{samples} of {RESTARTS * count} restarts, {RESTARTS} for each of {count} {subject.judged}, converged, and all of these "
+        "answer alike."
         + (
             ""
             if enough
@@ -295,7 +308,6 @@ def _start(subject: Subject, answers: Tensor) -> Finding:
         )
     )
     verdict = Verdict.SUPPORTED if enough else Verdict.INCONCLUSIVE
-    common: dict[str, Any] = {"tolerance": DISTINCT, "samples": samples}
     return _finding(subject, "start", claim, verdict=verdict, margin=None, evidence=evidence, **common)
 
 
@@ -341,7 +353,9 @@ def replay(subject: Subject, finding: Finding) -> Replay:
             if isinstance(one, Replay):
                 return one
         other = state_of(finding, "first", subject.dim)
-        if float((state - other).norm()) <= DISTINCT * max(1.0, float(other.norm())):
+        assert not isinstance(first_state, Replay)
+        near = float((state - other).norm()) <= DISTINCT * max(1.0, float(other.norm()))
+        if near or doubt_of_two(first_state, state, 0):
             return Replay(
                 quantity="distance of the two states", reported=None, now=float((state - other).norm()), refutes=False
             )

@@ -133,7 +133,9 @@ def _increases(subject: Subject, before: Tensor, after: Tensor, different: Tenso
     distance_before, distance_after = torch.cdist(before, before), torch.cdist(after, after)
     gain = torch.where(different & (distance_before > 0), distance_after / distance_before - 1, -torch.inf)
     # cdist expands the square and loses half the digits, so the pair with the largest gain is measured again.
-    first, second = divmod(int(gain.argmax()), len(before))
+    # Where all features are one, no pair gains: the first of different classes stands for all.
+    most = gain if bool((gain > -torch.inf).any()) else different
+    first, second = divmod(int(most.double().argmax()), len(before))
     apart_before = float((before[first] - before[second]).norm())
     apart_after = float((after[first] - after[second]).norm())
     gained = apart_after / apart_before - 1 if apart_before else 0.0

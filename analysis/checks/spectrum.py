@@ -9,6 +9,7 @@ from analysis.evidence.sampling import clopper_pearson_upper
 from analysis.findings import CheckResult, Finding, Measurement, Verdict
 from analysis.findings.four_digits import at_least
 from analysis.measure.contraction import proved_contraction
+from analysis.measure.differences import departure
 from analysis.measure.equilibria import located_by_products, stepped
 from analysis.measure.spectrum import ROUNDING, UNKNOWN, Spectrum, images_looked_at, spectrum_at
 from analysis.measure.subject import Subject
@@ -93,13 +94,15 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
             f"{at_least(1 - contraction.rate)} or faster. Evaluated besides: at {len(spectra)} equilibria the largest real part of "
             f"eig(J) - 1 is {abscissa:.3g}."
         )
+    elif departing := _departing(subject, len(spectra)):
+        verdict, evidence = Verdict.INCONCLUSIVE, departing
     elif contracting or abscissa + error < 0:
         verdict = Verdict.SUPPORTED
         bound = clopper_pearson_upper(0, len(spectra))
         evidence = (
             f"At {len(spectra)} equilibria the largest real part of eig(J) - 1 is {abscissa:.3g}, "
             + ("and the symmetric part of J - I is negative definite; " if contracting else f"to within {error:.1e}; ")
-            + f"fewer than {100 * bound:.2g} % of images differ, with 95 % confidence."
+            + f"fewer than {100 * bound:.2g} % of {subject.judged} differ, with 95 % confidence."
             + (f" This is {_part(spectra)}." if any(spectrum.is_partial for spectrum in spectra) else "")
         )
     elif abscissa - error > 0 and (doubt := _doubt(subject, worst)):
@@ -132,6 +135,14 @@ def _stable(subject: Subject, spectra: list[Spectrum]) -> Finding:
     )
 
 
+def _departing(subject: Subject, count: int) -> str:
+    """Say at which of the first ``count`` equilibria J is not f's derivative; empty where it is at all."""
+    for position in range(count):
+        if reason := departure(subject, position):
+            return f"At the equilibrium of test image {int(subject.indices[subject.found[position]])} {reason}."
+    return ""
+
+
 def _doubt(subject: Subject, position: int) -> str:
     """Say why an instability where the solver stops need not be one of an equilibrium; empty where it is.
 
@@ -160,5 +171,5 @@ def replay(subject: Subject, finding: Finding) -> Replay:
         quantity="largest real part of eig(J) - 1",
         reported=violation_of(finding),
         now=spectrum.abscissa,
-        refutes=spectrum.abscissa - spectrum.error > 0 and not _doubt(settled, 0),
+        refutes=spectrum.abscissa - spectrum.error > 0 and not departure(settled, 0) and not _doubt(settled, 0),
     )

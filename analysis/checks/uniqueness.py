@@ -174,6 +174,17 @@ def _has_one_by_make(subject: Subject) -> bool:
     return is_as_made(cell) and isinstance(cell, CertifiedCell | MonotoneCell | IntervalCell)
 
 
+def doubt_of_two(subject: Subject, state: Tensor, position: int) -> str:
+    """Say why ``state`` (n,) need not be an equilibrium beside that of the found image ``position``; empty where it is one."""
+    if _has_one_by_make(subject):
+        return "the cell has one equilibrium by its make"
+    z = subject.equilibria[position]
+    first, other = located(subject, z, position), located(subject, state, position)
+    if are_two(first, other, float((state - z).norm())):
+        return ""
+    return first.reason or other.reason or "their balls are too near each other"
+
+
 def _second_equilibrium(subject: Subject, restarts: _Restarts, around: list[Located]) -> dict[str, object]:
     """Say whether the restarts that ended elsewhere show two equilibria of one image, looking at the farthest first."""
     if _has_one_by_make(subject):

@@ -89,8 +89,7 @@ class Constrained(Sublevel):
             found += len(parts[-1])
             if found >= count:
                 break
-        states = torch.cat(parts) if found else self.anchors
-        return states[torch.arange(count) % len(states)]
+        return (torch.cat(parts) if found else self.anchors)[:count]
 
     def shells(self, count: int, generator: torch.Generator) -> Tensor:
         innermost = sampling.INNERMOST * self.radius

@@ -79,7 +79,7 @@ class _Search:
         for count in self._chunks(effort.samples):
             states = self.region.sample(count, self.generator)
             relative, suspicious = self._look(states)
-            self.drawn += count
+            self.drawn += len(states)
             self.drawn_violating += int(suspicious.sum())
             promising.add(states, relative)
         for count in self._chunks(max(effort.samples // 4, effort.shells)):

@@ -15,6 +15,8 @@ ORDER = 6
 RAYS = 16
 # So small a spacing that differences of this order are rounding alone, for anything smooth along a ray.
 SPACING = 2.0**-10
+# A violation has to stand this far above the noise that was measured.
+NOISE_MARGIN = 64
 
 
 def rounding_noise(

@@ -40,7 +40,7 @@ class Region(Protocol):
         ...
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return ``count`` states (count, n) of the distribution that ``drawn`` names."""
+        """Return ``count`` states (count, n) of the distribution that ``drawn`` names, or as many as were found."""
         ...
 
     def shells(self, count: int, generator: torch.Generator) -> Tensor:
@@ -191,7 +191,9 @@ class Pairs:
         return self.region.is_curved
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.cat([self.region.sample(count, generator) for _ in range(2)], 1)
+        first, second = (self.region.sample(count, generator) for _ in range(2))
+        found = min(len(first), len(second))
+        return torch.cat([first[:found], second[:found]], 1)
 
     def shells(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.cat([self.region.shells(count, generator) for _ in range(2)], 1)

@@ -25,6 +25,18 @@ def require_labelled(inputs: Tensor, labels: Tensor) -> None:
         )
 
 
+def require_places(indices: Tensor | None, count: int) -> None:
+    """Raise DataError where ``indices`` are not ``count`` different whole numbers (N,), by which witnesses can name inputs."""
+    if indices is None:
+        return
+    is_whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    if not is_whole or indices.shape != (count,) or bool((indices < 0).any()) or len(indices.unique()) < count:
+        raise DataError(
+            f"indices {tuple(indices.shape)} of {indices.dtype}: expected {count} whole numbers, one for each input, all different and 0 "
+            "or more, by which witnesses name the inputs"
+        )
+
+
 def as_read(inputs: Tensor) -> Tensor:
     """Return ``inputs`` (B, *) as a model in float64 reads them: whole numbers, such as tokens, stay what they are.
 

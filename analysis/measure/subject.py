@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis.measure.failures import failure_on
-from analysis.measure.inputs import Answers, as_read, kind_of_answers, require_labelled
+from analysis.measure.inputs import Answers, as_read, kind_of_answers, require_labelled, require_places
+from analysis.measure.protocol import require_protocol
 from analysis.measure.rows import Rows, in_parts
 from analysis.measure.solutions import joined, stateless
 from analysis.proofs.structure import is_structured
@@ -57,6 +58,11 @@ class Subject:
     def found(self) -> Tensor:
         """(M,) the positions, among the N images, whose equilibrium was found: no other is used by any check."""
         return self.solution.converged.nonzero().squeeze(1)
+
+    @property
+    def judged(self) -> str:
+        """What the checks at equilibria are about, in words: images, or those of them whose equilibrium was found."""
+        return "images" if len(self.found) == len(self.images) else "images whose equilibrium was found"
 
     @cached_property
     def equilibria(self) -> Tensor:
@@ -197,6 +203,7 @@ def prepare(
     in use: see ``left_as_it_was``. Raises DataError for images or labels that do not fit, of which the model solves but one first.
     """
     require_labelled(images, labels)
+    require_places(indices, len(images))
     first = as_read(images[:1])
     if isinstance(model, nn.Module):
         model.double().eval().requires_grad_(False)
@@ -206,6 +213,8 @@ def prepare(
         # The model's own solver says what shape a state has; the audit then solves to its own tolerance.
         state = require_solution(model.solve(h)).z
         answers = kind_of_answers(model.readout(state), labels)
+        if model.lyapunov is not None:
+            require_protocol(model.lyapunov, state[0].numel())
         cell, beside = _map(model)
         for part in in_parts(len(images), max(first.numel(), h.numel(), state.numel())):
             some = as_read(images[part])

@@ -148,13 +148,20 @@ def _layer_norm(
     return found if bias is None else found + bias, mean, inverse
 
 
-def _product(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+def _product(x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    if dtype not in (None, x.dtype):
+        return NotImplemented
     found = reduce(torch.mul, x.unbind(dim))
     return found.unsqueeze(dim) if keepdim else found
 
 
 def _running(operation: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x, dim: torch.stack(list(accumulate(x.unbind(dim), operation)), dim)
+    def running(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+        if dtype not in (None, x.dtype):
+            return NotImplemented
+        return torch.stack(list(accumulate(x.unbind(dim), operation)), dim)
+
+    return running
 
 
 def _sorted(x: Tensor, dim: int, descending: bool = False) -> list[Tensor]:

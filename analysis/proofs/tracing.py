@@ -122,15 +122,19 @@ def _recorded(function: Callable[[Tensor], Tensor], states: Tensor, recorder: "_
         try:
             result = function(recorder.input(states.detach().clone(), needs_gradient))
         except Exception as error:
-            if recorder.mutates:
-                raise _MutationError("it cannot be traced: it writes into a tensor") from error
+            if recorder.mutating:
+                raise _MutationError(_writes(recorder.mutating)) from error
             reason = recorder.refusal or (READS_STATE if "tensor subclass" in str(error) else _first_line(error))
             raise TraceError(f"it cannot be traced: {reason}") from error
-    if recorder.mutates:
-        raise _MutationError("it cannot be traced: it writes into a tensor")
+    if recorder.mutating:
+        raise _MutationError(_writes(recorder.mutating))
     if recorder.refusal:
         raise TraceError(f"it cannot be traced: {recorder.refusal}")
     return result
+
+
+def _writes(operation: str) -> str:
+    return f"it cannot be traced: the operation {operation} writes into a tensor"
 
 
 class _Recorded(torch.Tensor):
@@ -169,7 +173,7 @@ class _Recorder(TorchDispatchMode):
         self.attributes: dict[tuple[int, int], fx.Node] = {}
         self.held: list[Tensor] = []
         self.refusal = ""
-        self.mutates = False
+        self.mutating = ""  # the first operation that writes into a tensor
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -198,7 +202,7 @@ class _Recorder(TorchDispatchMode):
         if READS & set(func.tags) and not _indexes_by_numbers(func, args):
             self._refuse(READS_STATE)
         if func._schema.is_mutable:
-            self.mutates = True
+            self.mutating = self.mutating or str(func)
         else:
             found = self._decomposed(func, args, kwargs)
             if func in DECOMPOSITIONS and isinstance(found, tuple):

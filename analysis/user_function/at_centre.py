@@ -4,13 +4,11 @@ from typing import Any
 
 import torch
 
+from analysis.evidence.noise import NOISE_MARGIN
 from analysis.findings import Finding, Verdict
 from analysis.user_function.subject import Subject
 from stabdeq.lyapunov import claims
 from stabdeq.lyapunov.claims import Violation
-
-# A violation has to stand this far above the noise that was measured.
-NOISE_MARGIN = 64
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ from torch import Tensor
 from analysis.evidence.claim import Claim
 from analysis.evidence.constrained import Constrained
 from analysis.evidence.judge import judge
+from analysis.evidence.noise import NOISE_MARGIN
 from analysis.evidence.regions import Pairs, Region
 from analysis.evidence.sublevel import Sublevel
 from analysis.findings import Finding, Verdict, short
-from analysis.user_function.at_centre import NOISE_MARGIN
 from analysis.user_function.certainty import Certainty
 from analysis.user_function.function import ForeignFunction
 from analysis.user_function.levels import boundary_of, open_edge

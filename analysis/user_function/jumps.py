@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analysis.evidence.noise import rounding_noise
-from analysis.evidence.regions import Region
+from analysis.evidence.noise import NOISE_MARGIN, rounding_noise
+from analysis.evidence.regions import Pairs, Region
 from analysis.findings import short
 from analysis.user_function.function import ForeignFunction
 
@@ -15,7 +15,6 @@ SEGMENTS, CELLS, SUSPECTS = 128, 64, 2
 PARTS, ROUNDS = 8, {torch.float64: 12, torch.float32: 4}
 # A function may compute in float32 unseen: its rounding makes steps of these sizes and less.
 OF_THE_CELL, OF_THE_VALUE = 1e-3, 1e-6
-NOISE_MARGIN = 64
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def find_jump(function: ForeignFunction, region: Region, seed: int) -> Jump | No
     left near the spacing of the numbers, and has not shrunk over the last half of the divisions, is a jump.
     """
     generator = torch.Generator().manual_seed(seed)
-    first, last = region.sample(SEGMENTS, generator), region.sample(SEGMENTS, generator)
-    first[: SEGMENTS // 4] = region.centre
+    first, last = Pairs(region).sample(SEGMENTS, generator).chunk(2, 1)
+    first[: len(first) // 4] = region.centre
     _, _, departure = _divided(function, first, last, CELLS)
     cells = departure.topk(SUSPECTS, 1).indices
     start, step = first[:, None], ((last - first) / CELLS)[:, None]

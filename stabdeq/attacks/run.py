@@ -18,6 +18,7 @@ from stabdeq.attacks.threat_model import Classifier
 from stabdeq.checkpoint import load_checkpoint
 from stabdeq.data import Split, to_unit
 from stabdeq.errors import ConfigError, DataError
+from stabdeq.seed import require_seed
 from stabdeq.shard import WHOLE, Shard
 from stabdeq.trained_on import data_of
 
@@ -78,8 +79,7 @@ def attack(
     radius = parse_eps(eps) if isinstance(eps, str) else eps
     if samples is not None and samples < 1:
         raise ConfigError(f"samples = {samples}: expected 1 or more images, or None for all of them")
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed = {seed}: expected a whole number from 0 to 2^63 - 1")
+    require_seed(seed)
     if batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: expected 1 or more")
     chosen = build_attack(name, eps=radius, steps=steps, restarts=restarts, norm=norm)

@@ -159,6 +159,16 @@ def _unbounded(target: Target, curve: Curve) -> Finding:
     p = binomial_tail(right, count, 1 / classes)
     fired = p <= LEVEL
     seen = f"At eps = 1 {right} of {count} images stay right, where a guess among {classes} gets {count / classes:.3g}: p = {p:.2g}."
+    common = {"samples": count, "seed": target.subject.seed}
+    if classes**-count > LEVEL:
+        return UNBOUNDED.open(
+            f"{seen} With {count} images chance explains any outcome: audit more (--images).", **common
+        )
+    if len(target.predict(target.images).unique()) < 2:
+        reason = (
+            "The model answers all audited images alike, so that no image within eps = 1 is known to change an answer."
+        )
+        return UNBOUNDED.open(f"{seen} {reason}", **common)
     return UNBOUNDED.finding(
         fired,
         seen,
@@ -174,9 +184,7 @@ def _missed(target: Target, run: Run) -> dict[str, Any]:
     """An image that stands, beside an audited image of another prediction: within eps = 1, and the attack missed it."""
     position = int(run.right.nonzero()[0])
     predictions = target.predict(target.images)
-    others = (predictions != target.labels[position]).nonzero().squeeze(1)
-    # A model that gives one answer alone has no such image, and is right as often as a guess.
-    beside = int(others[0]) if len(others) else position
+    beside = int((predictions != target.labels[position]).nonzero()[0])
     return target.witness(position, run.images[position], run.eps) | {
         "other_image": int(target.subject.indices[beside]),
         "other_prediction": int(predictions[beside]),

@@ -19,7 +19,7 @@ STEP = TOLERANCE ** (1 / 3)
 
 DERIVATIVES = Indicator(
     name="derivatives",
-    claim="The model's gradient is the slope that difference quotients measure.",
+    claim="The model's gradient is the slope that difference quotients measure, but for a few points.",
     meaning="The attack climbs another function than the one that is judged: its gradient is detached, truncated, straight-through or "
     "solved too loosely.",
     remedy="look for detach, no_grad, rounding and custom backward passes; tighten the backward solver; set the solver's gradient "

@@ -46,7 +46,8 @@ RESTARTS_HELP = Indicator(
 )
 SILENT_SUCCESS = Indicator(
     name="silent success",
-    claim="The attack returns what it finds: it does not pass a misclassified image and come back with one that is right.",
+    claim="The attack returns what it finds: it does not pass a misclassified image and come back with one that is right, but for "
+    "too few to matter to the accuracy.",
     meaning="Images that the attack did break are counted as robust (silent success of Pintor et al. 2022).",
     remedy="keep the first misclassified or the worst image of the path, as apgd-ce and honest do.",
 )

@@ -10,13 +10,14 @@ from analysis.measure.subject import TOLERANCE
 
 SOLVER = Indicator(
     name="solver",
-    claim=f"Solved to a residual of {TOLERANCE:g}, attacked images get the answer that the model's own solver gives.",
+    claim=f"Solved to a residual of {TOLERANCE:g}, attacked images get the answer that the model's own solver gives, but for too few to "
+    "matter to the accuracy.",
     meaning="The measured accuracy is that of an unfinished iteration: more iterations change the answers.",
     remedy="tighten the solver's tolerance and raise max_evaluations until the accuracy no longer changes, then attack again.",
 )
 CONVERGED = Indicator(
     name="attacked equilibria",
-    claim="The model's own solver finds the equilibria of attacked images.",
+    claim="The model's own solver finds the equilibria of attacked images, but for too few to matter to the accuracy.",
     meaning="The attack succeeds or fails on states that are no equilibria, and implicit gradients are wrong there.",
     remedy="raise max_evaluations or use another solver, and count an image without an equilibrium as broken.",
 )

@@ -53,9 +53,15 @@ def _compared(target: Target, indicator: Indicator, images: Tensor, first: Tenso
     """Judge whether logits agree to half of the digits of float64, or to what the model's solver leaves open."""
     difference = (first - second).abs().amax(1)
     allowed = _allowed(target, images, first)
-    beyond = ~(difference <= allowed)  # NaN is beyond
-    worst = int((difference / allowed).nan_to_num(nan=torch.inf).argmax())
-    count = int(beyond.sum())
+    known = (first.isfinite() & second.isfinite()).all(1)
+    count = int((difference > allowed)[known].sum())
+    if not count and not bool(known.all()):
+        image = int(target.subject.indices[int((~known).nonzero()[0])])
+        reason = (
+            f"The logits of {int((~known).sum())} of {len(images)} images, first of test image {image}, are not finite."
+        )
+        return indicator.open(reason, samples=len(images), seed=target.subject.seed)
+    worst = int(torch.where(known, difference / allowed, -1).argmax())
     changed = int((first.argmax(1) != second.argmax(1)).sum())
     return indicator.finding(
         count > 0,

@@ -48,6 +48,9 @@ def _evaluated(builder: Builder, graph: fx.GraphModule, node: fx.Node, known: di
     target: Any = node.target
     if target is operator.getitem:
         return operator.getitem(*args)
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and not value.numel():  # no number depends on the state
+        return constant(value)
     options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
     inner = [known[argument] for argument in node.all_input_nodes]
     depends = any(isinstance(one, Numbers | Condition) for one in inner)
