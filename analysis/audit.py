@@ -65,7 +65,7 @@ def audit(
     """
     if states is not None and not (isinstance(states, int) and 1 <= states <= MOST_STATES):
         raise ConfigError(
-            f"states = {states}: expected a whole number, from 1 to {MOST_STATES}, of states to draw in a search"
+            f"states = {states}: expected from 1 to {MOST_STATES} states, a whole number, to draw in a search"
         )
     require_seed(seed)
     wanted = [CHECKS[name] for name in (default_checks() if checks is None else checks)]

@@ -204,8 +204,7 @@ def test_a_small_state_is_read() -> None:
 def test_a_residual_that_is_nan_one_image_at_a_time_is_told() -> None:
     model = Model(lambda z, h: 0.5 * h + 0 * z + (math.nan if len(z) == 1 else 0), dim=1100)
     images = torch.rand(4, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    report = stabdeq.audit(model, images, torch.arange(4), checks=["equilibrium"])
-    found = report["equilibrium.exists"]
+    found = stabdeq.audit(model, images, torch.arange(4), checks=["equilibrium"]).named["equilibrium.exists"]
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "couples samples" in found.evidence
 

@@ -16,10 +16,11 @@ STATES = 3
 @torch.no_grad()
 def require_protocol(lyapunov: LyapunovFunction, dim: int) -> None:
     """Raise ConfigError where V is centred nowhere, its rate is not positive, or its values at offsets (3, n) are not (3,) and (3, n)."""
-    if lyapunov.centre not in get_args(Centre):
-        raise ConfigError(f"lyapunov.centre = {lyapunov.centre!r}: expected one of {', '.join(get_args(Centre))}")
-    if not 0 < lyapunov.alpha < math.inf:
-        raise ConfigError(f"lyapunov.alpha = {lyapunov.alpha!r}: expected a rate of decay that is finite and above 0")
+    centre, alpha = (getattr(lyapunov, name, None) for name in ("centre", "alpha"))
+    if centre not in get_args(Centre):
+        raise ConfigError(f"lyapunov.centre = {centre!r}: expected one of {', '.join(get_args(Centre))}")
+    if not isinstance(alpha, float | int) or not 0 < alpha < math.inf:
+        raise ConfigError(f"lyapunov.alpha = {alpha!r}: expected a rate of decay that is finite and above 0")
     found = lyapunov(torch.eye(STATES, dim, dtype=torch.float64))
     shapes = [(STATES,), (STATES, dim)]
     if isinstance(found, tuple) and [_told(one) for one in found] == [f"float64 {shape}" for shape in shapes]:
