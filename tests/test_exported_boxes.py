@@ -151,6 +151,19 @@ def test_too_few_boxes_are_said(tmp_path):
     assert "after 40 boxes the checker's bounds leave" in report.skipped[0].reason
 
 
+def test_a_point_is_not_halved(tmp_path):
+    """V(c) is 0 as a difference of equal numbers, which bounds do not show; nor would those of any part of a point."""
+
+    def V(z: Tensor) -> Tensor:
+        bias = WEIGHT[:, 0]
+        return (z**2).sum(1) + ((torch.tanh(z @ WEIGHT.mT + bias) - torch.tanh(0 * z @ WEIGHT.mT + bias)) ** 2).sum(1)
+
+    report = stabdeq.check(V, dim=2, claims=["zero"], proof=tmp_path / "p.json", **QUICK)
+    assert report["zero"].verdict.name == "PROVED"
+    reason = "not in the proof file: the checker's bounds leave [(0.0, 0.0), (0.0, 0.0)] open, too small to halve."
+    assert report.skipped[0].reason == reason
+
+
 # -- the list of operations is the function
 
 OPERATIONS = {

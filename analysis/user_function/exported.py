@@ -221,9 +221,12 @@ def _grown(plain: Plain, functions: dict[str, Plain], subject: Subject) -> Plain
 
 
 def _axis(left: list[Jet], box: boxes.Box, whole: boxes.Box) -> int:
-    """Return the axis along which what is left open changes most."""
+    """Return the axis along which what is left open changes most, of those that have a number inside to halve the box at."""
+    axes = [axis for axis, (low, high) in enumerate(box) if low < boxes.middle((low, high)) < high]
+    if not axes:
+        raise UnwrittenError(f"the checker's bounds leave {box} open, too small to halve")
     changes = [[float((a * b).abs_upper()) for a, b in zip(jet.s, jet.h, strict=True)] for jet in left]
     known = [one for one in changes if 0 < sum(one) < math.inf]
     widths = [(b - a) / (B - A) if B > A else 0.0 for (a, b), (A, B) in zip(box, whole, strict=True)]
     shares = [sum(one[i] / sum(one) for one in known) for i in range(len(box))] if known else widths
-    return max(range(len(box)), key=lambda axis: (shares[axis], widths[axis]))
+    return max(axes, key=lambda axis: (shares[axis], widths[axis]))
