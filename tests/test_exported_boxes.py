@@ -151,6 +151,26 @@ def test_too_few_boxes_are_said(tmp_path):
     assert "after 40 boxes the checker's bounds leave" in report.skipped[0].reason
 
 
+@pytest.mark.parametrize(
+    ("claim", "V", "place", "reason"),
+    [
+        (
+            "positive",
+            lambda z: 1e308 * z[:, 0] + 1e308 * z[:, 0] + 10,
+            {"box": (0.0, 0.1), "centre": [0.05, 0.05]},
+            "a constant of it",
+        ),
+        ("zero", bowl, {"radius": 1e200}, "the region is so large that a bound of it lies"),
+        ("zero", lambda z: (z - 1.7e308).tanh().square().sum(1), {"centre": [1.7e308] * 2, "radius": 1e308}, "a bound"),
+    ],
+)
+def test_numbers_beyond_floats_are_left_out(tmp_path, claim, V, place, reason):
+    report = stabdeq.check(V, dim=2, claims=[claim], proof=tmp_path / "p.json", **QUICK, **place)
+    assert report[claim].verdict.name == "PROVED"
+    assert reason in report.skipped[0].reason
+    assert "beyond float64" in report.skipped[0].reason
+
+
 def test_a_point_is_not_halved(tmp_path):
     """V(c) is 0 as a difference of equal numbers, which bounds do not show; nor would those of any part of a point."""
 

@@ -177,7 +177,10 @@ def floats(number: fmpq) -> list[float]:
     """Return floats whose sum is exactly a number."""
     parts: list[float] = []
     while number:
-        parts.append(int(number.p) / int(number.q))
+        try:
+            parts.append(int(number.p) / int(number.q))
+        except OverflowError as error:
+            raise UnwrittenError("a constant of it lies beyond float64") from error
         number -= rational(parts[-1])
         if len(parts) > MOST_PARTS or not parts[-1]:
             raise UnwrittenError("a constant of it is no sum of a few floats")

@@ -6,6 +6,7 @@ checker's own bounds: those of ``analysis.proofs`` close other boxes, cut by lin
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -183,6 +184,8 @@ def _base(subject: Subject) -> boxes.Box:
 
 
 def _rounded(number: Fraction, *, up: bool) -> float:
+    if abs(number) > sys.float_info.max:
+        raise UnwrittenError("the region is so large that a bound of it lies beyond float64")
     nearest = float(number)
     is_past = Fraction(nearest) < number if up else Fraction(nearest) > number
     return math.nextafter(nearest, math.inf if up else -math.inf) if is_past else nearest
