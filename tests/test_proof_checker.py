@@ -1,6 +1,7 @@
 """``stabdeq.checker``: it accepts what ``certify --proof`` writes, on its own, and nothing that claims more."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,35 @@ def test_the_command_and_its_exit_codes(
     for arguments in ([], [str(absent)], [str(checkpoint), str(checkpoint)]):
         assert main(arguments) == 2
         assert "UNREADABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("group", "redirected", "code", "printed"),
+    [
+        ('{"é": 0, "é": 0}', "", 1, "INVALID: a key stands twice in an object with the keys ['\\xe9']\n"),
+        ("{", "2>/dev/full", 70, ""),
+        ('{"version": 2}', ">/dev/full", 70, ""),
+        ('{"version": 2}', ">&-", 70, ""),
+    ],
+)
+def test_output_that_fails_is_no_verdict(group: str, redirected: str, code: int, printed: str, tmp_path: Path) -> None:
+    (tmp_path / "proof.json").write_text(group, encoding="utf-8")
+    line = f'"{sys.executable}" -P -m checker proof.json {redirected}'
+    environment = {"PYTHONPATH": str(PLACE.parent), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, printed, "")
+
+
+def test_a_reader_that_has_gone_changes_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "proof.json").write_text("{}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-P", "-m", "checker", "proof.json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(PLACE.parent)}, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def change(name: str, key: str, value: Any) -> Edit:
