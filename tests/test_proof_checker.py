@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flint import arb, arb_mat
@@ -28,7 +29,7 @@ from stabdeq.checker.ends import read_features, read_head
 from stabdeq.checker.matrices import require_definite
 from stabdeq.checker.parameters import Model, read_cell
 from stabdeq.checker.reading import Failure
-from stabdeq.checkpoint import load
+from stabdeq.checkpoint import load, load_checkpoint, save_checkpoint
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
@@ -73,7 +74,8 @@ def test_what_certify_writes_is_valid_with_every_claim_that_it_proved(name: str,
     expected = {"gain", "contraction", "stability", "radius"}
     expected |= {"certified": {"lyapunov"}, "interval": {"linf"}}.get(name, set())
     assert set(proved.report["claims"]) == expected
-    assert not proved.report["omitted"]
+    omitted = {"affine_ball"} if name == "interval" else {"affine_ball", "linf"}  # proved all the same
+    assert proved.report["omitted"] == dict.fromkeys(omitted, "proof files have no form for its proof")
     words = check(proved.text.encode(), proved.checkpoint)
     assert words[1:] == [one["words"] for one in json.loads(proved.text)["claims"]]
     assert "Of 4 images, 4 have an l2 radius" in " ".join(words)
@@ -348,3 +350,20 @@ def test_the_command_says_what_the_file_holds_and_what_it_does_not(
     told = " ".join(capsys.readouterr().out.split())
     assert f"wrote {file}: gain, contraction, stability, lyapunov, radius" in told
     assert main([str(file), str(path)]) == 0
+
+
+def test_where_no_claim_is_held_there_is_no_file_nor_one_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = save_model(tmp_path, cell="batchnorm"), tmp_path / "proof.json"
+    loaded = load_checkpoint(path)
+    with torch.no_grad():
+        for parameter in loaded.model.cell.parameters():
+            parameter.mul_(4)
+    save_checkpoint(path, loaded)
+    np.savez(tmp_path / "mine.npz", images=sample_images().numpy(), labels=np.zeros(4, dtype=np.int64))
+    file.write_text("a proof of before")
+    with pytest.raises(SystemExit):
+        command(["certify", str(path), "--images", str(tmp_path / "mine.npz"), "--proof", str(file)])
+    assert "no proof file: no claim can be in it" in " ".join(capsys.readouterr().out.split())
+    assert not file.exists()

@@ -30,7 +30,7 @@ from stabdeq.checker import boxes
 from stabdeq.checker.door import VERSION
 from stabdeq.checker.jets import Jet
 from stabdeq.checker.programs import compiled
-from stabdeq.files import replace_file
+from stabdeq.files import replace_or_remove
 
 WRITTEN = ("zero", "positive", "equilibrium", "decrease", "decay", "invariant", *OF_A_BARRIER)
 Plain = dict[str, Any]
@@ -64,19 +64,16 @@ def write_proof(
         else:
             skipped.append(Skipped(check=finding.check, reason="not in the proof file: it is not proved."))
         found.append(finding)
-    if claims:
-        proof = {
-            "version": VERSION,
-            "kind": "boxes",
-            "about": boxes.ABOUT,
-            "source": {name: function.source for name, function in _named(subject).items() if name in functions},
-            "centre": [number.hex() for number in subject.centre.tolist()],
-            "functions": functions,
-            "claims": claims,
-        }
-        replace_file(path, (json.dumps(proof, separators=(",", ":")) + "\n").encode())
-    elif path.is_file():
-        path.unlink()
+    proof = {
+        "version": VERSION,
+        "kind": "boxes",
+        "about": boxes.ABOUT,
+        "source": {name: function.source for name, function in _named(subject).items() if name in functions},
+        "centre": [number.hex() for number in subject.centre.tolist()],
+        "functions": functions,
+        "claims": claims,
+    }
+    replace_or_remove(path, (json.dumps(proof, separators=(",", ":")) + "\n").encode() if claims else None)
     return found, skipped
 
 
