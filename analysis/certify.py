@@ -28,7 +28,7 @@ from analysis.report.report import Report
 from analysis.user_function.function import ForeignFunction, load_function
 from stabdeq.checkpoint import Checkpoint, checkpoint_in, read_bytes
 from stabdeq.errors import ConfigError
-from stabdeq.files import replace_file
+from stabdeq.files import replace_or_remove
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
 from stabdeq.seed import require_seed
@@ -68,8 +68,9 @@ def certify(
     head; with ``deployed`` one more is about the model as it runs, in its own dtype and by its own solver. Dynamics are a
     velocity (B, dim) -> (B, dim), or "module:name". ``on_stage`` is told what begins. At ``proof`` a file is written that
     ``python -m stabdeq.checker`` checks against the checkpoint; the report's ``certificates["proof"]`` says which claims it
-    holds, and why others are not in it. A checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``. Of a model a
-    ``shard`` proves its own of the ``units``, as all would be.
+    holds, and why others are not in it; where it would hold none, there is no file, nor one of an earlier call. A
+    checkpoint that is ``trusted`` may ask for more work: see ``load_checkpoint``. Of a model a ``shard`` proves its own of the
+    ``units``, as all would be.
 
     Raises ConfigError where the model has no equilibrium to certify, images come without labels, or a proof is asked for of what
     is no checkpoint; CheckpointError for a file that is no checkpoint; FileError where the proof cannot be written.
@@ -108,8 +109,8 @@ def certify(
         if proof is not None:
             gathered.stage("proof file: its claims are checked")
             radii = None if certified is None else certified.radii
-            written = write_proof(content, judged, gathered.certificates, radii)
-            replace_file(Path(proof), written.text.encode())
+            written = write_proof(content, judged, gathered, radii)
+            replace_or_remove(Path(proof), written.content)
             gathered.certificates["proof"] = {"claims": list(written.held), "omitted": written.omitted}
     sample = drawn(seed, judged.indices, judged.images, judged.labels, given=given)
     return _report(gathered, command=command, checkpoint=checkpoint, sample=sample)

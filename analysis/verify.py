@@ -222,6 +222,11 @@ def _circumstances(told: Report, again: Report, checkpoint: Path) -> Iterator[Di
             yield Difference(what=what, reported=place, now=str(checkpoint), decides=False)
 
 
+def evidence_of(name: str) -> str:
+    """Return what a difference in the evidence of the claim ``name`` is called."""
+    return f"{name} evidence"
+
+
 def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterator[Difference]:
     if told is None or again is None or told.verdict != again.verdict:
         words = [ABSENT if one is None else str(one.verdict) for one in (told, again)]
@@ -229,8 +234,12 @@ def _of_claim(name: str, told: Finding | None, again: Finding | None) -> Iterato
     elif not same_sentence(told.claim, again.claim):
         yield Difference(what=name, reported=told.claim, now=again.claim)
     else:
+        if not same_sentence(told.evidence, again.evidence):
+            # Another machine finds another worst state, or one more that rounding decides: words and counts change honestly.
+            yield Difference(what=evidence_of(name), reported=told.evidence, now=again.evidence, decides=False)
         # Time is not repeated, and what was compared need not be again.
-        parts = [{key: value for key, value in asdict(one).items() if key != "seconds"} for one in (told, again)]
+        done = {"seconds", "evidence"}
+        parts = [{key: value for key, value in asdict(one).items() if key not in done} for one in (told, again)]
         other = [key for key in parts[0] if not alike(parts[0][key], parts[1][key])]
         if other:
             yield Difference(

@@ -44,6 +44,18 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     replace_files({path: content})
 
 
+def replace_or_remove(path: Path, content: bytes | None) -> None:
+    """Write ``content`` to ``path`` as ``replace_files`` does; where there is none, remove what an earlier call wrote.
+
+    Raises FileError where the file cannot be written or removed.
+    """
+    if content is not None:
+        replace_file(path, content)
+    elif path.is_file():
+        with _told_of(path):
+            path.unlink()
+
+
 def replace_files(contents: Mapping[Path, bytes | memoryview]) -> None:
     """Write files that belong together, such as a report and its page: whatever ends the program, those that stand are of one call.
 

@@ -128,10 +128,60 @@ def test_what_cannot_be_written_is_said(tmp_path):
         stabdeq.check(bowl, oscillator, dim=2, sublevel="max", proof=path)
 
 
+def test_a_power_that_is_no_half_of_a_whole_number_is_left_out(tmp_path):
+    path = tmp_path / "p.json"
+    report = stabdeq.check(
+        lambda z: ((z**2).sum(1) + 1).pow(1.3) - 1, sink, dim=2, claims=["decrease"], proof=path, **QUICK
+    )
+    assert report["decrease"].verdict.name == "PROVED"
+    assert "aten.pow.Tensor_Scalar" in report.skipped[0].reason
+    assert not path.exists()
+
+
+def test_powers_of_halves_are_checked(tmp_path):
+    lines = proved(
+        tmp_path / "p.json", lambda z: ((z**2).sum(1) + 1).pow(1.5) - 1, sink, claims=["positive", "decrease"]
+    )
+    assert [line.split(" for every z in ")[0] for line in lines] == ["V > 0.0", "V-dot < 0.0"]
+
+
 def test_too_few_boxes_are_said(tmp_path):
     stated = {"claims": ["decrease"], "sublevel": 1.0, "from_level": 0.25} | QUICK | {"boxes": 40}
     report = stabdeq.check(network, sink, dim=2, box=(-1.5, 1.5), proof=tmp_path / "p.json", **stated)
     assert "after 40 boxes the checker's bounds leave" in report.skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    ("claim", "V", "place", "reason"),
+    [
+        (
+            "positive",
+            lambda z: 1e308 * z[:, 0] + 1e308 * z[:, 0] + 10,
+            {"box": (0.0, 0.1), "centre": [0.05, 0.05]},
+            "a constant of it",
+        ),
+        ("zero", bowl, {"radius": 1e200}, "the region is so large that a bound of it lies"),
+        ("zero", lambda z: (z - 1.7e308).tanh().square().sum(1), {"centre": [1.7e308] * 2, "radius": 1e308}, "a bound"),
+    ],
+)
+def test_numbers_beyond_floats_are_left_out(tmp_path, claim, V, place, reason):
+    report = stabdeq.check(V, dim=2, claims=[claim], proof=tmp_path / "p.json", **QUICK, **place)
+    assert report[claim].verdict.name == "PROVED"
+    assert reason in report.skipped[0].reason
+    assert "beyond float64" in report.skipped[0].reason
+
+
+def test_a_point_is_not_halved(tmp_path):
+    """V(c) is 0 as a difference of equal numbers, which bounds do not show; nor would those of any part of a point."""
+
+    def V(z: Tensor) -> Tensor:
+        bias = WEIGHT[:, 0]
+        return (z**2).sum(1) + ((torch.tanh(z @ WEIGHT.mT + bias) - torch.tanh(0 * z @ WEIGHT.mT + bias)) ** 2).sum(1)
+
+    report = stabdeq.check(V, dim=2, claims=["zero"], proof=tmp_path / "p.json", **QUICK)
+    assert report["zero"].verdict.name == "PROVED"
+    reason = "not in the proof file: the checker's bounds leave [(0.0, 0.0), (0.0, 0.0)] open, too small to halve."
+    assert report.skipped[0].reason == reason
 
 
 # -- the list of operations is the function
@@ -140,6 +190,7 @@ OPERATIONS = {
     "arithmetic": lambda z: (z * 3 - z / 7 + 0.1 * z**3 - z.square() / (2 + z**2)).sum(1) + 2 / (3 + z[:, 0]) ** 2,
     "exponentials": lambda z: (z.exp() + z.sigmoid() + z.expm1() * z.tanh() + z.atan()).sum(1),
     "logarithms": lambda z: ((z + 3).log() + z.square().log1p() + (z + 3).sqrt() + (z + 3).rsqrt()).sum(1),
+    "powers": lambda z: ((z**2 + 1).pow(1.5) + (z**2 + 1).pow(-2.5)).sum(1),
     "waves": lambda z: (z.sin() * z.cos() + (z / 4).tan()).sum(1),
     "kinks": lambda z: (z.relu() + z.abs() + torch.nn.functional.leaky_relu(z, 0.1) + z.clamp(-0.5, 0.3)).sum(1),
     "extremes": lambda z: z.amax(1) + torch.minimum(z[:, 0], z[:, 1] ** 2) + z.norm(dim=1) + z.mean(1),
@@ -196,6 +247,12 @@ def test_comparisons_are_not_written():
     states = torch.rand(8, 2, dtype=torch.float64)
     with pytest.raises(UnwrittenError, match="gt"):
         program(read(lambda z: torch.where(z > 0, z, 2 * z).sum(1), states), 2)
+
+
+def test_too_many_constants_are_not_written():
+    states = torch.rand(8, 2, dtype=torch.float64)
+    with pytest.raises(UnwrittenError, match="it computes with 50002 constants"):
+        program(read(lambda z: (z @ torch.ones(2, 25001, dtype=torch.float64)).sum(1), states), 2)
 
 
 # -- altered files

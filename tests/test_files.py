@@ -16,7 +16,7 @@ from stabdeq.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stabdeq.config import ArchitectureConfig, DataConfig, LyapunovConfig
 from stabdeq.config.kinds import model_config
 from stabdeq.errors import FileError
-from stabdeq.files import append_line, make_folder, replace_file
+from stabdeq.files import append_line, make_folder, replace_file, replace_or_remove
 from stabdeq.model import StabilisedDEQ
 
 FULL = "No space left on device"
@@ -51,6 +51,17 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         replace_file(path, content)
         assert path.read_bytes() == bytes(content)
     assert names(tmp_path) == {"a.json"}
+
+
+def test_without_content_the_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    replace_or_remove(path, b"old")
+    with monkeypatch.context() as patch, pytest.raises(FileError, match="could not be written"):
+        patch.setattr(Path, "unlink", full_disk)
+        replace_or_remove(path, None)
+    for _ in range(2):
+        replace_or_remove(path, None)
+        assert names(tmp_path) == set()
 
 
 def test_the_content_is_on_the_disk_before_it_gets_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """``stabdeq.checker``: it accepts what ``certify --proof`` writes, on its own, and nothing that claims more."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flint import arb, arb_mat
@@ -27,7 +29,7 @@ from stabdeq.checker.ends import read_features, read_head
 from stabdeq.checker.matrices import require_definite
 from stabdeq.checker.parameters import Model, read_cell
 from stabdeq.checker.reading import Failure
-from stabdeq.checkpoint import load
+from stabdeq.checkpoint import load, load_checkpoint, save_checkpoint
 from stabdeq.errors import ConfigError
 from stabdeq.model import StabilisedDEQ
 
@@ -72,7 +74,8 @@ def test_what_certify_writes_is_valid_with_every_claim_that_it_proved(name: str,
     expected = {"gain", "contraction", "stability", "radius"}
     expected |= {"certified": {"lyapunov"}, "interval": {"linf"}}.get(name, set())
     assert set(proved.report["claims"]) == expected
-    assert not proved.report["omitted"]
+    omitted = {"affine_ball"} if name == "interval" else {"affine_ball", "linf"}  # proved all the same
+    assert proved.report["omitted"] == dict.fromkeys(omitted, "proof files have no form for its proof")
     words = check(proved.text.encode(), proved.checkpoint)
     assert words[1:] == [one["words"] for one in json.loads(proved.text)["claims"]]
     assert "Of 4 images, 4 have an l2 radius" in " ".join(words)
@@ -107,6 +110,35 @@ def test_the_command_and_its_exit_codes(
     for arguments in ([], [str(absent)], [str(checkpoint), str(checkpoint)]):
         assert main(arguments) == 2
         assert "UNREADABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("group", "redirected", "code", "printed"),
+    [
+        ('{"é": 0, "é": 0}', "", 1, "INVALID: a key stands twice in an object with the keys ['\\xe9']\n"),
+        ("{", "2>/dev/full", 70, ""),
+        ('{"version": 2}', ">/dev/full", 70, ""),
+        ('{"version": 2}', ">&-", 70, ""),
+    ],
+)
+def test_output_that_fails_is_no_verdict(group: str, redirected: str, code: int, printed: str, tmp_path: Path) -> None:
+    (tmp_path / "proof.json").write_text(group, encoding="utf-8")
+    line = f'"{sys.executable}" -P -m checker proof.json {redirected}'
+    environment = {"PYTHONPATH": str(PLACE.parent), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, printed, "")
+
+
+def test_a_reader_that_has_gone_changes_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "proof.json").write_text("{}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-P", "-m", "checker", "proof.json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(PLACE.parent)}, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def change(name: str, key: str, value: Any) -> Edit:
@@ -318,3 +350,20 @@ def test_the_command_says_what_the_file_holds_and_what_it_does_not(
     told = " ".join(capsys.readouterr().out.split())
     assert f"wrote {file}: gain, contraction, stability, lyapunov, radius" in told
     assert main([str(file), str(path)]) == 0
+
+
+def test_where_no_claim_is_held_there_is_no_file_nor_one_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = save_model(tmp_path, cell="batchnorm"), tmp_path / "proof.json"
+    loaded = load_checkpoint(path)
+    with torch.no_grad():
+        for parameter in loaded.model.cell.parameters():
+            parameter.mul_(4)
+    save_checkpoint(path, loaded)
+    np.savez(tmp_path / "mine.npz", images=sample_images().numpy(), labels=np.zeros(4, dtype=np.int64))
+    file.write_text("a proof of before")
+    with pytest.raises(SystemExit):
+        command(["certify", str(path), "--images", str(tmp_path / "mine.npz"), "--proof", str(file)])
+    assert "no proof file: no claim can be in it" in " ".join(capsys.readouterr().out.split())
+    assert not file.exists()

@@ -135,7 +135,7 @@ def test_what_else_was_changed_by_hand_is_found(change: Change, what: str, copie
     ("change", "what"),
     [
         (lambda plain: plain["findings"][0].update(samples=10**9), "equilibrium.exists"),
-        (lambda plain: plain["findings"][0].update(evidence="It was looked for everywhere."), "equilibrium.exists"),
+        (lambda plain: plain["findings"][0].update(samples=plain["findings"][0]["samples"] + 1), "equilibrium.exists"),
         (lambda plain: plain["findings"][-1]["witness"].update(image=3), "separation.increases"),
         (lambda plain: plain["series"]["separation"].update(before=[[0.0]]), "numbers of the figures: separation"),
         (lambda plain: plain["measurements"][0].update(value=77.0), "measured "),
@@ -147,6 +147,25 @@ def test_other_numbers_are_told_and_decide_nothing(change: Change, what: str, co
     (one,) = [one for one in found.differences if one.what.startswith(what)]
     assert not one.decides
     assert found.holds
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize(("true", "forged"), [("All 8 images", "All 9 images"), ("residual at most", "no residual")])
+def test_other_evidence_is_shown_beside_what_came(
+    true: str, forged: str, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(plain: dict[str, Any]) -> None:
+        finding = plain["findings"][0]
+        finding["evidence"] = finding["evidence"].replace(true, forged)
+
+    edit(copied / "report.json", change)
+    (one,) = stabdeq.verify("model.safetensors", "report.json").differences
+    assert (one.what, one.decides) == ("equilibrium.exists evidence", False)
+    assert one.reported == one.now.replace(true, forged) != one.now
+    capsys.readouterr()
+    assert run("verify", "model.safetensors", "report.json") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.endswith("it is repeated, but for the evidence of 1, which decides nothing: compare both above.")
 
 
 @pytest.mark.usefixtures("once")
@@ -194,6 +213,11 @@ def test_numbers_of_a_claim_are_part_of_it() -> None:
     assert not same_sentence("V >= 1000 ||z||^2.", "V >= 0.1 ||z||^2.")
     assert not same_sentence("V-dot <= -1 V.", "V-dot <= 1 V.")
     assert not same_sentence("V >= 0.1 ||z||^2.", "V > 0.1 ||z||^2.")
+    assert not same_sentence("On 10000 images.", "On 10001 images.")
+    assert not same_sentence("On 10,000 images.", "On 10,001 images.")
+    assert same_sentence("On 10,000 images.", "On 10000 images.")
+    assert not same_sentence("At 1,2,3.", "At 123.")
+    assert same_sentence("V-dot <= -1e+04 V, to 12,345.6.", "V-dot <= -1.0001e+04 V, to 12,345.7.")
 
 
 @pytest.mark.usefixtures("once")

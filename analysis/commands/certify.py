@@ -163,7 +163,10 @@ def certify(
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     if proof is not None:
         told = report.certificates["proof"]
-        console.print(f"wrote {proof}: {', '.join(told['claims']) or 'no claim'}", soft_wrap=True, highlight=False)
+        held = (
+            f"wrote {proof}: {', '.join(told['claims'])}" if told["claims"] else "no proof file: no claim can be in it"
+        )
+        console.print(held, soft_wrap=True, highlight=False)
         for name, reason in told["omitted"].items():
             console.print(f"not in it: {name}: {reason}", soft_wrap=True, highlight=False)
     return in_ci.exit_code(report)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from analysis.verify import Difference, Verification
 
+LONGEST = 4000  # characters of a sentence: more than evidence of ours has, so that both are seen where they differ
+
 
 def verify(
     checkpoint: Path, report: Path, *, data_dir: Path | None = None, trusted: Trusted = False, quiet: Quiet = False
@@ -78,16 +80,20 @@ def _table(rows: "list[Difference]", console: "Console") -> object:
     for heading in ("What", "Report", "Now"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cut(printable(text), 200)) for text in (row.what, row.reported, row.now)))
+        table.add_row(*(Text(cut(printable(text), LONGEST)) for text in (row.what, row.reported, row.now)))
     return table
 
 
 def _sentence(found: "Verification") -> str:
+    from analysis.verify import evidence_of
+
     names = {**found.report.named, **found.again.named}
     differing = {one.what for one in found.differences if one.decides}
     same = len(names.keys() - differing)
     ends = f"{same} of {len(names)} claims end as the report says"
     if found.holds:
-        return f"{ends}: it is repeated."
+        others = len({evidence_of(name) for name in names} & {one.what for one in found.differences})
+        but = f", but for the evidence of {others}, which decides nothing: compare both above" if others else ""
+        return f"{ends}: it is repeated{but}."
     others = len(differing - names.keys())
     return f"{ends}{f', and {others} other things are not as it says' if others else ''}: it is not repeated."

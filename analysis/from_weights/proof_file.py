@@ -11,6 +11,8 @@ import torch
 from flint import ctx
 from torch import Tensor
 
+from analysis.findings import Verdict
+from analysis.from_weights.gathered import Gathered
 from analysis.from_weights.linf import LINF_EPSILONS
 from analysis.from_weights.predictions import EPSILONS
 from analysis.measure.subject import Subject
@@ -31,22 +33,24 @@ from stabdeq.model import StabilisedDEQ
 ROOM = 1e-9
 STEP_ROOM = 1e-11
 BOX_ROOM = 1e-6  # the radius of a ball has 30 bits
+# The claims of the checker that show what a certification calls otherwise.
+SHOWN_BY = {"well_posed": {"gain", "contraction", "stability"}, "unprojected": {"lyapunov"}}
 
 
 @dataclass(frozen=True)
 class ProofFile:
-    """The ``text`` of the file, the names of the claims that it ``held``, and, by name, why others were ``omitted``."""
+    """The ``content`` of the file, None without a claim; the names of the claims ``held``, and, by name, why others were ``omitted``."""
 
-    text: str
+    content: bytes | None
     held: tuple[str, ...]
     omitted: dict[str, str]
 
 
 @torch.no_grad()
-def write_proof(checkpoint: bytes, subject: Subject, certificates: dict[str, Any], radii: Radii | None) -> ProofFile:
+def write_proof(checkpoint: bytes, subject: Subject, gathered: Gathered, radii: Radii | None) -> ProofFile:
     """Return the proof about the model in the file ``checkpoint``, each claim having passed the checker.
 
-    ``subject.model`` is that model in float64; ``certificates`` and ``radii`` are what was proved of it.
+    ``subject.model`` is that model in float64; ``gathered`` and ``radii`` are what was proved of it.
     """
     model = subject.model
     assert isinstance(model, StabilisedDEQ)
@@ -54,7 +58,7 @@ def write_proof(checkpoint: bytes, subject: Subject, certificates: dict[str, Any
     step, images = _step(model.cell), _images(subject, radii)
     with ctx.workprec(PRECISION):
         case = Case(Model(checkpoint), step, images)
-        for name, values in _claims(model, subject, certificates, radii):
+        for name, values in _claims(model, subject, gathered.certificates, radii):
             try:
                 words = CLAIMS[name].words.format(**CLAIMS[name].prove(case, *values.values()))
             except Failure as failure:
@@ -70,7 +74,12 @@ def write_proof(checkpoint: bytes, subject: Subject, certificates: dict[str, Any
         "images": images,
         "claims": claims,
     }
-    return ProofFile(json.dumps(proof), tuple(claim["claim"] for claim in claims), omitted)
+    held = tuple(claim["claim"] for claim in claims)
+    for finding in gathered.findings:
+        shown_by = SHOWN_BY.get(finding.name, {finding.name})
+        if finding.verdict is Verdict.PROVED and not shown_by & {*held, *omitted}:
+            omitted[finding.name] = "proof files have no form for its proof"
+    return ProofFile(json.dumps(proof).encode() if held else None, held, omitted)
 
 
 def _claims(

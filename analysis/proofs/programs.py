@@ -16,7 +16,7 @@ from torch import fx
 from analysis.proofs.balls.ball import array_of, each
 from analysis.proofs.intervals.operations import STORAGE, aten
 from analysis.proofs.polynomials import reading
-from analysis.proofs.polynomials.polynomial import rational
+from analysis.proofs.polynomials.polynomial import BeyondSquaresError, rational
 
 MOST_PARTS = 3  # floats that an exact coefficient may be the sum of
 
@@ -59,6 +59,8 @@ def _operation(writer: "_Writer", node: fx.Node, args: Any, kwargs: Any) -> Any:
     options = {name: value for name, value in kwargs.items() if name not in STORAGE | {"dtype"}}
     try:
         return OPERATIONS[node.target](writer, *args, **options)
+    except BeyondSquaresError as error:
+        raise UnwrittenError(f"{unwritten}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise unwritten from error
 
@@ -175,7 +177,10 @@ def floats(number: fmpq) -> list[float]:
     """Return floats whose sum is exactly a number."""
     parts: list[float] = []
     while number:
-        parts.append(int(number.p) / int(number.q))
+        try:
+            parts.append(int(number.p) / int(number.q))
+        except OverflowError as error:
+            raise UnwrittenError("a constant of it lies beyond float64") from error
         number -= rational(parts[-1])
         if len(parts) > MOST_PARTS or not parts[-1]:
             raise UnwrittenError("a constant of it is no sum of a few floats")
@@ -212,9 +217,9 @@ class _Writer(reading.Reader):
         return each(lambda one: one.through(name), sums)
 
     def power(self, x: Any, exponent: float) -> np.ndarray:
-        if exponent in (0.5, -0.5):
-            root = self.through("sqrt", x)
-            return root if exponent > 0 else self.through("inverse", root)
+        """x^(k / 2) = sqrt(x)^k for odd k."""
+        if float(2 * exponent).is_integer() and not float(exponent).is_integer():
+            return super().power(self.through("sqrt", x), 2 * exponent)
         return super().power(x, exponent)
 
     def maximum(self, a: Any, b: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ checker's own bounds: those of ``analysis.proofs`` close other boxes, cut by lin
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from stabdeq.checker import boxes
 from stabdeq.checker.door import VERSION
 from stabdeq.checker.jets import Jet
 from stabdeq.checker.programs import compiled
-from stabdeq.files import replace_file
+from stabdeq.files import replace_or_remove
 
 WRITTEN = ("zero", "positive", "equilibrium", "decrease", "decay", "invariant", *OF_A_BARRIER)
 Plain = dict[str, Any]
@@ -63,19 +64,16 @@ def write_proof(
         else:
             skipped.append(Skipped(check=finding.check, reason="not in the proof file: it is not proved."))
         found.append(finding)
-    if claims:
-        proof = {
-            "version": VERSION,
-            "kind": "boxes",
-            "about": boxes.ABOUT,
-            "source": {name: function.source for name, function in _named(subject).items() if name in functions},
-            "centre": [number.hex() for number in subject.centre.tolist()],
-            "functions": functions,
-            "claims": claims,
-        }
-        replace_file(path, (json.dumps(proof, separators=(",", ":")) + "\n").encode())
-    elif path.is_file():
-        path.unlink()
+    proof = {
+        "version": VERSION,
+        "kind": "boxes",
+        "about": boxes.ABOUT,
+        "source": {name: function.source for name, function in _named(subject).items() if name in functions},
+        "centre": [number.hex() for number in subject.centre.tolist()],
+        "functions": functions,
+        "claims": claims,
+    }
+    replace_or_remove(path, (json.dumps(proof, separators=(",", ":")) + "\n").encode() if claims else None)
     return found, skipped
 
 
@@ -183,6 +181,8 @@ def _base(subject: Subject) -> boxes.Box:
 
 
 def _rounded(number: Fraction, *, up: bool) -> float:
+    if abs(number) > sys.float_info.max:
+        raise UnwrittenError("the region is so large that a bound of it lies beyond float64")
     nearest = float(number)
     is_past = Fraction(nearest) < number if up else Fraction(nearest) > number
     return math.nextafter(nearest, math.inf if up else -math.inf) if is_past else nearest
@@ -221,9 +221,12 @@ def _grown(plain: Plain, functions: dict[str, Plain], subject: Subject) -> Plain
 
 
 def _axis(left: list[Jet], box: boxes.Box, whole: boxes.Box) -> int:
-    """Return the axis along which what is left open changes most."""
+    """Return the axis along which what is left open changes most, of those that have a number inside to halve the box at."""
+    axes = [axis for axis, (low, high) in enumerate(box) if low < boxes.middle((low, high)) < high]
+    if not axes:
+        raise UnwrittenError(f"the checker's bounds leave {box} open, too small to halve")
     changes = [[float((a * b).abs_upper()) for a, b in zip(jet.s, jet.h, strict=True)] for jet in left]
     known = [one for one in changes if 0 < sum(one) < math.inf]
     widths = [(b - a) / (B - A) if B > A else 0.0 for (a, b), (A, B) in zip(box, whole, strict=True)]
     shares = [sum(one[i] / sum(one) for one in known) for i in range(len(box))] if known else widths
-    return max(range(len(box)), key=lambda axis: (shares[axis], widths[axis]))
+    return max(axes, key=lambda axis: (shares[axis], widths[axis]))

@@ -1,6 +1,7 @@
 """What is read, in which order, and what is printed."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -57,25 +58,32 @@ def check(proof: bytes, checkpoint: bytes | None = None) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Print VALID and what is proved, and return 0; or the first line that fails, and 1; or what cannot be read, and 2.
 
-    A fault of this program is 70, and no verdict.
+    A fault of this program is 70, and no verdict; so is a verdict that cannot be printed.
     """
+    stream = sys.stderr
     try:
         if len(arguments) not in (1, 2):
             raise Unreadable("usage: python -P -m stabdeq.checker proof.json [checkpoint.safetensors]")
-        claims = check(*map(content, arguments))
+        code, told, stream = 0, "\n".join(["VALID", *check(*map(content, arguments))]), sys.stdout
     except Failure as failure:
-        _say(f"INVALID: {failure}", sys.stdout)
-        return 1
+        code, told, stream = 1, f"INVALID: {failure}", sys.stdout
     except (Unreadable, OSError) as error:
-        _say(f"UNREADABLE: {error}", sys.stderr)
-        return 2
+        code, told = 2, f"UNREADABLE: {error}"
     except Exception as error:
-        _say(f"NOT CHECKED: internal error ({type(error).__name__}: {error}): please report it", sys.stderr)
-        return 70
-    _say("\n".join(["VALID", *claims]), sys.stdout)
-    return 0
+        code, told = 70, f"NOT CHECKED: internal error ({type(error).__name__}: {error}): please report it"
+    return code if _say(told, stream) else 70
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Print ``text``, of which parts may be the proof's, without what steers a terminal."""
-    print("".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text), file=stream)
+def _say(text: str, stream: TextIO | None) -> bool:
+    """Print ``text``, of which parts may be the proof's, without what steers a terminal; return whether its reader could have it."""
+    shown = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+    if stream is None:  # closed from the start
+        return False
+    encoding = stream.encoding or "utf-8"
+    try:
+        print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        # What is left in its buffer would fail once more as Python ends, which sets another exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return isinstance(error, BrokenPipeError)  # a reader that has gone, as of "| head", wanted no more
+    return True
