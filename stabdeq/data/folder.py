@@ -38,6 +38,15 @@ TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
+PARTS = {
+    "train",
+    "training",
+    "test",
+    "testing",
+    "val",
+    "valid",
+    "validation",
+}  # names, in any case, that parts of a set have
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
@@ -45,12 +54,14 @@ def read(data_dir: Path | None, download: bool, resize: int | None = None) -> Pa
     """Return the images of ``data_dir``, scaled where ``resize`` is given (``read_images``); there is nothing to fetch.
 
     They lie in ``train/<class>/*`` beside ``test/<class>/*``, other folders beside these two not being read, or in
-    ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not.
+    ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not, and where all folders are named
+    as parts are and hold folders: ``train`` beside ``val`` are no two classes.
     """
     if data_dir is None:
         raise DataError("data set 'folder' is not embedded: say with --data-dir DIR where it lies")
     if not ((data_dir / "train").is_dir() and (data_dir / "test").is_dir()):
         paths, labels, classes = list_images(data_dir)
+        _require_classes(data_dir, paths, classes)
         return *divide("folder", Split(read_images(paths, resize), labels), TEST_FRACTION, classes), classes
     train_paths, train_labels, classes = list_images(data_dir / "train")
     test_paths, test_labels, test_classes = list_images(data_dir / "test")
@@ -115,6 +126,15 @@ def read_images(paths: Sequence[Path], resize: int | None = None) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
     colour = np.stack([array if array.ndim == 3 else np.stack([array] * 3, axis=2) for array in arrays])
     return torch.from_numpy(colour).permute(0, 3, 1, 2).contiguous()
+
+
+def _require_classes(data_dir: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+    """Raise DataError where the folders ``classes`` of ``data_dir``, which hold ``paths``, are the parts of a set by another name."""
+    if {name.casefold() for name in classes} <= PARTS and any(path.parent.parent != data_dir for path in paths):
+        raise DataError(
+            f"{data_dir} holds {', '.join(classes)} where train and test were expected: give the two parts to train and to score on "
+            "these names; where these are two classes, put their images right into their folders"
+        )
 
 
 def _is_visible(path: str) -> bool:
