@@ -38,16 +38,9 @@ TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-PARTS = {
-    "train",
-    "training",
-    "test",
-    "testing",
-    "val",
-    "valid",
-    "validation",
-}  # names, in any case, that parts of a set have
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
+# Names that parts of a set have, in any case.
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 def read(data_dir: Path | None, download: bool, resize: int | None = None) -> Parts:
@@ -90,9 +83,14 @@ def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
             )
         for name in classes:
             _require_tree(folder / name)
-        samples = make_dataset(folder, {name: i for i, name in enumerate(classes)}, is_valid_file=_is_visible)
+        numbers = {name: i for i, name in enumerate(classes)}
+        samples = make_dataset(folder, numbers, is_valid_file=_is_visible, allow_empty=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be read as a folder of images: {str(error).strip()}") from error
+    found = {label for _, label in samples}
+    for name, label in numbers.items():
+        if label not in found:
+            raise DataError(f"{folder}: the class folder {name!r} is empty: put images into it, or remove it")
     return [Path(path) for path, _ in samples], torch.tensor([label for _, label in samples]), tuple(classes)
 
 
