@@ -21,7 +21,7 @@ from stabdeq.config import (
 from stabdeq.config.kinds import KINDS
 from stabdeq.errors import ConfigError, closest
 from stabdeq.reading import parsed_toml, read_regular
-from train.objectives import AnyObjective, CrossEntropy
+from train.objectives import AnyObjective, CrossEntropy, IntervalTraining
 from train.precision import PrecisionName
 
 LARGEST = 2**20  # bytes of a recipe
@@ -88,6 +88,8 @@ class Recipe:
                 f"jacobian.weight needs a kind with an equilibrium, and {self.kind} is a network without one: "
                 "set jacobian.weight=0, or choose another kind"
             )
+        if self.precision == "bfloat16" and isinstance(self.objective, IntervalTraining):
+            raise ConfigError("objective.name=ibp takes its bounds of an extractor in float32: set precision=float32")
         if self.margin.sharpness > 0 and self.margin.radius == 0:
             raise ConfigError(
                 f"margin.sharpness={self.margin.sharpness:g} is of the distances within margin.radius, which is 0: set margin.radius, or "
