@@ -25,6 +25,7 @@ from train.objectives import AnyObjective, CrossEntropy, IntervalTraining
 from train.precision import PrecisionName
 
 LARGEST = 2**20  # bytes of a recipe
+ROOM = 1.1  # times alpha, what training asks of a certified cell's rate of decay (``train.proved_decay``)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -88,6 +89,13 @@ class Recipe:
                 f"jacobian.weight needs a kind with an equilibrium, and {self.kind} is a network without one: "
                 "set jacobian.weight=0, or choose another kind"
             )
+        alpha = self.model.lyapunov.alpha
+        is_certified = "certified" in (self.model.cell, kind.cell)
+        if is_certified and kind.stability == "anchored" and alpha is not None and ROOM * alpha > 1:
+            raise ConfigError(
+                f"model.lyapunov.alpha={alpha:g} cannot be proved of a certified cell, which decays at a rate of 1 at most and is trained "
+                f"for {ROOM} alpha: set model.lyapunov.alpha to {1 / ROOM:.3f} or less, or choose another cell"
+            )
         if self.precision == "bfloat16" and isinstance(self.objective, IntervalTraining):
             raise ConfigError("objective.name=ibp takes its bounds of an extractor in float32: set precision=float32")
         if self.margin.sharpness > 0 and self.margin.radius == 0:
@@ -96,7 +104,7 @@ class Recipe:
                 "margin.sharpness=0"
             )
         if self.margin.radius > 0 and not (
-            "certified" in (self.model.cell, kind.cell)
+            is_certified
             and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn")
             and kind.stability in ("none", "anchored")
         ):
