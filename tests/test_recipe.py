@@ -145,6 +145,15 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
     assert load_recipe("mnist", {"kind": None}) == load_recipe("mnist")
 
 
+POSITIVE = (
+    "learning_rate",
+    "model.lyapunov.alpha",
+    "model.lyapunov.eta",
+    "model.lyapunov.smoothing",
+    "model.solver.mixing",
+)
+
+
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
@@ -194,6 +203,10 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
         ("learning_rate=inf", "finite"),
         ("learning_rate=nan", "finite"),
         ("learning_rate=1e39", "less than or equal to 1000000000"),  # beyond float32
+        *((f"{name}=1e-30", "too near to 0 for float32: give 1e-09 or more") for name in POSITIVE),
+        ("decay.radii=[1e-30]", "too near to 0"),
+        ("margin.sharpness=1e-300", "too near to 0"),
+        ("model.solver.tolerance=0", "greater than 0"),
         ("model.lyapunov.smoothing=1e300", "less than or equal to 1000000000"),
         ("seed=-1", "greater than or equal to 0"),
         ("seed=9223372036854775808", "less than"),
@@ -205,6 +218,10 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
 )
 def test_a_setting_that_does_not_fit(setting: str, expected: str) -> None:
     assert expected in refusal("digits", settings=[setting])
+
+
+def test_a_tolerance_may_be_one_of_float64() -> None:
+    assert load_recipe("digits", settings=["model.solver.tolerance=1e-13"]).model.solver.tolerance == 1e-13
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,18 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, PlainValidator, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from stabdeq.config.by_name import REGISTERED, by_name, require_options, settings_of, variants, with_options
 from stabdeq.errors import ConfigError, closest
@@ -15,10 +25,19 @@ from stabdeq.registry import BACKBONES, CELLS, DATA_SETS, SOLVERS
 STRICT = ConfigDict(extra="forbid")
 
 LARGEST = 1e9  # far beyond any use, and far within float32, which models are trained in
-Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+SMALLEST = 1 / LARGEST  # of what is not 0: far less, or its square, is 0 in float32
+
+
+def _far_from_zero(value: float) -> float:
+    if 0 < value < SMALLEST:
+        raise PydanticCustomError("near_zero", f"input is too near to 0 for float32: give {SMALLEST:g} or more")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_far_from_zero)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_far_from_zero)]
+Tolerance = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]  # in float64 less is met; a solve judges it
 Mean = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)]  # less would be 0 in float32
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
@@ -47,7 +66,7 @@ class SolveConfig:
     "Jacobian-free", Fung et al. 2022).
     """
 
-    tolerance: Positive | None = None
+    tolerance: Tolerance | None = None
     max_evaluations: Count = 50
     compiled: bool = False
     returns: ReturnedName = "state"
@@ -173,7 +192,7 @@ class ModelConfig:
     image_shape: tuple[Width, Width, Width]
     classes: Annotated[int, Field(ge=2, le=65536)]
     mean: tuple[Mean, ...]
-    std: tuple[Deviation, ...]
+    std: tuple[Positive, ...]
     backbone: BackboneName = "fcn"
     cell: CellName = "batchnorm"
     state_dim: StateDim = 64
