@@ -71,7 +71,7 @@ class Recipe:
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # torch's generator reads no more bits
     precision: PrecisionName = "float32"
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
