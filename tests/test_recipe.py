@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -145,6 +146,15 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
     assert load_recipe("mnist", {"kind": None}) == load_recipe("mnist")
 
 
+WHOLE = (
+    "seed",
+    "epochs",
+    "batch_size",
+    "data.resize",
+    "model.state_dim",
+    "model.lyapunov.hidden",
+    "model.solver.window",
+)
 POSITIVE = (
     "learning_rate",
     "model.lyapunov.alpha",
@@ -206,6 +216,11 @@ POSITIVE = (
         *((f"{name}=1e-30", "too near to 0 for float32: give 1e-09 or more") for name in POSITIVE),
         ("decay.radii=[1e-30]", "too near to 0"),
         ("margin.sharpness=1e-300", "too near to 0"),
+        *((f"{name}={value}", "valid integer") for name in WHOLE for value in ("true", '"5"')),
+        *((f"{name}={value}", "valid number") for name in POSITIVE for value in ("true", '"5"')),
+        ("decay.radii=[true]", "valid number"),
+        ("model.solver.tolerance=true", "valid number"),
+        ("data.validation_fraction=false", "valid number"),
         ("model.solver.tolerance=0", "greater than 0"),
         ("model.lyapunov.smoothing=1e300", "less than or equal to 1000000000"),
         ("seed=-1", "greater than or equal to 0"),
@@ -218,6 +233,11 @@ POSITIVE = (
 )
 def test_a_setting_that_does_not_fit(setting: str, expected: str) -> None:
     assert expected in refusal("digits", settings=[setting])
+
+
+def test_a_whole_number_is_a_number_and_so_is_one_of_numpy() -> None:
+    assert load_recipe("digits", settings=["learning_rate=1", "model.solver.mixing=1"]).learning_rate == 1.0
+    assert load_recipe("digits", {"seed": np.int64(3)}) == load_recipe("digits", {"seed": 3})
 
 
 def test_a_tolerance_may_be_one_of_float64() -> None:

@@ -16,6 +16,7 @@ from stabdeq.config import (
     DataConfig,
     NonNegative,
     Positive,
+    Whole,
     parse_config,
 )
 from stabdeq.config.kinds import KINDS
@@ -69,9 +70,9 @@ class Recipe:
 
     kind: str = "lyadeq-anchored"
     epochs: Count = 10
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[Whole, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # torch's generator reads no more bits
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0  # torch's generator reads no more bits
     precision: PrecisionName = "float32"
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from stabdeq.config.by_name import REGISTERED, by_name, require_options, settings_of, variants, with_options
 from stabdeq.errors import ConfigError, closest
@@ -28,21 +29,34 @@ LARGEST = 1e9  # far beyond any use, and far within float32, which models are tr
 SMALLEST = 1 / LARGEST  # of what is not 0: far less, or its square, is 0 in float32
 
 
+def _require(sort: Literal["int_type", "float_type"]) -> BeforeValidator:
+    """Return what refuses truth values and texts, of which pydantic makes numbers; it takes any other number, NumPy's too."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bool | str):
+            raise PydanticKnownError(sort)
+        return value
+
+    return BeforeValidator(plain)
+
+
 def _far_from_zero(value: float) -> float:
     if 0 < value < SMALLEST:
         raise PydanticCustomError("near_zero", f"input is too near to 0 for float32: give {SMALLEST:g} or more")
     return value
 
 
-Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_far_from_zero)]
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_far_from_zero)]
-Tolerance = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]  # in float64 less is met; a solve judges it
-Mean = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-UpToOne = Annotated[float, Field(ge=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, lt=2**63)]
-Width = Annotated[int, Field(ge=1, le=65536)]
-StateDim = Annotated[int, Field(ge=1, le=2**24)]
+Whole = Annotated[int, _require("int_type")]
+Number = Annotated[float, _require("float_type"), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0, le=LARGEST), AfterValidator(_far_from_zero)]
+NonNegative = Annotated[Number, Field(ge=0, le=LARGEST), AfterValidator(_far_from_zero)]
+Tolerance = Annotated[Number, Field(gt=0, le=LARGEST)]  # in float64 less is met; a solve judges it
+Mean = Annotated[Number, Field(ge=-LARGEST, le=LARGEST)]
+UpToOne = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1, lt=2**63)]
+Width = Annotated[Whole, Field(ge=1, le=65536)]
+StateDim = Annotated[Whole, Field(ge=1, le=2**24)]
 
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
 CellName = Annotated[str, PlainValidator(CELLS.require)]
@@ -190,7 +204,7 @@ class ModelConfig:
     """All that is needed to build a model; ``mean`` and ``std`` are the training images' own, by channel, in [0, 1]."""
 
     image_shape: tuple[Width, Width, Width]
-    classes: Annotated[int, Field(ge=2, le=65536)]
+    classes: Annotated[Whole, Field(ge=2, le=65536)]
     mean: tuple[Mean, ...]
     std: tuple[Positive, ...]
     backbone: BackboneName = "fcn"
@@ -213,7 +227,7 @@ class DataConfig:
     name: DataName = "digits"
     robust: bool = False
     augment: bool = False
-    resize: Annotated[int, Field(ge=0, le=65536)] = 0
+    resize: Annotated[Whole, Field(ge=0, le=65536)] = 0
     validation_fraction: Fraction = 0.05
 
 
