@@ -42,7 +42,8 @@ def _require(sort: Literal["int_type", "float_type"]) -> BeforeValidator:
 
 def _far_from_zero(value: float) -> float:
     if 0 < value < SMALLEST:
-        raise PydanticCustomError("near_zero", f"input is too near to 0 for float32: give {SMALLEST:g} or more")
+        least = {"least": f"{SMALLEST:g}"}
+        raise PydanticCustomError("near_zero", "input is too near to 0 for float32: give {least} or more", least)
     return value
 
 
