@@ -19,7 +19,7 @@ from stabdeq.config import (
     Whole,
     parse_config,
 )
-from stabdeq.config.kinds import KINDS
+from stabdeq.config.kinds import KINDS, unread
 from stabdeq.errors import ConfigError, closest
 from stabdeq.reading import parsed_toml, read_regular
 from train.objectives import AnyObjective, CrossEntropy, IntervalTraining
@@ -142,7 +142,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     """Return the recipe ``name`` (one that ships, or the path of a TOML file) with values replaced.
 
     ``overrides`` holds top-level values, None meaning "as in the recipe"; ``settings`` are "dotted.key=value" texts whose
-    value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
+    value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values, and for ``settings`` of
+    parts that a model of the kind does not have: a file may have them, as it serves any kind.
     """
     try:
         values = parsed_toml(_recipe_text(name))
@@ -152,7 +153,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     for setting in settings:
         _apply_setting(values, setting)
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse_config(Recipe, values, f"recipe {name}")
+    recipe = parse_config(Recipe, values, f"recipe {name}")
+    _require_read(recipe, settings)
+    return recipe
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -195,6 +198,23 @@ def _apply_setting(values: dict[str, Any], setting: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {setting!r}: {part} is a value, not a group of settings")
     values[last] = _toml_value(text.strip())
+
+
+def _require_read(recipe: Recipe, settings: Sequence[str]) -> None:
+    """Raise ConfigError where one of ``settings`` would be dropped: a model of the kind of ``recipe`` has not what it is of."""
+    missing = {
+        part: f"{recipe.kind} {reason}: leave it out, or choose another kind"
+        for part, reason in unread(KINDS[recipe.kind]).items()
+    }
+    if recipe.decay.weight == 0:  # which asks for what such a model does
+        missing.pop("decay", None)
+    if recipe.model.solver.gradient == "implicit":
+        steps = "they are of unrolled gradients: leave them out, or set model.solver.gradient=unrolled"
+        missing.setdefault("model.solver.gradient_steps", steps)
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        for part, reason in missing.items():
+            if f"{key}.".startswith(f"{part}."):
+                raise ConfigError(f"{key} would change nothing, since {reason}")
 
 
 def _toml_value(text: str) -> Any:

@@ -52,6 +52,18 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 
 
+def unread(kind: Kind) -> dict[str, str]:
+    """Return the settings of a recipe, and groups of them, that a model of ``kind`` does not have, and why it has not."""
+    found = {}
+    if kind.stability == "none":
+        found["model.lyapunov"] = "has no V"
+    if kind.stability != "anchored":
+        found["decay"] = "has no V at the equilibrium"
+    if kind.backbone:
+        found |= dict.fromkeys(("model.backbone", "model.state_dim", "model.solver"), "is a network of its own")
+    return found
+
+
 # Readings of one kind that differ in a detail: the recipe may ask for another in place of the first.
 VARIANTS = {"state": ("state", "residual"), "orthogonal": ("orthogonal", "orthogonal-direct")}
 
