@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stabdeq.backbones import places_of
-from stabdeq.config import STRICT, DataConfig, ModelConfig, parse_config
+from stabdeq.config import STRICT, DataConfig, ModelConfig, UpToOne, Whole, parse_config
 from stabdeq.config.kinds import KINDS, is_of_kind
 from stabdeq.errors import CheckpointError, ConfigError
 from stabdeq.reading import parsed_json
@@ -30,7 +30,7 @@ MOST = {
     "hidden": 2**22,  # of a V on places, at all of them together
 }
 
-Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Natural = Annotated[Whole, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -40,10 +40,10 @@ class Metadata:
     model: ModelConfig
     data: DataConfig
     class_names: tuple[str, ...]
-    seed: Whole
-    epoch: Whole
+    seed: Natural
+    epoch: Natural
     recipe: dict[str, Any]
-    best_validation: Annotated[float, Field(ge=0, le=1)] | None
+    best_validation: UpToOne | None
     versions: dict[str, str]
 
 

@@ -121,6 +121,7 @@ def test_the_help_names_every_kind_and_check(capsys: pytest.CaptureFixture[str])
         ("train digits --set model.backbone=resnet20 --set data.name=cifar10", "--data-dir"),
         ("audit", "requires an argument"),
         ("audit x --chekcs decay", "Did you mean --checks?"),
+        ("robust-data x --out y --seed 4294967296", "Must be < 4294967296"),
         ("certify x --images 0", '"0" is not a whole number'),
         ("check x:V --dim 0", '"0" for --dim. Must be >= 1'),
         ("audit x --images 0", '"0" is not a whole number from 1 up'),

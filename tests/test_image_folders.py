@@ -37,6 +37,23 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert load("folder", tmp_path).classes == ("bus", "train")
 
 
+@pytest.mark.parametrize("names", [("train", "val"), ("test", "validation"), ("Test", "Train")])
+def test_parts_by_other_names_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        write_folder(tmp_path / name, {"cat": 5, "dog": 5})
+    message = refusal("folder", tmp_path)
+    assert message.startswith(f"{tmp_path} holds {names[0]}, {names[1]} where train and test were expected: give")
+
+
+def test_classes_of_these_names_hold_their_images_and_others_may_hold_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path / "named", {"test": 5, "train": 5})
+    (tmp_path / "named" / "test").rename(tmp_path / "named" / "valid")
+    assert load("folder", tmp_path / "named").classes == ("train", "valid")
+    for name in ("bus", "train"):
+        write_folder(tmp_path / "nested" / name, {"red": 3, "blue": 3})
+    assert load("folder", tmp_path / "nested").classes == ("bus", "train")
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 5, "dog": 5})
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"settings of a file manager")
@@ -82,8 +99,7 @@ def test_too_few_classes(counts: dict[str, int], tmp_path: Path) -> None:
 def test_an_empty_class(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 5, "dog": 0})
     message = refusal("folder", tmp_path)
-    assert str(tmp_path) in message
-    assert "dog" in message
+    assert message == f"{tmp_path}: the class folder 'dog' is empty: put images into it, or remove it"
 
 
 def test_train_and_test_with_other_classes(tmp_path: Path) -> None:

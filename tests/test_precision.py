@@ -133,3 +133,10 @@ def test_a_training_in_auto_goes_on_as_it_began(
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="bfloat16"):
         load_recipe("digits", settings=["precision=float16"])
+
+
+def test_bounds_are_of_an_extractor_in_float32() -> None:
+    with pytest.raises(ConfigError, match="set precision=float32"):
+        load_recipe("digits", {"kind": "ibp-mondeq"}, ["objective.name=ibp", "precision=bfloat16"])
+    # "auto" is bfloat16 for a ResNet alone, which has no bounds.
+    assert load_recipe("digits", {"kind": "ibp-mondeq"}, ["objective.name=ibp", "precision=auto"]).precision == "auto"

@@ -20,11 +20,12 @@ from stabdeq.checkpoint import load_checkpoint
 from stabdeq.config import ArchitectureConfig, BroydenConfig, DataConfig, LyapunovConfig, ModelConfig
 from stabdeq.config.kinds import kind_of, model_config
 from stabdeq.data import load_data
+from stabdeq.errors import ConfigError
 from stabdeq.lyapunov import InputConvexLyapunov, claims, proved_rate
 from stabdeq.model import StabilisedDEQ
 from stabdeq.solvers import Picard, solve
-from train.proved_decay import ROOM, limit_curvature, shortfall
-from train.recipe import Recipe
+from train.proved_decay import limit_curvature, shortfall
+from train.recipe import ROOM, Recipe, load_recipe
 from train.trainer import train
 
 DIM = 4
@@ -204,8 +205,24 @@ def test_the_kind_has_its_own_rate_and_tolerance_unless_told() -> None:
     other = model_config("lyadeq-anchored", ArchitectureConfig(), **shape)  # pyrefly: ignore
     assert (usual.lyapunov.alpha, told.lyapunov.alpha, other.lyapunov.alpha) == (0.1, 0.3, 1)
     assert (usual.solver.tolerance, told.solver.tolerance, other.solver.tolerance) == (1e-4, 0.02, 1e-3)
+    same = model_config("lyadeq-anchored", ArchitectureConfig(cell="certified"), **shape)  # pyrefly: ignore
+    assert same == usual
     assert ModelConfig(classes=10, image_shape=(1, 8, 8), mean=(0.5,), std=(0.5,)).solver.stopping_tolerance == 1e-3
     assert kind_of(usual) == "lyadeq-certified"
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("lyadeq-certified", []), ("lyadeq-anchored", ["model.cell=certified"])]
+)
+def test_a_rate_that_no_certified_cell_has_is_refused(kind: str, settings: list[str]) -> None:
+    for alpha in ("0.92", "1", "2.5"):
+        with pytest.raises(
+            ConfigError, match=rf"alpha={alpha} cannot be proved .* set model.lyapunov.alpha to 0.909 or"
+        ):
+            load_recipe("digits", {"kind": kind}, [*settings, f"model.lyapunov.alpha={alpha}"])
+    assert load_recipe("digits", {"kind": kind}, [*settings, "model.lyapunov.alpha=0.909"]).kind == kind
+    for other in ("lyadeq", "lyadeq-anchored"):
+        assert load_recipe("digits", {"kind": other}, ["model.lyapunov.alpha=2.5"]).model.lyapunov.alpha == 2.5
 
 
 def untrained(eta: float = 1.0) -> StabilisedDEQ:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -107,7 +108,7 @@ def test_a_recipe_trains_the_anchored_kind_with_its_decay_term_by_default() -> N
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_survives_json(name: str) -> None:
     """A checkpoint stores a recipe as JSON, and resuming compares it."""
-    recipe = load_recipe(name, {"seed": 5}, ["model.lyapunov.alpha=0.3"])
+    recipe = load_recipe(name, {"seed": 5}, ["learning_rate=0.3"])
     assert parse_config(Recipe, json.loads(json.dumps(plain_recipe(recipe))), "it") == recipe
 
 
@@ -122,7 +123,6 @@ def test_settings_replace_values() -> None:
             "model.solver.name=broyden",
             'data.name = "digits"',
             "data.augment=true",
-            "decay.radii=[0.5, 1]",
             "learning_rate=1e-4",
             "batch_size=32",
             "batch_size=33",
@@ -133,7 +133,7 @@ def test_settings_replace_values() -> None:
     assert recipe.model.lyapunov == LyapunovConfig(alpha=0.2)
     assert recipe.model.solver == BroydenConfig()
     assert recipe.data == DataConfig(name="digits", augment=True)
-    assert recipe.decay == DecayConfig(radii=(0.5, 1.0))
+    assert load_recipe("mnist", settings=["decay.radii=[0.5, 1]"]).decay == DecayConfig(radii=(0.5, 1.0))
     assert (recipe.learning_rate, recipe.batch_size, recipe.kind) == (1e-4, 33, "lyadeq")
     assert recipe.model.stability == "residual"
     assert recipe.epochs == 10
@@ -143,6 +143,24 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
     recipe = load_recipe("mnist", {"kind": "deq", "epochs": 3, "seed": None}, ["epochs=7", "seed=4"])
     assert (recipe.kind, recipe.epochs, recipe.seed) == ("deq", 3, 4)
     assert load_recipe("mnist", {"kind": None}) == load_recipe("mnist")
+
+
+WHOLE = (
+    "seed",
+    "epochs",
+    "batch_size",
+    "data.resize",
+    "model.state_dim",
+    "model.lyapunov.hidden",
+    "model.solver.window",
+)
+POSITIVE = (
+    "learning_rate",
+    "model.lyapunov.alpha",
+    "model.lyapunov.eta",
+    "model.lyapunov.smoothing",
+    "model.solver.mixing",
+)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +212,18 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
         ("learning_rate=inf", "finite"),
         ("learning_rate=nan", "finite"),
         ("learning_rate=1e39", "less than or equal to 1000000000"),  # beyond float32
+        *((f"{name}=1e-30", "too near to 0 for float32: give 1e-09 or more") for name in POSITIVE),
+        ("decay.radii=[1e-30]", "too near to 0"),
+        ("margin.sharpness=1e-300", "too near to 0"),
+        *((f"{name}={value}", "valid integer") for name in WHOLE for value in ("true", '"5"')),
+        *((f"{name}={value}", "valid number") for name in POSITIVE for value in ("true", '"5"')),
+        ("decay.radii=[true]", "valid number"),
+        ("model.solver.tolerance=true", "valid number"),
+        ("data.validation_fraction=false", "valid number"),
+        ("model.solver.tolerance=0", "greater than 0"),
         ("model.lyapunov.smoothing=1e300", "less than or equal to 1000000000"),
         ("seed=-1", "greater than or equal to 0"),
-        ("seed=9223372036854775808", "less than"),
+        ("seed=4294967296", "less than 4294967296"),  # to torch's generator it is 0
         ("data.validation_fraction=1", "less than 1"),
         ("data.validation_fraction=-0.1", "greater than or equal to 0"),
         ("data.validation_fraction=nan", "data.validation_fraction = nan"),
@@ -205,6 +232,44 @@ def test_overrides_replace_values_unless_they_are_none() -> None:
 )
 def test_a_setting_that_does_not_fit(setting: str, expected: str) -> None:
     assert expected in refusal("digits", settings=[setting])
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "expected"),
+    [
+        (
+            "deq",
+            "model.lyapunov.alpha=7",
+            "model.lyapunov.alpha would change nothing, since deq has no V: leave it out",
+        ),
+        ("deq", "model.lyapunov={alpha=7}", "deq has no V: leave it out, or choose another kind"),
+        ("lyadeq", "decay.weight=9", "lyadeq has no V at the equilibrium"),
+        ("lyadeq", "model.solver.gradient_steps=77", "set model.solver.gradient=unrolled"),
+        ("resnet20", "model.solver.name=broyden", "resnet20 is a network of its own"),
+        ("resnet20", "model.state_dim=3", "resnet20 is a network of its own"),
+        ("resnet20", "model.backbone=vgg16", "resnet20 is a network of its own"),
+    ],
+)
+def test_a_setting_of_a_part_that_the_kind_does_not_have(kind: str, setting: str, expected: str) -> None:
+    assert expected in refusal("digits", {"kind": kind}, [setting])
+    assert expected in refusal("digits", settings=[setting, f"kind={kind}"])
+
+
+def test_settings_that_say_what_the_kind_does_or_stand_in_a_file_are_read(tmp_path: Path) -> None:
+    assert load_recipe("digits", {"kind": "deq"}, ["decay.weight=0"]).decay.weight == 0
+    unrolled = ["model.solver.gradient=unrolled", "model.solver.gradient_steps=7"]
+    assert load_recipe("digits", {"kind": "deq"}, unrolled).model.solver.gradient_steps == 7
+    (tmp_path / "any.toml").write_text("[model.lyapunov]\nalpha = 7.0\n")
+    assert load_recipe(str(tmp_path / "any.toml"), {"kind": "deq"}).model.lyapunov.alpha == 7
+
+
+def test_a_whole_number_is_a_number_and_so_is_one_of_numpy() -> None:
+    assert load_recipe("digits", settings=["learning_rate=1", "model.solver.mixing=1"]).learning_rate == 1.0
+    assert load_recipe("digits", {"seed": np.int64(3)}) == load_recipe("digits", {"seed": 3})
+
+
+def test_a_tolerance_may_be_one_of_float64() -> None:
+    assert load_recipe("digits", settings=["model.solver.tolerance=1e-13"]).model.solver.tolerance == 1e-13
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,7 @@ def registries_as_before() -> Iterator[None]:
 
 def train_one_epoch(out: Path, *settings: str, kind: str = "lyadeq-anchored") -> Path:
     """Train on a part of the digits that is large enough to be stratified, and return the checkpoint."""
-    recipe = load_recipe(
-        "digits", {"kind": kind, "epochs": 1}, ["model.state_dim=8", "model.lyapunov.hidden=8", *settings]
-    )
+    recipe = load_recipe("digits", {"kind": kind, "epochs": 1}, ["model.state_dim=8", *settings])
     train(recipe, load_data(recipe.data), out)
     return out / CHECKPOINT_NAME
 

@@ -20,7 +20,7 @@ from train.loss import Loss, training_loss
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-SMALL = ("--set", "model.state_dim=8", "--set", "model.lyapunov.hidden=8", "--set", "batch_size=512")
+SMALL = ("--set", "model.state_dim=8", "--set", "batch_size=512")
 
 
 def test_train_writes_a_run_and_guards_it(

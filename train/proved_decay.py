@@ -10,8 +10,7 @@ from torch import Tensor
 from stabdeq.cells import CertifiedCell
 from stabdeq.lyapunov import InputConvexLyapunov
 from stabdeq.model import StabilisedDEQ
-
-ROOM = 1.1
+from train.recipe import ROOM
 
 
 def shortfall(lyapunov: InputConvexLyapunov, cell: CertifiedCell) -> tuple[Tensor, Tensor]:

@@ -16,15 +16,17 @@ from stabdeq.config import (
     DataConfig,
     NonNegative,
     Positive,
+    Whole,
     parse_config,
 )
-from stabdeq.config.kinds import KINDS
+from stabdeq.config.kinds import KINDS, unread
 from stabdeq.errors import ConfigError, closest
 from stabdeq.reading import parsed_toml, read_regular
-from train.objectives import AnyObjective, CrossEntropy
+from train.objectives import AnyObjective, CrossEntropy, IntervalTraining
 from train.precision import PrecisionName
 
 LARGEST = 2**20  # bytes of a recipe
+ROOM = 1.1  # times alpha, what training asks of a certified cell's rate of decay (``train.proved_decay``)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -68,9 +70,9 @@ class Recipe:
 
     kind: str = "lyadeq-anchored"
     epochs: Count = 10
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[Whole, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0  # torch's generator reads no more bits
     precision: PrecisionName = "float32"
     data: DataConfig = Field(default_factory=DataConfig)
     model: ArchitectureConfig = Field(default_factory=ArchitectureConfig)
@@ -88,13 +90,22 @@ class Recipe:
                 f"jacobian.weight needs a kind with an equilibrium, and {self.kind} is a network without one: "
                 "set jacobian.weight=0, or choose another kind"
             )
+        alpha = self.model.lyapunov.alpha
+        is_certified = "certified" in (self.model.cell, kind.cell)
+        if is_certified and kind.stability == "anchored" and alpha is not None and ROOM * alpha > 1:
+            raise ConfigError(
+                f"model.lyapunov.alpha={alpha:g} cannot be proved of a certified cell, which decays at a rate of 1 at most and is trained "
+                f"for {ROOM} alpha: set model.lyapunov.alpha to {1 / ROOM:.3f} or less, or choose another cell"
+            )
+        if self.precision == "bfloat16" and isinstance(self.objective, IntervalTraining):
+            raise ConfigError("objective.name=ibp takes its bounds of an extractor in float32: set precision=float32")
         if self.margin.sharpness > 0 and self.margin.radius == 0:
             raise ConfigError(
                 f"margin.sharpness={self.margin.sharpness:g} is of the distances within margin.radius, which is 0: set margin.radius, or "
                 "margin.sharpness=0"
             )
         if self.margin.radius > 0 and not (
-            "certified" in (self.model.cell, kind.cell)
+            is_certified
             and self.model.backbone in ("fcn", "lipschitz-fcn", "lipschitz-fcn-8", "lipschitz-cnn")
             and kind.stability in ("none", "anchored")
         ):
@@ -131,7 +142,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     """Return the recipe ``name`` (one that ships, or the path of a TOML file) with values replaced.
 
     ``overrides`` holds top-level values, None meaning "as in the recipe"; ``settings`` are "dotted.key=value" texts whose
-    value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values.
+    value is read as TOML. Raises ConfigError, with the closest valid name, for unknown recipes, keys and values, and for ``settings`` of
+    parts that a model of the kind does not have: a file may have them, as it serves any kind.
     """
     try:
         values = parsed_toml(_recipe_text(name))
@@ -141,7 +153,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, settings: Se
     for setting in settings:
         _apply_setting(values, setting)
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse_config(Recipe, values, f"recipe {name}")
+    recipe = parse_config(Recipe, values, f"recipe {name}")
+    _require_read(recipe, settings)
+    return recipe
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -184,6 +198,23 @@ def _apply_setting(values: dict[str, Any], setting: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {setting!r}: {part} is a value, not a group of settings")
     values[last] = _toml_value(text.strip())
+
+
+def _require_read(recipe: Recipe, settings: Sequence[str]) -> None:
+    """Raise ConfigError where one of ``settings`` would be dropped: a model of the kind of ``recipe`` has not what it is of."""
+    missing = {
+        part: f"{recipe.kind} {reason}: leave it out, or choose another kind"
+        for part, reason in unread(KINDS[recipe.kind]).items()
+    }
+    if recipe.decay.weight == 0:  # which asks for what such a model does
+        missing.pop("decay", None)
+    if recipe.model.solver.gradient == "implicit":
+        steps = "they are of unrolled gradients: leave them out, or set model.solver.gradient=unrolled"
+        missing.setdefault("model.solver.gradient_steps", steps)
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        for part, reason in missing.items():
+            if f"{key}.".startswith(f"{part}."):
+                raise ConfigError(f"{key} would change nothing, since {reason}")
 
 
 def _toml_value(text: str) -> Any:

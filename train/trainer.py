@@ -305,7 +305,7 @@ class _Run:
 
     def epoch_generator(self) -> torch.Generator:
         """Return the source of this epoch's randomness, from seed and epoch alone: a resumed run draws the same numbers."""
-        return torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + self.epoch) % 2**63)
+        return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
 
     def set_learning_rate(self, fraction: float) -> None:
         """Set the cosine-annealed rate at ``fraction`` of the run."""

@@ -17,6 +17,7 @@ from benchmarks.contest import finish
 from benchmarks.contestants import DEFAULT_STEPS, their_deq
 from benchmarks.contestants import Setting as SolverSetting
 from benchmarks.gpu.setting import Clock, Setting, device, first, part_of
+from stabdeq.config import kinds
 from stabdeq.config.kinds import model_config
 from stabdeq.data import DataSet, augment, batches, resident, to_unit
 from stabdeq.model import StabilisedDEQ
@@ -75,7 +76,9 @@ def _by_precision(
 
 def recipe_of(setting: Setting, kind: str, precision: PrecisionName, *settings: str, epochs: int = EPOCHS) -> Recipe:
     """Return the CIFAR-10 recipe of ``kind``, its images from a folder."""
-    own = (f"model.backbone={setting.backbone}", "data.name=folder", f"precision={precision}", *settings)
+    own = ["data.name=folder", f"precision={precision}", *settings]
+    if not kinds.KINDS[kind].backbone:
+        own.append(f"model.backbone={setting.backbone}")
     return load_recipe("cifar10", {"kind": kind, "epochs": epochs}, own)
 
 

@@ -19,6 +19,7 @@ from stabdeq.config.models import (
     SquaremConfig,
     StabilityName,
     UpToOne,
+    Whole,
     parse_config,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "SquaremConfig",
     "StabilityName",
     "UpToOne",
+    "Whole",
     "parse_config",
 ]

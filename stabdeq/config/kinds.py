@@ -52,6 +52,18 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 
 
+def unread(kind: Kind) -> dict[str, str]:
+    """Return the settings of a recipe, and groups of them, that a model of ``kind`` does not have, and why it has not."""
+    found = {}
+    if kind.stability == "none":
+        found["model.lyapunov"] = "has no V"
+    if kind.stability != "anchored":
+        found["decay"] = "has no V at the equilibrium"
+    if kind.backbone:
+        found |= dict.fromkeys(("model.backbone", "model.state_dim", "model.solver"), "is a network of its own")
+    return found
+
+
 # Readings of one kind that differ in a detail: the recipe may ask for another in place of the first.
 VARIANTS = {"state": ("state", "residual"), "orthogonal": ("orthogonal", "orthogonal-direct")}
 
@@ -65,14 +77,17 @@ def completed(kind_name: str, architecture: ArchitectureConfig) -> ArchitectureC
     if kind_name not in KINDS:
         raise ConfigError(f"unknown kind {kind_name!r}: {closest(kind_name, KINDS)}")
     kind = KINDS[kind_name]
+    cell = _variant(kind_name, "cell", kind.cell, architecture.cell)
+    # A model of its cell and stability is of that kind (``kind_of``), by whichever name it was asked for.
+    usual = KINDS["lyadeq-certified"] if (cell, kind.stability) == ("certified", "anchored") else kind
     return replace(
         architecture,
         backbone=kind.backbone or architecture.backbone,
-        cell=_variant(kind_name, "cell", kind.cell, architecture.cell),
+        cell=cell,
         stability=_variant(kind_name, "stability", kind.stability, architecture.stability),
         head=_variant(kind_name, "head", kind.head, architecture.head),
-        solver=replace(architecture.solver, tolerance=architecture.solver.tolerance or kind.tolerance),
-        lyapunov=replace(architecture.lyapunov, alpha=architecture.lyapunov.alpha or kind.alpha),
+        solver=replace(architecture.solver, tolerance=architecture.solver.tolerance or usual.tolerance),
+        lyapunov=replace(architecture.lyapunov, alpha=architecture.lyapunov.alpha or usual.alpha),
     )
 
 

@@ -5,8 +5,19 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, PlainValidator, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from stabdeq.config.by_name import REGISTERED, by_name, require_options, settings_of, variants, with_options
 from stabdeq.errors import ConfigError, closest
@@ -15,15 +26,38 @@ from stabdeq.registry import BACKBONES, CELLS, DATA_SETS, SOLVERS
 STRICT = ConfigDict(extra="forbid")
 
 LARGEST = 1e9  # far beyond any use, and far within float32, which models are trained in
-Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
-Mean = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)]  # less would be 0 in float32
-UpToOne = Annotated[float, Field(ge=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, lt=2**63)]
-Width = Annotated[int, Field(ge=1, le=65536)]
-StateDim = Annotated[int, Field(ge=1, le=2**24)]
+SMALLEST = 1 / LARGEST  # of what is not 0: far less, or its square, is 0 in float32
+
+
+def _require(sort: Literal["int_type", "float_type"]) -> BeforeValidator:
+    """Return what refuses truth values and texts, of which pydantic makes numbers; it takes any other number, NumPy's too."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bool | str):
+            raise PydanticKnownError(sort)
+        return value
+
+    return BeforeValidator(plain)
+
+
+def _far_from_zero(value: float) -> float:
+    if 0 < value < SMALLEST:
+        least = {"least": f"{SMALLEST:g}"}
+        raise PydanticCustomError("near_zero", "input is too near to 0 for float32: give {least} or more", least)
+    return value
+
+
+Whole = Annotated[int, _require("int_type")]
+Number = Annotated[float, _require("float_type"), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0, le=LARGEST), AfterValidator(_far_from_zero)]
+NonNegative = Annotated[Number, Field(ge=0, le=LARGEST), AfterValidator(_far_from_zero)]
+Tolerance = Annotated[Number, Field(gt=0, le=LARGEST)]  # in float64 less is met; a solve judges it
+Mean = Annotated[Number, Field(ge=-LARGEST, le=LARGEST)]
+UpToOne = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1, lt=2**63)]
+Width = Annotated[Whole, Field(ge=1, le=65536)]
+StateDim = Annotated[Whole, Field(ge=1, le=2**24)]
 
 BackboneName = Annotated[str, PlainValidator(BACKBONES.require)]
 CellName = Annotated[str, PlainValidator(CELLS.require)]
@@ -47,7 +81,7 @@ class SolveConfig:
     "Jacobian-free", Fung et al. 2022).
     """
 
-    tolerance: Positive | None = None
+    tolerance: Tolerance | None = None
     max_evaluations: Count = 50
     compiled: bool = False
     returns: ReturnedName = "state"
@@ -171,9 +205,9 @@ class ModelConfig:
     """All that is needed to build a model; ``mean`` and ``std`` are the training images' own, by channel, in [0, 1]."""
 
     image_shape: tuple[Width, Width, Width]
-    classes: Annotated[int, Field(ge=2, le=65536)]
+    classes: Annotated[Whole, Field(ge=2, le=65536)]
     mean: tuple[Mean, ...]
-    std: tuple[Deviation, ...]
+    std: tuple[Positive, ...]
     backbone: BackboneName = "fcn"
     cell: CellName = "batchnorm"
     state_dim: StateDim = 64
@@ -194,7 +228,7 @@ class DataConfig:
     name: DataName = "digits"
     robust: bool = False
     augment: bool = False
-    resize: Annotated[int, Field(ge=0, le=65536)] = 0
+    resize: Annotated[Whole, Field(ge=0, le=65536)] = 0
     validation_fraction: Fraction = 0.05
 
 

@@ -39,18 +39,22 @@ TURNS = {
     8: "ROTATE_90",
 }
 COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
+# Names that parts of a set have, in any case.
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 def read(data_dir: Path | None, download: bool, resize: int | None = None) -> Parts:
     """Return the images of ``data_dir``, scaled where ``resize`` is given (``read_images``); there is nothing to fetch.
 
     They lie in ``train/<class>/*`` beside ``test/<class>/*``, other folders beside these two not being read, or in
-    ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not.
+    ``<class>/*`` alone, which is split 80 to 20, stratified. Raises DataError where they do not, and where all folders are named
+    as parts are and hold folders: ``train`` beside ``val`` are no two classes.
     """
     if data_dir is None:
         raise DataError("data set 'folder' is not embedded: say with --data-dir DIR where it lies")
     if not ((data_dir / "train").is_dir() and (data_dir / "test").is_dir()):
         paths, labels, classes = list_images(data_dir)
+        _require_classes(data_dir, paths, classes)
         return *divide("folder", Split(read_images(paths, resize), labels), TEST_FRACTION, classes), classes
     train_paths, train_labels, classes = list_images(data_dir / "train")
     test_paths, test_labels, test_classes = list_images(data_dir / "test")
@@ -79,9 +83,14 @@ def list_images(folder: Path) -> tuple[list[Path], Tensor, tuple[str, ...]]:
             )
         for name in classes:
             _require_tree(folder / name)
-        samples = make_dataset(folder, {name: i for i, name in enumerate(classes)}, is_valid_file=_is_visible)
+        numbers = {name: i for i, name in enumerate(classes)}
+        samples = make_dataset(folder, numbers, is_valid_file=_is_visible, allow_empty=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be read as a folder of images: {str(error).strip()}") from error
+    found = {label for _, label in samples}
+    for name, label in numbers.items():
+        if label not in found:
+            raise DataError(f"{folder}: the class folder {name!r} is empty: put images into it, or remove it")
     return [Path(path) for path, _ in samples], torch.tensor([label for _, label in samples]), tuple(classes)
 
 
@@ -115,6 +124,15 @@ def read_images(paths: Sequence[Path], resize: int | None = None) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
     colour = np.stack([array if array.ndim == 3 else np.stack([array] * 3, axis=2) for array in arrays])
     return torch.from_numpy(colour).permute(0, 3, 1, 2).contiguous()
+
+
+def _require_classes(data_dir: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+    """Raise DataError where the folders ``classes`` of ``data_dir``, which hold ``paths``, are the parts of a set by another name."""
+    if {name.casefold() for name in classes} <= PARTS and any(path.parent.parent != data_dir for path in paths):
+        raise DataError(
+            f"{data_dir} holds {', '.join(classes)} where train and test were expected: give the two parts to train and to score on "
+            "these names; where these are two classes, put their images right into their folders"
+        )
 
 
 def _is_visible(path: str) -> bool:

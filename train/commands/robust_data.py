@@ -26,7 +26,12 @@ def robust_data(
         Parameter(help="Make only so many images, drawn at random; if not given, one for each training image."),
     ] = None,
     data_dir: Annotated[Path | None, Parameter(help="Where the data lie, if they are not the embedded digits.")] = None,
-    seed: Annotated[Seed, Parameter(help="Seed of the drawn images, and of the images that they begin as.")] = 0,
+    seed: Annotated[
+        Seed,
+        Parameter(
+            help="Seed of the drawn images, and of the images that they begin as.", validator=Number(gte=0, lt=2**32)
+        ),
+    ] = 0,
     batch_size: Annotated[Count, Parameter(help="Images made at a time; each batch is kept when it is done.")] = 256,
     trusted: Trusted = False,
     quiet: Quiet = False,
