@@ -31,10 +31,9 @@ def rounding_noise(
     radii = torch.logspace(-9, -3, 13, dtype=torch.float64, device=centre.device) * radius
     steps = 1 + SPACING * torch.arange(ORDER + 1, dtype=torch.float64, device=centre.device)
     lengths = (radii[:, None] * steps)[:, None, :, None]  # (13, 1, 7, 1)
-    states = centre + lengths * rays[None, :, None, :]
-    with torch.no_grad():
-        values = function(states.reshape(-1, centre.shape[0]))
-    values = values.reshape(len(radii), RAYS, ORDER + 1, -1)
+    with torch.no_grad():  # radius by radius, for a state may be large
+        parts = [function((centre + length * rays[:, None]).flatten(0, 1)) for length in lengths]
+    values = torch.stack(parts).reshape(len(radii), RAYS, ORDER + 1, -1)
     difference = values.diff(n=ORDER, dim=2).squeeze(2).norm(dim=2)
     level = difference.median(dim=1).values / comb(2 * ORDER, ORDER) ** 0.5
     return float(level.nan_to_num(nan=0.0, posinf=0.0).max())

@@ -1,6 +1,7 @@
 """Does a V meet ``LyapunovFunction``? Asked before an audit, whose searches would take one of another shape for many states."""
 
 import math
+from numbers import Real
 from typing import get_args
 
 import torch
@@ -19,7 +20,7 @@ def require_protocol(lyapunov: LyapunovFunction, dim: int) -> None:
     centre, alpha = (getattr(lyapunov, name, None) for name in ("centre", "alpha"))
     if centre not in get_args(Centre):
         raise ConfigError(f"lyapunov.centre = {centre!r}: expected one of {', '.join(get_args(Centre))}")
-    if not isinstance(alpha, float | int) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
         raise ConfigError(f"lyapunov.alpha = {alpha!r}: expected a rate of decay that is finite and above 0")
     found = lyapunov(torch.eye(STATES, dim, dtype=torch.float64))
     shapes = [(STATES,), (STATES, dim)]
