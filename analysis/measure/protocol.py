@@ -20,7 +20,8 @@ def require_protocol(lyapunov: LyapunovFunction, dim: int) -> None:
     centre, alpha = (getattr(lyapunov, name, None) for name in ("centre", "alpha"))
     if centre not in get_args(Centre):
         raise ConfigError(f"lyapunov.centre = {centre!r}: expected one of {', '.join(get_args(Centre))}")
-    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
+    rate = float(alpha) if isinstance(alpha, Real) else math.nan
+    if not 0 < rate < math.inf:
         raise ConfigError(f"lyapunov.alpha = {alpha!r}: expected a rate of decay that is finite and above 0")
     found = lyapunov(torch.eye(STATES, dim, dtype=torch.float64))
     shapes = [(STATES,), (STATES, dim)]
