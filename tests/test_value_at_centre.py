@@ -1,14 +1,20 @@
 """V(z) = |g(z) - g(c)|^2 + ..., which is 0 at c in real arithmetic, or to rounding alone, as g(c) is written."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+import stabdeq
 from analysis.evidence.regions import Ball
+from analysis.findings import Verdict
 from analysis.proofs.box_search import Proof, Unproved
 from analysis.proofs.boxes import EXACTLY, prove_claim
 from analysis.proofs.steps import prove_of_steps
 
+Function = Callable[[Tensor], Tensor]
 torch.manual_seed(0)
 NETWORK = (
     torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 3)).double().requires_grad_(False)
@@ -50,3 +56,18 @@ def test_along_steps_the_same() -> None:
     found = prove_of_steps("decrease", once, half, BALL, 0.0, max_boxes=1000)
     assert isinstance(found, Unproved)
     assert EXACTLY in found.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (lambda z: 1e16 * z.square().sum(1) + 0.3, Verdict.INCONCLUSIVE),
+        (lambda z: torch.exp(800 * z.square().sum(1)), Verdict.INCONCLUSIVE),
+        (lambda z: torch.exp(60 * z.square().sum(1)) - 0.5, Verdict.REFUTED),
+        (lambda z: 1e16 * z.square().sum(1), Verdict.PROVED),
+        (lambda z: (torch.nn.functional.softplus(z).sum(1) - 2 * math.log(2)).square(), Verdict.SUPPORTED),
+    ],
+)
+def test_a_steep_v_does_not_vanish_for_being_large_elsewhere(value: Function, expected: Verdict) -> None:
+    found = stabdeq.check(value, dim=2, claims=["zero"], samples=200, starts=4).named["zero.zero"]
+    assert found.verdict is expected

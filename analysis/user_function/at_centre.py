@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from analysis.evidence.judge import CLEAR_OF_CENTRE
 from analysis.evidence.noise import NOISE_MARGIN
 from analysis.findings import Finding, Verdict
 from analysis.user_function.subject import Subject
@@ -21,6 +22,16 @@ def zero(subject: Subject) -> Finding:
         f"V(c) = {float(value):.3g}, against a median of |V| = {subject.typical_value:.3g} over {subject.region.words}"
     )
     sign = None if subject.certainty is None else subject.certainty.of_value(subject.centre)[0]
+    # Of a steep V the values elsewhere say nothing of the terms at the centre: rounding must explain V(c) there.
+    nearest = subject.value(
+        (subject.centre + CLEAR_OF_CENTRE * subject.region.radius / len(subject.centre) ** 0.5)[None]
+    )
+    beside = claims.zero(value, nearest.abs() + NOISE_MARGIN * subject.value_noise / subject.tolerance)
+    if sign != 0 and float(violation.relative) <= subject.tolerance < float(beside.relative):
+        reason = f"Evaluated at the centre: {words}, but V = {float(nearest):.3g} next to the centre: rounding does not explain V(c)."
+        return subject.finding(
+            "zero", Verdict.INCONCLUSIVE, reason, witness={"state": subject.centre.tolist(), "value": float(value)}
+        )
     return _judged(subject, "zero", violation, words, {"value": float(value)}, sign)
 
 
