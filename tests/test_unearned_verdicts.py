@@ -135,6 +135,9 @@ def test_two_equilibria_read_as_two_classes_show_it() -> None:
         lambda e: 1e16 * e.square().sum(1) + 0.3,
         lambda e: torch.exp(60 * e.square().sum(1)) - 0.5,
         lambda e: torch.exp(800 * e.square().sum(1)),  # infinite at distance 1
+        lambda e: torch.where(
+            e.norm(dim=1).sub(0.25).abs() < 0.25, torch.nan, e.square().sum(1)
+        ),  # at c and beyond 1/2 alone
     ],
 )
 def test_a_steep_v_does_not_vanish_at_its_centre_for_being_large_elsewhere(value: Callable[[Tensor], Tensor]) -> None:

@@ -63,6 +63,10 @@ def test_along_steps_the_same() -> None:
     [
         (lambda z: 1e16 * z.square().sum(1) + 0.3, Verdict.INCONCLUSIVE),
         (lambda z: torch.exp(800 * z.square().sum(1)), Verdict.INCONCLUSIVE),
+        (
+            lambda z: torch.where(z.norm(dim=1).sub(0.01).abs() < 0.01, torch.nan, z.square().sum(1)) + 1e-17,
+            Verdict.INCONCLUSIVE,
+        ),
         (lambda z: torch.exp(60 * z.square().sum(1)) - 0.5, Verdict.REFUTED),
         (lambda z: 1e16 * z.square().sum(1), Verdict.PROVED),
         (lambda z: (torch.nn.functional.softplus(z).sum(1) - 2 * math.log(2)).square(), Verdict.SUPPORTED),

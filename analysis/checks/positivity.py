@@ -34,7 +34,7 @@ def _zero(subject: Subject) -> Finding:
     # Of a steep V the value at distance 1 says nothing of the terms at the centre: rounding must explain V(c) there.
     nearest, noise = _at_the_centre(subject)
     beside_rounding = _violation_at_centre(value, nearest.abs() + NOISE_MARGIN * noise / tolerance)
-    holds = max(violation, beside_rounding) <= tolerance
+    holds = violation <= tolerance and beside_rounding <= tolerance  # one by one, for NaN is never the largest
     proof = (
         "By construction: g(0) is recomputed at every call and subtracted, so V(c) = s(0) + 0 for all weights. "
         if subject.structured

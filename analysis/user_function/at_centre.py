@@ -27,7 +27,8 @@ def zero(subject: Subject) -> Finding:
         (subject.centre + CLEAR_OF_CENTRE * subject.region.radius / len(subject.centre) ** 0.5)[None]
     )
     beside = claims.zero(value, nearest.abs() + NOISE_MARGIN * subject.value_noise / subject.tolerance)
-    if sign != 0 and float(violation.relative) <= subject.tolerance < float(beside.relative):
+    is_explained = float(beside.relative) <= subject.tolerance  # not so where V is NaN there
+    if sign != 0 and float(violation.relative) <= subject.tolerance and not is_explained:
         reason = f"Evaluated at the centre: {words}, but V = {float(nearest):.3g} next to the centre: rounding does not explain V(c)."
         return subject.finding(
             "zero", Verdict.INCONCLUSIVE, reason, witness={"state": subject.centre.tolist(), "value": float(value)}
